@@ -1,0 +1,151 @@
+"""The ascent step of SAM, ASAM and ESAM: which perturbation of the weights.
+
+With gradient `g_n` and weights `w_n` of variable `n`, and `p_n` the
+probability with which SWP includes variable `n`:
+
+    direction  d_n = g_n            magnitude  m_n = g_n          (SAM, ESAM)
+    direction  d_n = w_n^2 * g_n    magnitude  m_n = |w_n| * g_n  (ASAM)
+
+    eps_n = rho * (d_n / p_n) / N
+
+`N` is the norm of the magnitudes, or its unbiased (Horvitz-Thompson) estimate
+where only the included variables have a gradient: `N^2 = sum_n ||m_n||^2 / p_n`
+over these. With all `p_n = 1` this is SAM's `rho * g / ||g||`.
+
+Reference:
+
+- [SAM: Foret et al., 2021](https://arxiv.org/abs/2010.01412)
+- [ASAM: Kwon et al., 2021](https://arxiv.org/abs/2102.11600)
+- [ESAM: Du et al., 2022](https://arxiv.org/abs/2110.03141), equation 5 with
+    1/beta in the place of the misprinted 1/(1-beta)
+"""
+
+import keras
+from keras import ops
+
+
+def ascent_step(
+    gradients,
+    weights,
+    rho,
+    probabilities,
+    masks=None,
+    adaptive=False,
+    scale="horvitz_thompson",
+):
+    """Perturbation of the weights that increases the loss the most.
+
+    Args:
+        gradients: List of dense tensors, one for each perturbed variable,
+            or `None` where the loss does not depend on the variable.
+        weights: List of tensors with the shapes of `gradients`.
+        rho: Float, radius of the neighbourhood (l2 norm of the perturbation).
+        probabilities: List of floats in `(0, 1]`, the probability with which
+            each of the variables (or, with `masks`, each scalar in it) is
+            perturbed.
+        masks: Optional list of boolean tensors with the shapes of `gradients`;
+            scalars where it is `False` are not perturbed. Then `gradients`
+            must be those of all variables.
+        adaptive: Boolean, whether to use ASAM's scale-invariant perturbation.
+        scale: `"horvitz_thompson"` as in the module's docstring, or
+            `"authors"` for the ESAM authors' code: the norm is that of the
+            perturbed part alone.
+
+    Returns:
+        Tuple `(perturbations, norm)`: a list like `gradients` in the dtypes of
+        `weights`, and the scalar `N`. A zero gradient gives a zero
+        perturbation. Where the gradient is not finite neither is `norm`.
+    """
+    magnitudes, directions = [], []
+    for index, (gradient, weight) in enumerate(
+        zip(gradients, weights, strict=True)
+    ):
+        if gradient is None:
+            magnitudes.append(None)
+            directions.append(None)
+            continue
+        dtype = _norm_dtype(weight)
+        gradient = ops.cast(gradient, dtype)
+        mask = None if masks is None else ops.cast(masks[index], dtype)
+        magnitude = direction = gradient
+        if adaptive:
+            size = ops.abs(ops.cast(weight, dtype))
+            magnitude = gradient * size
+            direction = magnitude * size
+        if mask is not None:
+            direction = direction * mask
+            if scale == "authors":
+                magnitude = magnitude * mask
+        magnitudes.append(magnitude)
+        directions.append(direction)
+
+    # Without masks only the included variables have a gradient, and the norm
+    # of all of them is estimated. In the other cases the norm is known.
+    estimated = masks is None and scale == "horvitz_thompson"
+    norm = global_norm(
+        magnitudes,
+        [1 / p if estimated else 1.0 for p in probabilities],
+    )
+    divisor = ops.where(ops.equal(norm, 0), ops.ones_like(norm), norm)
+    perturbations = [
+        None
+        if direction is None
+        else ops.cast(
+            direction * ops.cast((rho / p) / divisor, direction.dtype),
+            weight.dtype,
+        )
+        for direction, weight, p in zip(
+            directions, weights, probabilities, strict=True
+        )
+    ]
+    return perturbations, norm
+
+
+def global_norm(tensors, factors=None):
+    """Square root of the weighted sum of the squares in all `tensors`.
+
+    Args:
+        tensors: List of tensors or `None`, of any shapes.
+        factors: Optional list of floats that weight each tensor's sum of
+            squares. Defaults to ones.
+
+    Returns:
+        Scalar in `float32`, or in `float64` if there is a tensor of that type.
+        Zero if there is no tensor at all.
+    """
+    factors = factors or [1.0] * len(tensors)
+    terms = [
+        ops.sum(ops.square(ops.cast(tensor, _norm_dtype(tensor)))) * factor
+        for tensor, factor in zip(tensors, factors, strict=True)
+        if tensor is not None
+    ]
+    if not terms:
+        return ops.zeros((), dtype="float32")
+    widest = keras.backend.result_type(*[term.dtype for term in terms])
+    return ops.sqrt(sum(ops.cast(term, widest) for term in terms))
+
+
+def bernoulli_masks(shapes, probability, seed_generator):
+    """Boolean masks whose entries are `True` independently of each other.
+
+    Args:
+        shapes: List of shapes.
+        probability: Float in `(0, 1]`, the probability of `True`.
+        seed_generator: `keras.random.SeedGenerator`, advanced once per shape.
+
+    Returns:
+        List of boolean tensors with the given shapes.
+    """
+    return [
+        ops.less(
+            keras.random.uniform(shape, seed=seed_generator, dtype="float32"),
+            probability,
+        )
+        for shape in shapes
+    ]
+
+
+def _norm_dtype(tensor):
+    """Half precision has too few bits for a sum of squares."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return "float64" if dtype == "float64" else "float32"

@@ -1,0 +1,113 @@
+"""Images per second of training, without the time of compilation."""
+
+import math
+import time
+
+import keras
+
+
+class ThroughputLogger(keras.callbacks.Callback):
+    """Logs the training throughput of each epoch as `images_per_second`.
+
+    The figure is the number of samples divided by the wall time in seconds,
+    over the executions that count. An execution is one call of the compiled
+    train function, `steps_per_execution` batches. These do not count, because
+    they compile, or may:
+
+    - the first execution of each compiled step in a call of `fit` (an
+        `ESAMModel` has one for each of its `num_subsets`);
+    - the first of each that ends an epoch, as its last batch may be smaller;
+    - with `jit_compile` and a data set of unknown length, the first epoch.
+
+    Validation, callbacks at the end of an epoch and the set-up of an epoch's
+    iterator do not count either. An epoch in which nothing counts logs NaN.
+
+    The number of samples is read from the model's `loss` metric, at the edges
+    of the time that counts only, a few times per epoch. No other batch is
+    waited for. Works with any `keras.Model`.
+
+    Put it before the callbacks that are to see the figure, such as
+    `keras.callbacks.CSVLogger` and `keras.callbacks.TensorBoard`. The history
+    that `fit` returns has it in any case.
+
+    Example:
+
+    ```python
+    history = model.fit(
+        dataset,
+        callbacks=[
+            keras_esam.callbacks.ThroughputLogger(),
+            keras.callbacks.CSVLogger("log.csv"),
+        ],
+    )
+    history.history["images_per_second"]
+    ```
+    """
+
+    def on_train_begin(self, logs=None):
+        self._warm = set()
+        self._num_steps = self.params.get("steps")
+        self._length_is_known = self._num_steps is not None
+        self._segment = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._seconds = 0.0
+        self._samples = 0
+        self._last_step = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        subset = getattr(self.model, "upcoming_subset", 0)
+        next_step = batch + self.model.steps_per_execution
+        self._is_last = (
+            self._num_steps is not None and next_step >= self._num_steps
+        )
+        self._execution = (subset, self._is_last)
+        if self._execution not in self._warm:
+            self._close_segment()
+        elif self._segment is None:
+            samples = self._samples_seen()  # waits for the batches before
+            self._segment = (time.perf_counter(), samples)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._last_end = time.perf_counter()
+        self._last_step = batch
+        self._warm.add(self._execution)
+        if self._is_last:
+            self._close_segment()
+
+    def on_test_begin(self, logs=None):
+        # Validation, which resets the metrics.
+        self._close_segment()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._close_segment()
+        if not self._length_is_known:
+            if self._num_steps is None and self.model.jit_compile:
+                self._samples = 0
+            self._num_steps = self._last_step + 1
+        if logs is not None:
+            logs["images_per_second"] = (
+                self._samples / self._seconds if self._samples else math.nan
+            )
+
+    def _close_segment(self):
+        """Ends the time that counts, at the end of the last execution."""
+        if getattr(self, "_segment", None) is None:
+            return
+        start, samples_before = self._segment
+        self._segment = None
+        before = time.perf_counter()
+        self._samples += self._samples_seen() - samples_before
+        waited = time.perf_counter() - before
+        self._seconds += self._last_end + waited - start
+
+    def _samples_seen(self):
+        """Number of samples so far in this epoch. Waits for the device."""
+        for metric in self.model.metrics:
+            if metric.name == "loss" and hasattr(metric, "count"):
+                return int(metric.count.numpy())
+        raise ValueError(
+            "`ThroughputLogger` needs a model whose metrics have a `loss` that "
+            "counts samples, as those of a compiled `keras.Model` have. "
+            f"Received: metrics={[m.name for m in self.model.metrics]}"
+        )

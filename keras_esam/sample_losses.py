@@ -1,0 +1,118 @@
+"""The losses of the samples, from the loss that was given to `compile`.
+
+Keras reduces a loss to a scalar. SDS ranks samples, and so needs the part that
+each of them has in it, with its sample weight, its mask, and all outputs with
+their `loss_weights` added up.
+"""
+
+from keras import ops
+
+
+def compiled_sample_losses(compile_loss, y_true, y_pred, sample_weight=None):
+    """Per-sample losses whose mean over the batch is the compiled loss.
+
+    Args:
+        compile_loss: Keras' `CompileLoss`, built. It matches the structures of
+            targets, predictions, losses and weights; here it does so with a
+            per-sample version of each loss.
+        y_true: Targets, nested structure of tensors.
+        y_pred: Predictions, nested structure of tensors.
+        sample_weight: Optional, nested structure of tensors.
+
+    Returns:
+        Tensor, shape `(batch_size,)`, or `None` if one of the losses reduces
+        over the batch by itself.
+    """
+    reducing = []
+
+    def per_sample(loss):
+        def call(y_true, y_pred, sample_weight):
+            values = sample_losses(loss, y_true, y_pred, sample_weight)
+            if values is None:
+                reducing.append(loss)
+                return ops.zeros(())
+            return values
+
+        return call
+
+    entries = compile_loss._flat_losses
+    unreduced = _shallow_copy(compile_loss)
+    unreduced._flat_losses = [
+        entry._replace(loss=per_sample(entry.loss)) for entry in entries
+    ]
+    # The trackers of the outputs' losses are updated by the clean pass alone.
+    unreduced._metrics = [None] * len(entries)
+    total = unreduced(y_true, y_pred, sample_weight)
+    return None if reducing or total is None else total
+
+
+def sample_losses(loss, y_true, y_pred, sample_weight=None):
+    """Per-sample losses whose mean over the batch is the reduced loss.
+
+    Args:
+        loss: `keras.losses.Loss`.
+        y_true: Targets, shape `(batch_size, d0, .. dN)`.
+        y_pred: Predictions, shape `(batch_size, d0, .. dN)`. A Keras mask on
+            them is respected.
+        sample_weight: Optional, shape `(batch_size,)` or with more of the
+            dimensions of the unreduced loss.
+
+    Returns:
+        Tensor, shape `(batch_size,)`: the part of each sample in
+        `loss(y_true, y_pred, sample_weight)`, times `batch_size`; or `None` if
+        the loss reduces over the batch by itself.
+    """
+    unreduced = _shallow_copy(loss)
+    unreduced.reduction = "none"
+    values = unreduced(y_true, y_pred, sample_weight)
+    if len(values.shape) == 0:
+        return None
+    totals = ops.sum(values, axis=tuple(range(1, len(values.shape))))
+    if loss.reduction == "sum":
+        divisor = ops.ones((), totals.dtype)
+    elif loss.reduction == "mean_with_sample_weight":
+        divisor = _total_weight(values, y_pred, sample_weight)
+    else:
+        divisor = _num_valid(values, y_pred)
+    batch_size = ops.cast(ops.shape(values)[0], totals.dtype)
+    return ops.divide_no_nan(totals * batch_size, divisor)
+
+
+def _num_valid(values, y_pred):
+    """Number of the loss values that no mask excludes."""
+    size = _size(values, values.dtype)
+    mask = _keras_mask(y_pred)
+    if mask is None:
+        return size
+    return size * ops.mean(ops.cast(mask, values.dtype))
+
+
+def _total_weight(values, y_pred, sample_weight):
+    """Sum of sample weights as `"mean_with_sample_weight"` takes it."""
+    mask = _keras_mask(y_pred)
+    if sample_weight is None and mask is None:
+        return _size(values, values.dtype)
+    weight = ops.ones((), values.dtype)
+    for factor in (mask, sample_weight):
+        if factor is not None:
+            factor = ops.cast(factor, values.dtype)
+            while 0 < len(factor.shape) < len(weight.shape):
+                factor = ops.expand_dims(factor, -1)
+            weight = weight * factor
+    return ops.sum(weight)
+
+
+def _size(tensor, dtype):
+    shape = ops.convert_to_tensor(ops.shape(tensor), dtype="int32")
+    return ops.cast(ops.prod(shape), dtype)
+
+
+def _keras_mask(y_pred):
+    return getattr(y_pred, "_keras_mask", None)
+
+
+def _shallow_copy(loss):
+    """A copy that `copy.copy` can not make: Keras pickles by saving a file."""
+    duplicate = object.__new__(type(loss))
+    duplicate.__dict__.update(loss.__dict__)
+    return duplicate

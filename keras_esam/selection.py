@@ -1,0 +1,68 @@
+"""SDS (sharpness-sensitive data selection): which samples a step keeps.
+
+Of the `n` samples of a batch, `k = max(1, ceil(gamma * n))` are kept: those
+whose loss rises the most when the weights are perturbed.
+"""
+
+import fractions
+
+import keras
+from keras import ops
+
+RANKINGS = ("sharpness", "loss", "random")
+
+# gamma is taken as the nearest fraction with at most this denominator, since
+# in floating point ceil(0.07 * 100) is 8.
+LARGEST_DENOMINATOR = 10_000
+
+
+def num_selected(batch_size, gamma):
+    """Number of samples to keep: `max(1, ceil(gamma * batch_size))`.
+
+    Args:
+        batch_size: Integer, or scalar integer tensor if it is only known when
+            the step runs.
+        gamma: Float in `(0, 1]`.
+
+    Returns:
+        Integer or scalar integer tensor, at most `batch_size`.
+    """
+    ratio = fractions.Fraction(gamma).limit_denominator(LARGEST_DENOMINATOR)
+    rounded_up = -((-batch_size * ratio.numerator) // ratio.denominator)
+    if isinstance(batch_size, int):
+        return max(1, rounded_up)
+    return ops.maximum(1, rounded_up)
+
+
+def select(scores, count):
+    """Indices of the samples with the largest scores, in batch order.
+
+    Args:
+        scores: Float tensor, shape `(batch_size,)`.
+        count: Integer or scalar integer tensor, at most `batch_size`.
+
+    Returns:
+        Integer tensor, shape `(count,)`: exactly `count` indices, ties
+        included, in ascending order.
+    """
+    _, indices = ops.top_k(scores, count)
+    return ops.sort(indices)
+
+
+def gather(batch, indices):
+    """The selected samples of every tensor in a nested structure.
+
+    Args:
+        batch: Nested structure of tensors, shapes `(batch_size, d0, .. dN)`.
+            `None` stays `None`.
+        indices: Integer tensor, shape `(count,)`.
+
+    Returns:
+        The same structure of tensors, shapes `(count, d0, .. dN)`.
+    """
+    return keras.tree.map_structure(
+        lambda tensor: (
+            None if tensor is None else ops.take(tensor, indices, axis=0)
+        ),
+        batch,
+    )

@@ -1,0 +1,129 @@
+"""SWP (stochastic weight perturbation): which variables a step perturbs.
+
+A training step saves the gradients of the variables that it does not perturb
+only if it was compiled without them. So there is a small pool of subsets, drawn
+once, with one compiled step each, and training goes through the pool in a
+shuffled order, a fresh permutation each round. Everything here is a function of
+the seed and the step: a resumed run continues as if it had not stopped, and all
+replicas and workers use the same subset.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+GRANULARITIES = ("variable", "weight")
+
+# Each subset costs one compilation. Up to the largest size, the pool has the
+# size nearest to the preferred one in which every variable can be in exactly
+# the fraction beta of the subsets.
+PREFERRED_POOL_SIZE = 5
+LARGEST_POOL_SIZE = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class SubsetPool:
+    """Subsets of the trainable variables, and how probable each variable is.
+
+    Args:
+        subsets: Tuple of subsets, each a sorted tuple of indices of variables.
+        probabilities: Tuple with the inclusion probability of each variable,
+            the fraction of the subsets that it is in.
+    """
+
+    subsets: tuple[tuple[int, ...], ...]
+    probabilities: tuple[float, ...]
+
+
+def pool_size(beta: float) -> int:
+    """Number of subsets in the pool for `granularity="variable"`.
+
+    Args:
+        beta: Float in `(0, 1]`, the inclusion probability.
+
+    Returns:
+        The size `K` nearest to 5, at most 10, for which `beta * K` is a whole
+        number; where there is none, 5, or `1 / beta` rounded up if that is
+        more, so that no variable is left out.
+    """
+    if beta == 1:
+        return 1
+    exact = [
+        size
+        for size in range(2, LARGEST_POOL_SIZE + 1)
+        if _is_whole(beta * size)
+    ]
+    if exact:
+        return min(exact, key=lambda size: abs(size - PREFERRED_POOL_SIZE))
+    return max(PREFERRED_POOL_SIZE, math.ceil(1 / beta))
+
+
+def draw_pool(num_variables: int, beta: float, seed: int) -> SubsetPool:
+    """Draws a balanced pool of subsets of the variables.
+
+    Every variable is in `beta * K` of the `K = pool_size(beta)` subsets. Where
+    that is no whole number it is rounded up for some variables and down for the
+    others, so that the mean over the variables is `beta`. The sizes of any two
+    subsets differ by one variable at most.
+
+    Args:
+        num_variables: Integer, the number of trainable variables.
+        beta: Float in `(0, 1]`, the inclusion probability.
+        seed: Integer.
+
+    Returns:
+        A `SubsetPool`.
+    """
+    size = pool_size(beta)
+    rng = np.random.default_rng([seed, num_variables])
+    members = [[] for _ in range(size)]
+    probabilities = [0.0] * num_variables
+    included = 0
+    for position, variable in enumerate(rng.permutation(num_variables)):
+        due = _floor((position + 1) * beta * size) - included
+        count = min(max(due, 1), size)
+        included += count
+        probabilities[variable] = count / size
+        # The subsets with the fewest members, drawn at random among equals.
+        order = rng.permutation(size)
+        emptiest = sorted(order, key=lambda subset: len(members[subset]))
+        for subset in emptiest[:count]:
+            members[subset].append(int(variable))
+    return SubsetPool(
+        subsets=tuple(tuple(sorted(subset)) for subset in members),
+        probabilities=tuple(probabilities),
+    )
+
+
+def subset_at(step: int, num_subsets: int, seed: int) -> int:
+    """Index of the subset that is perturbed at a step.
+
+    Args:
+        step: Integer, counted from 0 over the whole training.
+        num_subsets: Integer, the size of the pool.
+        seed: Integer.
+
+    Returns:
+        Integer in `[0, num_subsets)`. Each round of `num_subsets` steps has
+        every subset once.
+    """
+    if num_subsets == 1:
+        return 0
+    turn, position = divmod(step, num_subsets)
+    return _permutation(num_subsets, turn, seed)[position]
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(size, turn, seed):
+    return np.random.default_rng([seed, size, turn]).permutation(size).tolist()
+
+
+def _is_whole(value):
+    return abs(value - round(value)) < 1e-9
+
+
+def _floor(value):
+    """Floor that takes 2.9999999999 for the 3 that it stands for."""
+    return round(value) if _is_whole(value) else math.floor(value)

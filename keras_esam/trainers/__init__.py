@@ -1,0 +1,14 @@
+"""The training step of `ESAMModel`, one module per Keras backend."""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_esam.trainers.tensorflow_trainer import (
+        TensorFlowTrainer as Trainer,
+    )
+else:
+    from keras_esam.trainers.unsupported_trainer import (
+        UnsupportedTrainer as Trainer,
+    )
+
+__all__ = ["Trainer"]

@@ -1,0 +1,297 @@
+"""One training step of ESAM with `tf.GradientTape`.
+
+    F1  clean forward pass        metrics, BatchNormalization statistics, seeds
+    B1  its gradient              of the perturbed variables alone
+        ascent                    theta + eps, as tensors
+    Fs  ranking forward pass      whole batch at theta + eps
+        selection                 the samples whose loss rises the most
+    F2  perturbed forward pass    selected samples at theta + eps
+    B2  its gradient              of all variables, applied to theta
+
+The variables are assigned at the end of the step only. Until then theta + eps
+and all other state live in tensors, so nothing has to be restored, replicas can
+not drift apart, and an error on the way leaves the model as it was. All passes
+start from the same state and so use the same dropout masks.
+
+The step is specialised to a static subset of the variables: a tape that watches
+fewer tensors records fewer operations. `make_train_function` therefore gives
+`fit` a function that picks one of several compiled steps on the host.
+"""
+
+import dataclasses
+import itertools
+
+import keras
+import tensorflow as tf
+
+from keras_esam import ascent
+from keras_esam import selection
+from keras_esam.trainers.recording_scope import RecordingScope
+
+
+@dataclasses.dataclass
+class ForwardPass:
+    """What a forward pass leaves behind.
+
+    Args:
+        y_pred: Predictions, nested structure of tensors.
+        loss: Scalar, the loss that is minimised; `None` in the ranking pass.
+        sample_losses: Tensor, shape `(batch_size,)`, or `None`.
+        scope: `RecordingScope` with the updates of the pass.
+    """
+
+    y_pred: object
+    loss: tf.Tensor | None
+    sample_losses: tf.Tensor | None
+    scope: RecordingScope
+
+
+class TensorFlowTrainer:
+    """Training step and train function of `ESAMModel` on TensorFlow."""
+
+    def make_train_function(self, force=False):
+        """Creates the function that runs one execution of `fit`.
+
+        Args:
+            force: Boolean, whether to drop the compiled steps. Defaults to
+                `False`.
+        """
+        if self.train_function is None or force:
+            self.train_function = _SubsetDispatcher(self)
+
+    def train_step(self, data):
+        """One training step as in the module's docstring.
+
+        Args:
+            data: Batch from `fit`: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+            Dict of logs, metric name to scalar tensor.
+        """
+        subset = self.traced_subset
+        if self.rho == 0 or not subset:
+            return self._base_step(data)
+        batch = keras.utils.unpack_x_y_sample_weight(data)
+        weights = [tf.convert_to_tensor(v) for v in self.trainable_variables]
+        state = [
+            (v, tf.convert_to_tensor(v)) for v in self.non_trainable_variables
+        ]
+
+        clean, gradients = self._gradients(
+            batch, weights, state, subset, per_sample=self.uses_sample_losses
+        )
+        perturbed, norm = self._perturb(weights, gradients, subset)
+        kept, rise = batch, None
+        if self.gamma < 1:
+            kept, rise = self._select(batch, clean, perturbed, state)
+        final, gradients = self._gradients(
+            kept,
+            perturbed,
+            state,
+            range(len(weights)),
+            per_sample=self.gamma == 1,
+            valid=norm,
+        )
+        if final.sample_losses is not None:
+            rise = final.sample_losses - clean.sample_losses
+
+        clean.scope.commit()
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._update_metrics(batch, clean, rise)
+
+    def test_step(self, data):
+        """Keras' evaluation step; `sharpness` is a training metric only."""
+        logs = super().test_step(data)
+        logs.pop(self.sharpness_tracker.name, None)
+        return logs
+
+    def _base_step(self, data):
+        logs = super().train_step(data)
+        if self.rho == 0:
+            logs.pop(self.sharpness_tracker.name, None)
+        return logs
+
+    def _forward(self, batch, weights, state, total=True, per_sample=True):
+        """Runs the network in training mode with the given variable values.
+
+        Args:
+            batch: Tuple `(x, y, sample_weight)`.
+            weights: List of tensors, values of the trainable variables.
+            state: List of pairs `(variable, tensor)` for all other variables.
+            total: Boolean, whether to compute the loss that is minimised.
+            per_sample: Boolean, whether to compute the per-sample losses.
+
+        Returns:
+            A `ForwardPass`.
+        """
+        x, y, sample_weight = batch
+        mapping = [*zip(self.trainable_variables, weights, strict=True), *state]
+        loss = sample_losses = None
+        with RecordingScope(mapping) as scope:
+            # A `call` without the argument decides for itself, as in Keras.
+            if self._call_has_training_arg:
+                y_pred = self(x, training=True)
+            else:
+                y_pred = self(x)
+            if total:
+                loss = self._compute_loss(
+                    x, y, y_pred, sample_weight, training=True
+                )
+            if per_sample:
+                sample_losses = self.compute_sample_losses(
+                    x, y, y_pred, sample_weight
+                )
+                if sample_losses is None and self.gamma < 1:
+                    raise self.no_sample_losses_error()
+        return ForwardPass(y_pred, loss, sample_losses, scope)
+
+    def _gradients(
+        self, batch, weights, state, sources, per_sample, valid=None
+    ):
+        """Forward pass, and the gradient of its loss.
+
+        Args:
+            batch: Tuple `(x, y, sample_weight)`.
+            weights: List of tensors, values of the trainable variables.
+            state: List of pairs `(variable, tensor)` for all other variables.
+            sources: Indices of the `weights` to differentiate with respect to.
+            per_sample: Boolean, whether to compute the per-sample losses.
+            valid: Optional scalar. If it is not finite the gradient is NaN.
+
+        Returns:
+            Tuple of a `ForwardPass` and a list of gradients, one for each of
+            the `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by
+            the optimizer's loss scale.
+        """
+        sources = [weights[index] for index in sources]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            result = self._forward(batch, weights, state, per_sample=per_sample)
+            loss = self.optimizer.scale_loss(result.loss)
+            if valid is not None:
+                # An overflow in B1 must reach the optimizer, which then skips
+                # the step, even where the network swallows a NaN in theta.
+                loss *= tf.where(
+                    tf.math.is_finite(valid),
+                    tf.ones((), loss.dtype),
+                    tf.constant(float("nan"), loss.dtype),
+                )
+        return result, tape.gradient(loss, sources)
+
+    def _perturb(self, weights, gradients, subset):
+        """The weights at theta + eps, and the norm of the ascent gradient."""
+        # Sums duplicate rows of an Embedding's gradient.
+        gradients = [
+            None if g is None else tf.convert_to_tensor(g) for g in gradients
+        ]
+        perturbations, norm = ascent.ascent_step(
+            gradients,
+            [weights[index] for index in subset],
+            self.rho,
+            self.inclusion_probabilities(subset),
+            masks=self.draw_masks(weights),
+            adaptive=self.adaptive,
+            scale=self.scale,
+        )
+        perturbed = list(weights)
+        for index, perturbation in zip(subset, perturbations, strict=True):
+            if perturbation is not None:
+                perturbed[index] = weights[index] + perturbation
+        return perturbed, norm
+
+    def _select(self, batch, clean, perturbed, state):
+        """The samples to keep, and how much the loss of each sample rises."""
+        batch_size = _batch_size(batch)
+        rise = None
+        if self.rank_by == "random":
+            scores = keras.random.uniform(
+                (batch_size,), seed=self.seed_generator
+            )
+        elif self.rank_by == "loss":
+            scores = clean.sample_losses
+        else:
+            ranking = self._forward(batch, perturbed, state, total=False)
+            scores = rise = ranking.sample_losses - clean.sample_losses
+        count = selection.num_selected(batch_size, self.gamma)
+        return selection.gather(batch, selection.select(scores, count)), rise
+
+    def _update_metrics(self, batch, clean, rise):
+        x, y, sample_weight = batch
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._loss_tracker.update_state(
+            clean.loss * tf.cast(num_replicas, clean.loss.dtype),
+            sample_weight=_batch_size(batch),
+        )
+        if rise is not None:
+            # A step that the optimizer skips for an overflow does not count.
+            valid = tf.math.is_finite(rise)
+            self.sharpness_tracker.update_state(
+                tf.where(valid, rise, tf.zeros_like(rise)), sample_weight=valid
+            )
+        logs = self.compute_metrics(x, y, clean.y_pred, sample_weight)
+        if rise is None:
+            logs.pop(self.sharpness_tracker.name, None)
+        return logs
+
+
+class _SubsetDispatcher:
+    """The train function: runs the compiled step of the subset that is due."""
+
+    def __init__(self, model):
+        self._model = model
+        self._functions = {}
+        self._is_built = False
+
+    def __call__(self, iterator):
+        if not self._is_built:
+            iterator = self._build(iterator)
+        index = self._model.upcoming_subset
+        if index not in self._functions:
+            self._functions[index] = self._make_function(index)
+        logs = self._functions[index](iterator)
+        self._model.num_executions += 1
+        return logs
+
+    def _make_function(self, index):
+        def step(data):
+            # Runs at each tracing, so that every trace gets its own subset.
+            self._model.traced_subset_index = index
+            return self._model.train_step(data)
+
+        return self._model._make_function(step)
+
+    def _build(self, iterator):
+        """Creates all variables, since a stateless call can create none.
+
+        Args:
+            iterator: Iterator over batches, or over one batch.
+
+        Returns:
+            An iterator over the same batches.
+        """
+        if hasattr(iterator, "element_spec"):
+            batch = keras.tree.map_structure(
+                _shape_or_none, iterator.element_spec
+            )
+        else:
+            batch = next(iterator)
+            iterator = itertools.chain([batch], iterator)
+        model = self._model
+        # Without compilation a network that is built needs nothing else.
+        if not (model.run_eagerly and model.model.built):
+            with model.distribute_strategy.scope():
+                model._symbolic_build(data_batch=batch)
+        model.check_trainable()
+        self._is_built = True
+        return iterator
+
+
+def _shape_or_none(spec):
+    return spec if isinstance(spec, tf.TensorSpec) else None
+
+
+def _batch_size(batch):
+    """Integer where it is known when the step is traced, else a tensor."""
+    leaves = keras.tree.flatten(batch[0])
+    first = next(leaf for leaf in leaves if leaf is not None)
+    return first.shape[0] or tf.shape(first)[0]

@@ -1,0 +1,15 @@
+"""What `ESAMModel` is on a Keras backend that has no training step here."""
+
+import keras
+
+
+class UnsupportedTrainer:
+    """Refuses to be made, so that `import keras_esam` works everywhere."""
+
+    def __new__(cls, *args, **kwargs):
+        raise ValueError(
+            '`ESAMModel` needs the "tensorflow" backend of Keras. Set the '
+            "environment variable KERAS_BACKEND=tensorflow before Keras is "
+            "imported. "
+            f"Received: keras.backend.backend()={keras.backend.backend()!r}"
+        )
