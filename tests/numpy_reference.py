@@ -1,0 +1,109 @@
+"""ESAM's training step written out by hand in NumPy float64.
+
+A network `x -> tanh(x W1 + b1) W2 + b2` with softmax cross-entropy, an l2
+penalty on `W1`, and SGD with momentum. Nothing here knows of Keras or of the
+library's code; subsets, masks and probabilities are given as input.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Step:
+    """Arguments of one step; see `keras_esam.ESAMModel`."""
+
+    rho: float
+    gamma: float = 1.0
+    rank_by: str = "sharpness"
+    adaptive: bool = False
+    scale: str = "horvitz_thompson"
+    subset: tuple = (0, 1, 2, 3)
+    probabilities: tuple = (1.0, 1.0, 1.0, 1.0)
+    masks: list | None = None
+
+
+def forward(params, x):
+    w1, b1, w2, b2 = params
+    hidden = np.tanh(x @ w1 + b1)
+    return hidden, hidden @ w2 + b2
+
+
+def sample_losses(params, x, y, weights):
+    """Weighted cross-entropy of each sample, shape `(batch_size,)`."""
+    _, logits = forward(params, x)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -weights * log_probs[np.arange(len(y)), y]
+
+
+def gradient(params, x, y, weights, penalty):
+    """Gradient of the mean of `sample_losses` plus `penalty * sum(W1^2)`."""
+    w1, _, w2, _ = params
+    hidden, logits = forward(params, x)
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
+    probs[np.arange(len(y)), y] -= 1
+    d_logits = probs * weights[:, None] / len(y)
+    d_hidden = (d_logits @ w2.T) * (1 - hidden**2)
+    return [
+        x.T @ d_hidden + 2 * penalty * w1,
+        d_hidden.sum(axis=0),
+        hidden.T @ d_logits,
+        d_logits.sum(axis=0),
+    ]
+
+
+def perturbation(params, grads, step):
+    """eps of every parameter; zeros outside of the step's subset."""
+    eps = [np.zeros_like(p) for p in params]
+    if step.masks is not None:
+        masks = step.masks
+    else:
+        masks = [
+            np.full(p.shape, i in step.subset) for i, p in enumerate(params)
+        ]
+    squares = 0.0
+    for i, (p, g, mask) in enumerate(zip(params, grads, masks, strict=True)):
+        m = np.abs(p) * g if step.adaptive else g
+        if step.scale == "authors":
+            squares += ((m * mask) ** 2).sum()
+        elif step.masks is not None:
+            squares += (m**2).sum()
+        elif i in step.subset:
+            squares += (m**2).sum() / step.probabilities[i]
+    norm = math.sqrt(squares)
+    for i, (p, g, mask) in enumerate(zip(params, grads, masks, strict=True)):
+        direction = p**2 * g if step.adaptive else g
+        eps[i] = step.rho * mask * direction / step.probabilities[i] / norm
+    return eps
+
+
+def kept_samples(params, perturbed, x, y, weights, step):
+    n = len(y)
+    count = max(1, math.ceil(step.gamma * n - 1e-9))
+    clean = sample_losses(params, x, y, weights)
+    if step.rank_by == "loss":
+        scores = clean
+    else:
+        scores = sample_losses(perturbed, x, y, weights) - clean
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def train_step(params, velocity, x, y, weights, step, lr, momentum, penalty):
+    """Returns the new parameters and the new velocity."""
+    perturbed = params
+    if step.rho > 0:
+        grads = gradient(params, x, y, weights, penalty)
+        eps = perturbation(params, grads, step)
+        perturbed = [p + e for p, e in zip(params, eps, strict=True)]
+    if step.rho > 0 and step.gamma < 1:
+        kept = kept_samples(params, perturbed, x, y, weights, step)
+        x, y, weights = x[kept], y[kept], weights[kept]
+    grads = gradient(perturbed, x, y, weights, penalty)
+    velocity = [
+        momentum * v - lr * g for v, g in zip(velocity, grads, strict=True)
+    ]
+    return [p + v for p, v in zip(params, velocity, strict=True)], velocity

@@ -1,0 +1,157 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_esam import ascent
+
+
+def test_sam_perturbation_computed_by_hand():
+    gradients = [np.array([3.0, 0.0]), np.array([[4.0]])]
+    weights = [np.ones(2, "float32"), np.ones((1, 1), "float32")]
+    eps, norm = ascent.ascent_step(
+        gradients, to_tensors(weights), 0.5, [1.0, 1.0]
+    )
+    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
+    np.testing.assert_allclose(eps[0], [0.3, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(eps[1], [[0.4]], rtol=1e-6)
+
+
+def test_horvitz_thompson_perturbation_computed_by_hand():
+    # N^2 = 9 / 0.25 + 16 / 0.5 = 68
+    eps, norm = ascent.ascent_step(
+        [np.array([3.0]), np.array([4.0])],
+        to_tensors([np.ones(1, "float32")] * 2),
+        0.1,
+        [0.25, 0.5],
+    )
+    np.testing.assert_allclose(norm, 68**0.5, rtol=1e-6)
+    np.testing.assert_allclose(eps[0], [0.1 * 12 / 68**0.5], rtol=1e-6)
+    np.testing.assert_allclose(eps[1], [0.1 * 8 / 68**0.5], rtol=1e-6)
+
+
+def test_authors_scale_normalises_the_perturbed_part():
+    eps, norm = ascent.ascent_step(
+        [np.array([3.0, 4.0])],
+        to_tensors([np.ones(2, "float32")]),
+        0.1,
+        [0.5],
+        scale="authors",
+    )
+    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
+    np.testing.assert_allclose(eps[0], [0.12, 0.16], rtol=1e-6)
+
+
+def test_masked_perturbation_keeps_the_norm_of_the_whole_gradient():
+    masks = [np.array([True, False])]
+    weights = to_tensors([np.ones(2, "float32")])
+    arguments = ([np.array([3.0, 4.0])], weights, 0.1, [0.5], masks)
+    eps, norm = ascent.ascent_step(*arguments)
+    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
+    np.testing.assert_allclose(eps[0], [0.12, 0.0], rtol=1e-6)
+    eps, norm = ascent.ascent_step(*arguments, scale="authors")
+    np.testing.assert_allclose(norm, 3.0, rtol=1e-6)
+    np.testing.assert_allclose(eps[0], [0.2, 0.0], rtol=1e-6)
+
+
+def test_asam_perturbation_computed_by_hand():
+    # |w| g = (6, 8), w^2 g = (12, 16)
+    eps, norm = ascent.ascent_step(
+        [np.array([3.0, 4.0])],
+        to_tensors([np.array([-2.0, 2.0], "float32")]),
+        0.5,
+        [1.0],
+        adaptive=True,
+    )
+    np.testing.assert_allclose(norm, 10.0, rtol=1e-6)
+    np.testing.assert_allclose(eps[0], [0.6, 0.8], rtol=1e-6)
+
+
+def test_horvitz_thompson_is_unbiased_over_a_balanced_pool():
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=5) for _ in range(4)]
+    subsets = [(0, 1), (2, 3), (0, 2), (1, 3)]
+    squares = []
+    total = [np.zeros(5) for _ in range(4)]
+    for subset in subsets:
+        eps, norm = ascent.ascent_step(
+            [gradients[i] for i in subset],
+            to_tensors([np.ones(5, "float32")] * 2),
+            1.0,
+            [0.5, 0.5],
+        )
+        squares.append(float(norm) ** 2)
+        for i, e in zip(subset, eps, strict=True):
+            total[i] += np.asarray(e) * float(norm) / len(subsets)
+    expected = sum((g**2).sum() for g in gradients)
+    np.testing.assert_allclose(np.mean(squares), expected, rtol=1e-5)
+    for mean, g in zip(total, gradients, strict=True):
+        np.testing.assert_allclose(mean, g, rtol=1e-5)
+
+
+def test_zero_gradient_gives_zero_perturbation():
+    weights = to_tensors([np.ones(3, "float32")])
+    for adaptive in (False, True):
+        eps, norm = ascent.ascent_step(
+            [np.zeros(3)], weights, 0.1, [1.0], adaptive=adaptive
+        )
+        assert float(norm) == 0
+        np.testing.assert_array_equal(eps[0], np.zeros(3))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_gradient_that_is_not_finite_shows_in_the_norm(value):
+    _, norm = ascent.ascent_step(
+        [np.array([value, 1.0]), np.ones(2)],
+        to_tensors([np.ones(2, "float32")] * 2),
+        0.1,
+        [1.0, 1.0],
+    )
+    assert not np.isfinite(float(norm))
+
+
+def test_variables_without_gradient_are_not_perturbed():
+    weights = to_tensors([np.ones(1, "float32")] * 2)
+    eps, norm = ascent.ascent_step(
+        [None, np.array([2.0])], weights, 0.1, [1.0, 1.0]
+    )
+    assert eps[0] is None
+    np.testing.assert_allclose(eps[1], [0.1], rtol=1e-6)
+    eps, norm = ascent.ascent_step([None, None], weights, 0.1, [1.0, 1.0])
+    assert eps == [None, None] and float(norm) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_norm_does_not_overflow(dtype):
+    # In float16 the sum of squares, 4e6, is already infinite.
+    gradient = keras.ops.full((400,), 100.0, dtype=dtype)
+    weight = keras.ops.ones((400,), dtype=dtype)
+    eps, norm = ascent.ascent_step([gradient], [weight], 0.5, [1.0])
+    np.testing.assert_allclose(float(norm), 2000.0, rtol=1e-6)
+    assert keras.backend.standardize_dtype(eps[0].dtype) == dtype
+
+
+def test_float64_keeps_its_precision():
+    gradient = np.array([1.0, 1e-9])
+    weight = keras.ops.convert_to_tensor(np.ones(2), dtype="float64")
+    eps, _ = ascent.ascent_step([gradient], [weight], 1.0, [1.0])
+    np.testing.assert_allclose(
+        eps[0], gradient / np.linalg.norm(gradient), rtol=1e-15
+    )
+
+
+def test_bernoulli_masks_have_the_probability_and_change_every_step():
+    generator = keras.random.SeedGenerator(1)
+    first, second = ascent.bernoulli_masks(
+        [(200, 100), (200, 100)], 0.6, generator
+    )
+    again, _ = ascent.bernoulli_masks([(200, 100), (3,)], 0.6, generator)
+    for mask in (first, second, again):
+        # Standard deviation of the mean of 20,000 draws: 0.0035.
+        np.testing.assert_allclose(np.mean(np.asarray(mask)), 0.6, atol=0.015)
+    for other in (second, again):
+        agreement = np.mean(np.asarray(first) == np.asarray(other))
+        np.testing.assert_allclose(agreement, 0.6**2 + 0.4**2, atol=0.015)
+
+
+def to_tensors(arrays):
+    return [keras.ops.convert_to_tensor(array) for array in arrays]

@@ -1,0 +1,107 @@
+import keras
+import numpy as np
+import pytest
+from keras.src.trainers.compile_utils import CompileLoss
+
+from keras_esam import sample_losses
+
+REDUCTIONS = ["sum_over_batch_size", "sum", "mean_with_sample_weight"]
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(0.1, 1, shape).astype("float32")
+
+
+def tensor(array, mask=None):
+    result = keras.ops.convert_to_tensor(array)
+    if mask is not None:
+        result._keras_mask = keras.ops.convert_to_tensor(mask)
+    return result
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_mean_of_the_sample_losses_is_the_reduced_loss(
+    reduction, weighted, masked
+):
+    loss = keras.losses.MeanSquaredError(reduction=reduction)
+    mask = random(6, 4, seed=3) > 0.5 if masked else None
+    y, y_pred = tensor(random(6, 4, 3)), tensor(random(6, 4, 3, seed=1), mask)
+    weight = tensor(random(6, 4, seed=2)) if weighted else None
+    result = sample_losses.sample_losses(loss, y, y_pred, weight)
+    assert result.shape == (6,)
+    np.testing.assert_allclose(
+        np.mean(result), loss(y, y_pred, weight), rtol=1e-6
+    )
+
+
+def test_sample_losses_computed_by_hand():
+    loss = keras.losses.MeanSquaredError()
+    y, y_pred = np.zeros((3, 2)), np.array([[1, 1], [1, 3], [2, 0]])
+    weight = np.array([1.0, 2.0, 0.5])
+    result = sample_losses.sample_losses(
+        loss, tensor(y), tensor(y_pred), tensor(weight)
+    )
+    np.testing.assert_allclose(result, [1, 10, 1], rtol=1e-6)
+    assert loss.reduction == "sum_over_batch_size"
+
+
+def test_masked_parts_do_not_count():
+    loss = keras.losses.MeanSquaredError()
+    mask = np.array([[True, False], [True, True]])
+    y = tensor(np.zeros((2, 2, 1), "float32"))
+    y_pred = tensor(np.array([[[1.0], [9.0]], [[2.0], [3.0]]]), mask)
+    result = sample_losses.sample_losses(loss, y, y_pred)
+    # Three valid entries, and a batch of two.
+    np.testing.assert_allclose(result, [1 * 2 / 3, 13 * 2 / 3], rtol=1e-6)
+
+
+def test_all_masked_gives_zero_and_not_nan():
+    loss = keras.losses.MeanSquaredError()
+    y_pred = tensor(random(2, 2, 1), np.zeros((2, 2), bool))
+    result = sample_losses.sample_losses(loss, tensor(random(2, 2, 1)), y_pred)
+    np.testing.assert_array_equal(result, [0, 0])
+
+
+def test_loss_that_reduces_by_itself_has_no_sample_losses():
+    def scalar(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred))
+
+    compiled = CompileLoss(scalar)
+    y, y_pred = tensor(random(4, 2)), tensor(random(4, 2, seed=1))
+    compiled(y, y_pred)
+    assert sample_losses.compiled_sample_losses(compiled, y, y_pred) is None
+
+
+@pytest.mark.parametrize("structure", ["list", "dict", "nested"])
+def test_outputs_and_loss_weights_are_summed(structure):
+    make = {
+        "list": lambda a, b: [a, b],
+        "dict": lambda a, b: {"a": a, "b": b},
+        "nested": lambda a, b: {"a": [a], "b": {"c": b}},
+    }[structure]
+    y = make(tensor(random(5, 2)), tensor(random(5, 3, seed=1)))
+    y_pred = make(tensor(random(5, 2, seed=2)), tensor(random(5, 3, seed=3)))
+    weight = tensor(random(5, seed=4))
+    compiled = CompileLoss(make("mse", "mae"), loss_weights=make(1.0, 0.25))
+    total = compiled(y, y_pred, weight)
+    trackers = [float(m.result()) for m in compiled.metrics]
+    result = sample_losses.compiled_sample_losses(compiled, y, y_pred, weight)
+    np.testing.assert_allclose(np.mean(result), total, rtol=1e-6)
+    flat_y, flat_pred = keras.tree.flatten(y), keras.tree.flatten(y_pred)
+    mse = np.mean(np.square(flat_y[0] - flat_pred[0]), axis=-1)
+    mae = np.mean(np.abs(flat_y[1] - flat_pred[1]), axis=-1)
+    expected = np.asarray(weight) * (mse + 0.25 * mae)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    # The clean pass alone updates the trackers of the outputs' losses.
+    assert [float(m.result()) for m in compiled.metrics] == trackers
+
+
+def test_output_without_a_loss_is_left_out():
+    compiled = CompileLoss(["mse", None])
+    y = [tensor(random(5, 2)), tensor(random(5, 3))]
+    y_pred = [tensor(random(5, 2, seed=2)), tensor(random(5, 3, seed=3))]
+    total = compiled(y, y_pred)
+    result = sample_losses.compiled_sample_losses(compiled, y, y_pred)
+    np.testing.assert_allclose(np.mean(result), total, rtol=1e-6)

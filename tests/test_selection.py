@@ -1,0 +1,85 @@
+import math
+from fractions import Fraction
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_esam import selection
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "gamma", "count"),
+    [
+        (1, 0.5, 1),
+        (2, 0.5, 1),
+        (3, 0.5, 2),
+        (7, 0.5, 4),
+        (128, 0.5, 64),
+        (100, 0.07, 7),  # ceil(0.07 * 100) is 8 in floating point
+        (10, 0.7, 7),
+        (3, 1 / 3, 1),
+        (5, 0.001, 1),
+        (5, 1.0, 5),
+    ],
+)
+def test_number_of_selected_samples(batch_size, gamma, count):
+    assert selection.num_selected(batch_size, gamma) == count
+    tensor = keras.ops.convert_to_tensor(batch_size, dtype="int32")
+    assert int(selection.num_selected(tensor, gamma)) == count
+
+
+def test_number_of_selected_samples_is_the_ceiling_for_every_batch_size():
+    for percent in range(1, 101):
+        for batch_size in range(1, 300):
+            expected = max(1, math.ceil(Fraction(percent, 100) * batch_size))
+            count = selection.num_selected(batch_size, percent / 100)
+            assert count == expected
+
+
+def test_selected_samples_are_those_with_the_largest_scores():
+    scores = np.array([0.1, -3.0, 5.0, 0.2, 4.0], "float32")
+    indices = selection.select(keras.ops.convert_to_tensor(scores), 3)
+    np.testing.assert_array_equal(indices, [2, 3, 4])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, -np.inf, np.nan])
+def test_exactly_k_are_selected_when_all_scores_are_equal(value):
+    scores = keras.ops.full((7,), value)
+    indices = np.asarray(selection.select(scores, 4))
+    assert len(set(indices.tolist())) == 4
+
+
+def test_exactly_k_are_selected_when_the_threshold_is_tied():
+    scores = keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 2.0, 0.0])
+    indices = np.asarray(selection.select(scores, 2)).tolist()
+    assert len(indices) == 2 and set(indices) <= {1, 2, 3}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_selection_with_a_batch_size_unknown_at_tracing(jit_compile):
+    @tf.function(
+        input_signature=[tf.TensorSpec((None,))], jit_compile=jit_compile
+    )
+    def select(scores):
+        count = selection.num_selected(tf.shape(scores)[0], 0.5)
+        return selection.select(scores, count)
+
+    for size in (1, 2, 3, 7):
+        scores = tf.range(size, dtype="float32")
+        expected = range(size - (size + 1) // 2, size)
+        np.testing.assert_array_equal(select(scores), expected)
+
+
+def test_gather_takes_the_same_samples_of_every_tensor():
+    batch = (
+        {"a": tf.range(4), "b": [tf.reshape(tf.range(8), (4, 2)), None]},
+        tf.constant([b"w", b"x", b"y", b"z"]),
+        None,
+    )
+    x, y, weight = selection.gather(batch, tf.constant([0, 3]))
+    np.testing.assert_array_equal(x["a"], [0, 3])
+    np.testing.assert_array_equal(x["b"][0], [[0, 1], [6, 7]])
+    assert x["b"][1] is None and weight is None
+    np.testing.assert_array_equal(y, [b"w", b"z"])

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from keras_esam import subsets
+
+BETAS = [0.03, 0.1, 0.3, 1 / 3, 0.37, 0.5, 0.6, 2 / 3, 0.7, 0.9, 0.99, 1.0]
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("num_variables", [1, 2, 3, 7, 62])
+def test_every_variable_is_in_the_stated_fraction_of_the_subsets(
+    beta, num_variables
+):
+    pool = subsets.draw_pool(num_variables, beta, seed=1)
+    counts = np.zeros(num_variables)
+    for subset in pool.subsets:
+        assert list(subset) == sorted(set(subset))
+        counts[list(subset)] += 1
+    np.testing.assert_allclose(
+        counts / len(pool.subsets), pool.probabilities, atol=1e-12
+    )
+    assert min(pool.probabilities) > 0
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_inclusion_probability_is_beta(beta):
+    pool = subsets.draw_pool(62, beta, seed=1)
+    size = len(pool.subsets)
+    np.testing.assert_allclose(
+        np.mean(pool.probabilities), beta, atol=1 / (62 * size) + 1e-9
+    )
+    np.testing.assert_allclose(pool.probabilities, beta, atol=1 / size)
+
+
+@pytest.mark.parametrize(
+    ("beta", "size"), [(0.6, 5), (0.5, 4), (0.7, 10), (2 / 3, 6), (1.0, 1)]
+)
+def test_pool_size_makes_the_inclusion_probability_exact(beta, size):
+    assert subsets.pool_size(beta) == size
+    pool = subsets.draw_pool(62, beta, seed=1)
+    np.testing.assert_allclose(pool.probabilities, beta, atol=1e-12)
+
+
+def test_beta_1_has_the_one_subset_of_all_variables():
+    pool = subsets.draw_pool(4, 1.0, seed=1)
+    assert pool.subsets == ((0, 1, 2, 3),)
+    assert pool.probabilities == (1.0,) * 4
+
+
+def test_subsets_have_equal_sizes():
+    for seed in range(20):
+        pool = subsets.draw_pool(62, 0.6, seed)
+        sizes = [len(subset) for subset in pool.subsets]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_subsets_are_drawn_at_random():
+    pools = {subsets.draw_pool(62, 0.6, seed).subsets for seed in range(20)}
+    assert len(pools) == 20
+    # A variable is with each other one in about beta^2 of the subsets.
+    together = np.zeros((8, 8))
+    for seed in range(400):
+        pool = subsets.draw_pool(8, 0.5, seed)
+        for subset in pool.subsets:
+            together[np.ix_(subset, subset)] += 1 / len(pool.subsets) / 400
+    pairs = together[~np.eye(8, dtype=bool)]
+    np.testing.assert_allclose(pairs, pairs.mean(), atol=0.05)
+
+
+def test_each_round_has_every_subset_once_in_a_fresh_order():
+    order = [subsets.subset_at(step, 5, seed=3) for step in range(500)]
+    rounds = [tuple(order[i : i + 5]) for i in range(0, 500, 5)]
+    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in rounds)
+    assert len(set(rounds)) > 50
+    assert [turn[0] for turn in rounds].count(0) < 40
+
+
+def test_order_is_a_function_of_the_seed_and_the_step():
+    first = [subsets.subset_at(step, 5, seed=3) for step in range(100)]
+    subsets._permutation.cache_clear()
+    again = [subsets.subset_at(step, 5, seed=3) for step in range(50, 100)]
+    assert first[50:] == again
+    other = [subsets.subset_at(step, 5, seed=4) for step in range(100)]
+    assert first != other
+
+
+def test_pool_is_a_function_of_the_seed():
+    assert subsets.draw_pool(20, 0.6, 7) == subsets.draw_pool(20, 0.6, 7)
+    assert subsets.draw_pool(20, 0.6, 7) != subsets.draw_pool(20, 0.6, 8)

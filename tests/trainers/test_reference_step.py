@@ -1,0 +1,141 @@
+"""Ten steps through `fit` against the step written by hand in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from keras_esam import ascent
+from keras_esam import subsets
+from tests import numpy_reference as reference
+
+# Exact in float32, through which Keras' optimizers pass some of them.
+LEARNING_RATE, MOMENTUM, PENALTY = 0.5, 0.875, 1 / 128
+NUM_STEPS, BATCH_SIZE = 10, 9
+
+METHODS = {
+    "sgd": {"rho": 0.0},
+    "sam": {"beta": 1, "gamma": 1},
+    "asam": {"beta": 1, "gamma": 1, "adaptive": True},
+    "swp": {"gamma": 1},
+    "swp_uneven_probabilities": {"gamma": 1, "beta": 0.37},
+    "swp_authors": {"gamma": 1, "scale": "authors"},
+    "swp_adaptive": {"gamma": 1, "adaptive": True},
+    "swp_weight": {"gamma": 1, "granularity": "weight"},
+    "swp_weight_authors": {
+        "gamma": 1,
+        "granularity": "weight",
+        "scale": "authors",
+    },
+    "sds": {"beta": 1},
+    "sds_loss": {"beta": 1, "rank_by": "loss"},
+    "esam": {},
+    "esam_weight": {"granularity": "weight"},
+    "esam_loss_adaptive": {"rank_by": "loss", "adaptive": True, "gamma": 0.3},
+}
+
+
+def make_data():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(NUM_STEPS * BATCH_SIZE, 4))
+    y = rng.integers(0, 3, NUM_STEPS * BATCH_SIZE)
+    weights = rng.uniform(0.2, 2.0, NUM_STEPS * BATCH_SIZE)
+    return x, y, weights
+
+
+def make_model(**kwargs):
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(
+                5,
+                activation="tanh",
+                kernel_regularizer=keras.regularizers.L2(PENALTY),
+                bias_initializer="random_normal",
+            ),
+            keras.layers.Dense(3, bias_initializer="random_normal"),
+        ]
+    )
+    model = keras_esam.ESAMModel(network, **{"rho": 0.3, "seed": 5, **kwargs})
+    model.compile(
+        keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=model.granularity == "weight",
+    )
+    return model
+
+
+def record_masks(monkeypatch):
+    drawn = []
+    draw = ascent.bernoulli_masks
+
+    def recorded(*args):
+        masks = draw(*args)
+        drawn.append([np.asarray(mask) for mask in masks])
+        return masks
+
+    monkeypatch.setattr(ascent, "bernoulli_masks", recorded)
+    return drawn
+
+
+def reference_weights(model, params, masks):
+    velocity = [np.zeros_like(p) for p in params]
+    x, y, weights = make_data()
+    for index in range(NUM_STEPS):
+        pool = model.subset_pool
+        step = reference.Step(
+            rho=model.rho,
+            gamma=model.gamma,
+            rank_by=model.rank_by,
+            adaptive=model.adaptive,
+            scale=model.scale,
+            subset=pool.subsets[
+                subsets.subset_at(index, model.num_subsets, model.seed)
+            ],
+            probabilities=pool.probabilities,
+            masks=masks[index] if masks else None,
+        )
+        batch = slice(index * BATCH_SIZE, (index + 1) * BATCH_SIZE)
+        params, velocity = reference.train_step(
+            params,
+            velocity,
+            x[batch],
+            y[batch],
+            weights[batch],
+            step,
+            LEARNING_RATE,
+            MOMENTUM,
+            PENALTY,
+        )
+    return params
+
+
+def check_against_reference(kwargs, monkeypatch, tolerance):
+    masks = record_masks(monkeypatch)
+    model = make_model(**kwargs)
+    start = [w.astype("float64") for w in model.get_weights()]
+    x, y, weights = make_data()
+    model.fit(
+        x.astype(keras.config.floatx()),
+        y,
+        sample_weight=weights.astype(keras.config.floatx()),
+        batch_size=BATCH_SIZE,
+        shuffle=False,
+        verbose=0,
+    )
+    expected = reference_weights(model, start, masks)
+    for result, value, before in zip(
+        model.get_weights(), expected, start, strict=True
+    ):
+        np.testing.assert_allclose(result, value, rtol=0, atol=tolerance)
+        assert np.abs(result - before).max() > 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ten_steps_equal_the_reference(method, monkeypatch):
+    check_against_reference(METHODS[method], monkeypatch, 1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ten_steps_equal_the_reference_in_float64(method, monkeypatch, float64):
+    check_against_reference(METHODS[method], monkeypatch, 1e-10)
