@@ -1,0 +1,76 @@
+"""Small networks, data and comparisons that many tests share."""
+
+import keras
+import numpy as np
+
+layers = keras.layers
+
+NUM_CLASSES = 3
+
+
+def dense_data(num_samples=48, seed=0):
+    """Inputs, shape `(num_samples, 8)`, and integer labels."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(num_samples, 8)).astype("float32")
+    return x, rng.integers(0, NUM_CLASSES, num_samples)
+
+
+def dense_network(batch_norm=True, dropout=True, seed=1):
+    """Dense network with BatchNormalization and dropout, always the same."""
+    keras.utils.set_random_seed(seed)
+    stack = [
+        keras.Input((8,)),
+        layers.Dense(16, kernel_regularizer=keras.regularizers.L2(1e-3)),
+        layers.BatchNormalization() if batch_norm else None,
+        layers.ReLU(),
+        layers.Dropout(0.3) if dropout else None,
+        layers.Dense(NUM_CLASSES, activation="softmax"),
+    ]
+    return keras.Sequential([layer for layer in stack if layer is not None])
+
+
+class SubclassedNetwork(keras.Model):
+    """Dense network that is not built until it sees data."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(16, activation="relu")
+        self.norm = layers.BatchNormalization()
+        self.dropout = layers.Dropout(0.3)
+        self.out = layers.Dense(NUM_CLASSES, activation="softmax")
+
+    def call(self, inputs, training=False):
+        x = self.norm(self.hidden(inputs), training=training)
+        return self.out(self.dropout(x, training=training))
+
+
+def compile_model(model, optimizer=None, **kwargs):
+    model.compile(
+        optimizer or keras.optimizers.SGD(0.1, momentum=0.9),
+        "sparse_categorical_crossentropy",
+        **{"metrics": ["accuracy"], **kwargs},
+    )
+    return model
+
+
+def fit(model, x, y, **kwargs):
+    return model.fit(
+        x, y, **{"batch_size": 16, "shuffle": False, "verbose": 0, **kwargs}
+    )
+
+
+def all_values(model):
+    """Values of all variables, random states and moving statistics too."""
+    return [v.numpy() for v in model.variables]
+
+
+def assert_identical(first, second):
+    """Asserts that two lists of arrays are equal bit for bit."""
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_different(first, second):
+    """Asserts that every array differs between the two lists."""
+    for a, b in zip(first, second, strict=True):
+        assert not np.array_equal(a, b)

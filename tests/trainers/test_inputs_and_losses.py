@@ -1,0 +1,427 @@
+"""Everything that `compile` and `fit` offer, against the bare model.
+
+With `rho=0` the bare model is the yardstick. With `rho > 0`, learning rate 0
+and one step, the logs must be the bare model's: loss and metrics are clean.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from tests.networks import SubclassedNetwork
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+layers = keras.layers
+
+NUM_SAMPLES = 24
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def two_inputs_two_outputs(structure):
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    hidden = layers.Dense(8, activation="relu")(
+        layers.Concatenate()([layers.Dropout(0.2)(a), b])
+    )
+    first = layers.Dense(2, name="first")(hidden)
+    second = layers.Dense(1, name="second")(hidden)
+    if structure == "dict":
+        return keras.Model({"a": a, "b": b}, {"first": first, "second": second})
+    return keras.Model([a, b], [first, second])
+
+
+def structured_case(structure):
+    x = [random(NUM_SAMPLES, 4), random(NUM_SAMPLES, 3, seed=1)]
+    y = [random(NUM_SAMPLES, 2, seed=2), random(NUM_SAMPLES, 1, seed=3)]
+    if structure == "dict":
+        x = dict(zip("ab", x, strict=True))
+        y = dict(zip(("first", "second"), y, strict=True))
+    names = ("first", "second")
+    options = {
+        "loss": dict(zip(names, ("mse", "mae"), strict=True)),
+        "loss_weights": dict(zip(names, (1.0, 0.3), strict=True)),
+        "metrics": dict(zip(names, (["mae"], ["mse"]), strict=True)),
+        "weighted_metrics": dict(zip(names, (["mse"], ["mae"]), strict=True)),
+    }
+    weight = np.abs(random(NUM_SAMPLES, seed=4))
+    return lambda: two_inputs_two_outputs(structure), x, y, weight, options
+
+
+def masked_case():
+    """Padded sequences; every time step has a target."""
+
+    def make():
+        return keras.Sequential(
+            [
+                keras.Input((6,), dtype="int32"),
+                layers.Embedding(12, 5, mask_zero=True),
+                layers.LSTM(4, return_sequences=True),
+                layers.Dense(2),
+            ]
+        )
+
+    x = np.random.default_rng(0).integers(1, 12, (NUM_SAMPLES, 6))
+    for row, length in zip(x, np.arange(NUM_SAMPLES) % 6 + 1, strict=True):
+        row[length:] = 0
+    y = random(NUM_SAMPLES, 6, 2)
+    return make, x, y, None, {"loss": "mse", "weighted_metrics": ["mae"]}
+
+
+class Nested(keras.Model):
+    """Takes `{"pair": [a, b], "c": c}` and returns a nested structure."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = [layers.Dense(4) for _ in range(3)]
+        self.out = layers.Dense(2)
+
+    def call(self, inputs):
+        a, b = inputs["pair"]
+        parts = [a, b, inputs["c"]]
+        hidden = sum(d(p) for d, p in zip(self.dense, parts, strict=True))
+        return {"out": (self.out(hidden),)}
+
+
+def nested_case():
+    x = {
+        "pair": [random(NUM_SAMPLES, 2), random(NUM_SAMPLES, 3, seed=1)],
+        "c": random(NUM_SAMPLES, 4, seed=2),
+    }
+    y = {"out": (random(NUM_SAMPLES, 2, seed=3),)}
+    return Nested, x, y, None, {"loss": {"out": ("mse",)}}
+
+
+class ExtraLosses(layers.Layer):
+    """Adds a loss on its input, and has a weight that nothing uses."""
+
+    def build(self, input_shape):
+        self.unused = self.add_weight(shape=(3,), name="unused")
+
+    def call(self, inputs):
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
+        return inputs
+
+
+def extra_losses_case():
+    def make():
+        return keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(
+                    8, kernel_regularizer="l2", activity_regularizer="l1"
+                ),
+                ExtraLosses(),
+                layers.Dense(2, bias_regularizer="l2"),
+            ]
+        )
+
+    x, y = random(NUM_SAMPLES, 4), random(NUM_SAMPLES, 2, seed=1)
+    weight = np.abs(random(NUM_SAMPLES, seed=2))
+    return make, x, y, weight, {"loss": "mse", "weighted_metrics": ["mae"]}
+
+
+class Counter(layers.Layer):
+    """Counts its calls in training and keeps a running mean."""
+
+    def build(self, input_shape):
+        self.count = self.add_weight(
+            shape=(), dtype="int32", initializer="zeros", trainable=False
+        )
+        self.mean_metric = keras.metrics.Mean(name="mean_input")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.count.assign(self.count + 1)
+            self.mean_metric.update_state(inputs)
+        noise = keras.random.normal(keras.ops.shape(inputs)) * 0.0
+        return inputs + noise
+
+
+def layers_with_state_case():
+    def make():
+        frozen = layers.Dense(8, trainable=False)
+        return keras.Sequential(
+            [keras.Input((4,)), Counter(), frozen, layers.Dense(2)]
+        )
+
+    x, y = random(NUM_SAMPLES, 4), random(NUM_SAMPLES, 2, seed=1)
+    return make, x, y, None, {"loss": "mse"}
+
+
+CASES = {
+    "dict": structured_case("dict"),
+    "list": structured_case("list"),
+    "masked": masked_case(),
+    "nested": nested_case(),
+    "extra_losses": extra_losses_case(),
+    "layers_with_state": layers_with_state_case(),
+}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Gradients do not exist for variables"
+)
+
+
+def train(model, x, y, weight, options, learning_rate):
+    model.compile(keras.optimizers.SGD(learning_rate), **options)
+    data = (x, y) if weight is None else (x, y, weight)
+    data = keras.tree.lists_to_tuples(data)
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(10)
+    return model.fit(dataset, shuffle=False, verbose=0).history
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_structures_losses_and_state_equal_the_bare_model(case, run_eagerly):
+    make, x, y, weight, options = CASES[case]
+    options = {**options, "run_eagerly": run_eagerly}
+    results = []
+    for kwargs in (None, {"rho": 0}, {"rho": 0.1}):
+        keras.utils.set_random_seed(1)
+        network = make()
+        model = network
+        if kwargs is not None:
+            model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+        rate = 0.0 if kwargs == {"rho": 0.1} else 0.1
+        history = train(model, x, y, weight, options, rate)
+        state = [v.numpy() for v in network.non_trainable_variables]
+        weights = [v.numpy() for v in network.trainable_variables]
+        results.append((history, state, weights))
+    bare, plain, sharp = results
+    assert plain[0] == bare[0]
+    assert_identical(plain[2], bare[2])
+    assert_identical(plain[1], bare[1])
+    # Three batches at learning rate 0: the same state and keys as bare.
+    assert_identical(sharp[1], bare[1])
+    assert set(sharp[0]) == set(bare[0]) | {"sharpness"}
+    assert sharp[0]["sharpness"][0] > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_clean_logs_equal_the_bare_model_at_learning_rate_0(case):
+    make, x, y, weight, options = CASES[case]
+    logs = []
+    for wrap in (False, True):
+        keras.utils.set_random_seed(1)
+        model = make()
+        if wrap:
+            model = keras_esam.ESAMModel(model, rho=5.0, seed=1)
+        logs.append(train(model, x, y, weight, options, 0.0))
+    assert logs[1].pop("sharpness")[0] > 0
+    assert set(logs[0]) == set(logs[1])
+    for key, value in logs[0].items():
+        np.testing.assert_allclose(logs[1][key], value, rtol=1e-6)
+
+
+def test_class_weight_is_a_sample_weight():
+    x, y = dense_data(32)
+    class_weight = {0: 0.2, 1: 1.0, 2: 3.0}
+    sample_weight = np.array([class_weight[label] for label in y])
+    weights = []
+    for options in (
+        {"class_weight": class_weight},
+        {"sample_weight": sample_weight.astype("float32")},
+        {},
+    ):
+        model = keras_esam.ESAMModel(dense_network(), rho=0.1, seed=1)
+        compile_model(model)
+        fit(model, x, y, **options)
+        weights.append(model.get_weights())
+    assert_identical(weights[0], weights[1])
+    assert not np.array_equal(weights[0][0], weights[2][0])
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 17, 31])
+@pytest.mark.parametrize("source", ["numpy", "dataset"])
+def test_ragged_last_batches(num_samples, source):
+    x, y = dense_data(num_samples)
+    model = keras_esam.ESAMModel(dense_network(), rho=0.1, seed=1)
+    compile_model(model)
+    if source == "numpy":
+        history = fit(model, x, y, epochs=2)
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+        history = model.fit(dataset, shuffle=False, epochs=2, verbose=0)
+    assert np.all(np.isfinite(history.history["loss"]))
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+
+
+def test_kept_samples_are_those_with_the_largest_rise():
+    """The update equals that of a batch of only these samples."""
+    x, y = dense_data(7)
+    options = {"rho": 0.3, "beta": 1, "seed": 1}
+
+    def make(**kwargs):
+        network = dense_network(batch_norm=False, dropout=False)
+        model = keras_esam.ESAMModel(network, **{**options, **kwargs})
+        return compile_model(model, keras.optimizers.SGD(0.5))
+
+    def losses(network):
+        probabilities = network(x, training=True).numpy()
+        return -np.log(probabilities[np.arange(7), y])
+
+    network = make().model
+    clean = losses(network)
+    before = network.get_weights()
+    gradient_loss = keras.losses.SparseCategoricalCrossentropy()
+    with tf.GradientTape() as tape:
+        total = gradient_loss(y, network(x, training=True))
+        total += sum(network.losses)
+    gradients = tape.gradient(total, network.trainable_variables)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+    perturbed = [
+        w + 0.3 * g.numpy() / norm
+        for w, g in zip(before, gradients, strict=True)
+    ]
+    network.set_weights(perturbed)
+    rise = losses(network) - clean
+    kept = np.sort(np.argsort(-rise)[:4])
+    with tf.GradientTape() as tape:
+        total = gradient_loss(y[kept], network(x[kept], training=True))
+        total += sum(network.losses)
+    gathered = tape.gradient(total, network.trainable_variables)
+    # The weighted form: the whole batch, weight n / k on the kept samples.
+    weight = np.zeros(7, "float32")
+    weight[kept] = 7 / 4
+    with tf.GradientTape() as tape:
+        total = gradient_loss(y, network(x, training=True), weight)
+        total += sum(network.losses)
+    weighted = tape.gradient(total, network.trainable_variables)
+
+    model = make()
+    fit(model, x, y)
+    for result, w, g, h in zip(
+        model.get_weights(), before, gathered, weighted, strict=True
+    ):
+        np.testing.assert_allclose(result, w - 0.5 * g.numpy(), atol=1e-6)
+        np.testing.assert_allclose(result, w - 0.5 * h.numpy(), atol=1e-6)
+
+
+def test_dropout_masks_are_those_of_the_clean_pass():
+    """At a tiny radius the rise is tiny, unless the masks differ."""
+    x, y = dense_data(48)
+    for method in ({}, {"gamma": 1}):
+        network = dense_network(batch_norm=False)
+        model = keras_esam.ESAMModel(network, rho=1e-6, beta=1, **method)
+        compile_model(model)
+        assert abs(fit(model, x, y).history["sharpness"][0]) < 1e-4
+
+
+def test_embedding_used_twice_has_summed_gradients():
+    """Rows that occur several times, and a dense use of the same variable."""
+    tokens = np.array([[1, 1, 2], [2, 2, 2], [3, 1, 0], [0, 3, 3]])
+    target = random(4, 5)
+    results = []
+    for sparse in (True, False):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((3,), dtype="int32")
+        embedding = layers.Embedding(5, 5)
+        if sparse:
+            x = embedding(inputs)
+        else:
+            one_hot = layers.CategoryEncoding(5, output_mode="one_hot")(inputs)
+            dense = layers.Dense(5, use_bias=False)
+            x = dense(one_hot)
+        network = keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+        if not sparse:
+            embedding.build(())
+            dense.kernel.assign(embedding.embeddings)
+        model = keras_esam.ESAMModel(network, rho=0.5, beta=1, gamma=1)
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.9), "mse")
+        fit(model, tokens, target, epochs=5)
+        results.append(model.get_weights()[0])
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
+
+
+def test_unbuilt_network_is_built_by_fit():
+    x, y = dense_data(32)
+    for run_eagerly in (False, True):
+        model = keras_esam.ESAMModel(SubclassedNetwork(), rho=0.1)
+        compile_model(model, run_eagerly=run_eagerly)
+        fit(model, x, y)
+        assert model.built and model.model.built
+
+
+def test_network_whose_call_takes_no_training_argument():
+    """Keras then trains without dropout. So does the wrapper."""
+
+    class Network(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dropout = layers.Dropout(0.5)
+            self.out = layers.Dense(3, activation="softmax")
+
+        def call(self, inputs):
+            return self.out(self.dropout(inputs))
+
+    x, y = dense_data(32)
+    histories = []
+    for wrap in (False, True):
+        keras.utils.set_random_seed(1)
+        model = Network()
+        if wrap:
+            model = keras_esam.ESAMModel(model, rho=5.0)
+        compile_model(model, keras.optimizers.SGD(0.0))
+        histories.append(fit(model, x, y).history)
+    assert histories[0]["loss"] == histories[1]["loss"]
+
+
+def test_inputs_are_not_cast_by_the_wrapper():
+    seen = []
+
+    class Network(keras.Model):
+        def __init__(self):
+            super().__init__(autocast=False)
+            self.out = layers.Dense(3)
+
+        def call(self, inputs):
+            seen.append(keras.backend.standardize_dtype(inputs.dtype))
+            return self.out(keras.ops.cast(inputs, "float32"))
+
+    model = keras_esam.ESAMModel(Network())
+    model.compile("sgd", "mse")
+    x = np.ones((4, 8), "float64")
+    model.train_on_batch(x, np.ones((4, 3)))
+    assert set(seen) == {"float64"}
+
+
+def test_dataset_without_targets_trains_on_added_losses():
+    class Network(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.out = layers.Dense(3)
+
+        def call(self, inputs):
+            y = self.out(inputs)
+            self.add_loss(keras.ops.mean(keras.ops.square(y - 1)))
+            return y
+
+    x, _ = dense_data(32)
+    model = keras_esam.ESAMModel(Network(), rho=0.1, rank_by="random")
+    model.compile(keras.optimizers.SGD(0.1))
+    history = model.fit(x, batch_size=16, epochs=5, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_integer_and_string_inputs_are_gathered():
+    def make():
+        inputs = keras.Input((), dtype="string")
+        lookup = layers.StringLookup(vocabulary=["a", "b", "c"])
+        x = layers.Embedding(4, 4)(lookup(inputs))
+        return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+    x = tf.constant(["a", "b", "c", "zz"] * 5)
+    y = np.arange(20) % 3
+    model = keras_esam.ESAMModel(make(), rho=0.1)
+    compile_model(model, keras.optimizers.SGD(0.5))
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    history = model.fit(dataset, shuffle=False, epochs=5, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]

@@ -1,0 +1,229 @@
+"""What ESAM reduces to, and what training must leave alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from tests.networks import SubclassedNetwork
+from tests.networks import all_values
+from tests.networks import assert_different
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+METHODS = [
+    {"beta": 1, "gamma": 1},
+    {"gamma": 1},
+    {"beta": 1},
+    {},
+    {"granularity": "weight"},
+    {"rank_by": "loss"},
+    {"rank_by": "random"},
+    {"adaptive": True},
+]
+
+
+@pytest.mark.parametrize("make", [dense_network, SubclassedNetwork])
+def test_rho_0_equals_the_bare_model_bit_for_bit(make):
+    x, y = dense_data(160)
+    results = []
+    for wrap in (False, True):
+        keras.utils.set_random_seed(1)
+        network = make()
+        model = network
+        if wrap:
+            model = keras_esam.ESAMModel(network, rho=0, seed=1)
+        compile_model(model, keras.optimizers.Adam(1e-2))
+        history = fit(model, x, y, epochs=5, validation_data=(x, y))
+        results.append((all_values(network), history.history))
+    assert_identical(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+def test_beta_1_gamma_1_is_sam_of_the_bare_model():
+    x, y = dense_data(16)
+    network = dense_network(dropout=False)
+    before = [w.numpy() for w in network.trainable_variables]
+    loss = keras.losses.SparseCategoricalCrossentropy()
+
+    def gradient(values):
+        for variable, value in zip(
+            network.trainable_variables, values, strict=True
+        ):
+            variable.assign(value)
+        with tf.GradientTape() as tape:
+            total = loss(y, network(x, training=True)) + sum(network.losses)
+        return tape.gradient(total, network.trainable_variables)
+
+    gradients = gradient(before)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+    perturbed = [
+        w + 0.1 * g / norm for w, g in zip(before, gradients, strict=True)
+    ]
+    final = gradient(perturbed)
+    expected = [w - 0.5 * g for w, g in zip(before, final, strict=True)]
+
+    model = keras_esam.ESAMModel(
+        dense_network(dropout=False), rho=0.1, beta=1, gamma=1
+    )
+    compile_model(model, keras.optimizers.SGD(0.5))
+    fit(model, x, y)
+    for result, value in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(result, value, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_learning_rate_0_leaves_all_weights_bit_identical(method):
+    x, y = dense_data(160)
+    model = keras_esam.ESAMModel(dense_network(), rho=0.5, **method)
+    before = [w.numpy() for w in model.trainable_variables]
+    compile_model(model, keras.optimizers.SGD(0.0, momentum=0.9))
+    fit(model, x, y, epochs=5)
+    assert_identical(before, model.trainable_variables)
+    assert int(model.optimizer.iterations) == 50
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_state_is_that_of_a_bare_run_step_for_step(method):
+    """BatchNormalization statistics and dropout seeds move once a step."""
+    x, y = dense_data(80)
+    bare = compile_model(dense_network(), keras.optimizers.SGD(0.0))
+    network = dense_network()
+    model = keras_esam.ESAMModel(network, rho=0.5, **method)
+    compile_model(model, keras.optimizers.SGD(0.0))
+    before = [v.numpy() for v in network.non_trainable_variables]
+    for step in range(5):
+        batch = slice(16 * step, 16 * (step + 1))
+        bare_logs = bare.train_on_batch(x[batch], y[batch], return_dict=True)
+        logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
+        assert_identical(
+            bare.non_trainable_variables, network.non_trainable_variables
+        )
+        assert logs["loss"] == bare_logs["loss"]
+        assert logs["accuracy"] == bare_logs["accuracy"]
+    assert_different(before, network.non_trainable_variables)
+
+
+def test_logged_metrics_are_those_of_the_clean_pass():
+    """The perturbation is so large that any other pass would show."""
+    x, y = dense_data(16)
+    bare = compile_model(dense_network(), keras.optimizers.SGD(0.0))
+    model = keras_esam.ESAMModel(dense_network(), rho=50.0)
+    compile_model(model, keras.optimizers.SGD(0.0))
+    expected = fit(bare, x, y).history
+    logs = fit(model, x, y).history
+    assert logs["loss"] == expected["loss"]
+    assert logs["accuracy"] == expected["accuracy"]
+    assert logs["sharpness"][0] > 1
+
+
+@pytest.mark.parametrize(
+    ("method", "logged"),
+    [
+        ({"rho": 0}, False),
+        ({"gamma": 1}, True),
+        ({}, True),
+        ({"rank_by": "loss"}, False),
+        ({"rank_by": "random"}, False),
+        ({"rank_by": "loss", "gamma": 1}, True),
+    ],
+    ids=str,
+)
+def test_sharpness_is_logged_where_it_costs_nothing(method, logged):
+    x, y = dense_data(40)
+    model = compile_model(keras_esam.ESAMModel(dense_network(), **method))
+    history = fit(model, x, y, epochs=2, validation_data=(x, y)).history
+    assert ("sharpness" in history) == logged
+    assert "val_sharpness" not in history
+    assert "sharpness" not in model.evaluate(x, y, verbose=0, return_dict=True)
+
+
+@pytest.mark.parametrize("method", [{"gamma": 1}, {}], ids=str)
+def test_sharpness_is_the_mean_rise_over_the_samples(method):
+    """Two batches, 16 and 8 samples: the epoch's mean is over samples."""
+    x, y = dense_data(24)
+    means = []
+    for batch in (slice(0, 16), slice(16, 24)):
+        model = keras_esam.ESAMModel(
+            dense_network(dropout=False), rho=0.2, beta=1, **method
+        )
+        compile_model(model, keras.optimizers.SGD(0.0))
+        logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
+        means.append(logs["sharpness"])
+    model = keras_esam.ESAMModel(
+        dense_network(dropout=False), rho=0.2, beta=1, **method
+    )
+    compile_model(model, keras.optimizers.SGD(0.0))
+    history = fit(model, x, y).history
+    np.testing.assert_allclose(
+        history["sharpness"][0], (2 * means[0] + means[1]) / 3, rtol=1e-5
+    )
+
+
+def count_forward_passes(**kwargs):
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, inputs):
+            calls.append(tuple(inputs.shape))
+            return inputs
+
+    network = keras.Sequential(
+        [keras.Input((8,)), Counted(), keras.layers.Dense(3)]
+    )
+    model = keras_esam.ESAMModel(network, **kwargs)
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.ones((8, 8), "float32")
+    fit(model, x, x[:, :3])  # also what building costs
+    calls.clear()
+    fit(model, x, x[:, :3])
+    return [shape[0] for shape in calls]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "batch_sizes"),
+    [
+        ({"rho": 0}, [8]),
+        ({"beta": 1, "gamma": 1}, [8, 8]),
+        ({"beta": 1}, [8, 8, 4]),
+        ({"rank_by": "loss", "beta": 1}, [8, 4]),
+        ({"rank_by": "random", "beta": 1}, [8, 4]),
+    ],
+    ids=str,
+)
+def test_no_forward_pass_runs_that_the_setting_does_not_need(
+    kwargs, batch_sizes
+):
+    assert count_forward_passes(**kwargs) == batch_sizes
+
+
+def test_number_of_compiled_steps():
+    network = dense_network()
+    assert keras_esam.ESAMModel(network, beta=1).num_subsets == 1
+    assert keras_esam.ESAMModel(network, rho=0).num_subsets == 1
+    weight = keras_esam.ESAMModel(network, granularity="weight")
+    assert weight.num_subsets == 1
+    assert keras_esam.ESAMModel(network, beta=0.6).num_subsets == 5
+
+
+def test_one_variable_is_perturbed_in_the_fraction_beta_of_the_steps():
+    """Steps that perturb nothing are steps of the base optimizer."""
+    x, y = dense_data(80)
+    network = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(3, use_bias=False)]
+    )
+    model = keras_esam.ESAMModel(network, rho=1.0, beta=0.6, seed=0)
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    rises = []
+    for step in range(5):
+        batch = slice(16 * step, 16 * (step + 1))
+        logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
+        rises.append(logs["sharpness"])
+    assert np.count_nonzero(rises) == 3
