@@ -1,0 +1,220 @@
+"""Bad arguments and bad use: what was expected, and what was received."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+X, Y = dense_data(16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rho": -0.1}, ValueError, r"`rho` must .* Received: rho=-0.1"),
+        ({"rho": float("nan")}, ValueError, r"Received: rho=nan"),
+        ({"rho": float("inf")}, ValueError, r"Received: rho=inf"),
+        ({"rho": "0.1"}, TypeError, r"Received: rho='0.1' of type"),
+        ({"rho": True}, TypeError, r"Received: rho=True"),
+        ({"beta": 0}, ValueError, r"\(0, 1\]. Received: beta=0"),
+        ({"beta": 1.1}, ValueError, r"\(0, 1\]. Received: beta=1.1"),
+        ({"beta": None}, TypeError, r"Received: beta=None"),
+        ({"gamma": -1}, ValueError, r"\(0, 1\]. Received: gamma=-1"),
+        ({"gamma": 2}, ValueError, r"\(0, 1\]. Received: gamma=2"),
+        ({"gamma": [0.5]}, TypeError, r"Received: gamma=\[0.5\]"),
+        (
+            {"granularity": "layer"},
+            ValueError,
+            r"one of \('variable', 'weight'\). Received: granularity='layer'",
+        ),
+        ({"rank_by": "grad"}, ValueError, r"Received: rank_by='grad'"),
+        ({"rank_by": None}, ValueError, r"Received: rank_by=None"),
+        ({"scale": "paper"}, ValueError, r"Received: scale='paper'"),
+        ({"adaptive": "False"}, TypeError, r"Received: adaptive='False'"),
+        ({"seed": -1}, ValueError, r"Received: seed=-1"),
+        ({"seed": 1.5}, TypeError, r"Received: seed=1.5"),
+        ({"seed": 2**31}, ValueError, r"Received: seed=2147483648"),
+        ({"bogus": 1}, TypeError, r"bogus"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        keras_esam.ESAMModel(dense_network(), **arguments)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 1])
+def test_numbers_of_any_kind_are_accepted(number):
+    model = keras_esam.ESAMModel(
+        dense_network(), rho=number, beta=number, gamma=number
+    )
+    assert type(model.rho) is type(model.beta) is type(model.gamma) is float
+
+
+@pytest.mark.parametrize(
+    "model", [None, "resnet", keras.Sequential, keras.layers.Dense(3)], ids=str
+)
+def test_model_that_is_no_keras_model(model):
+    with pytest.raises(TypeError, match=r"`keras.Model`. Received: model="):
+        keras_esam.ESAMModel(model)
+
+
+def test_wrapped_model_is_not_wrapped_again():
+    model = keras_esam.ESAMModel(dense_network())
+    with pytest.raises(ValueError, match="not an `ESAMModel`"):
+        keras_esam.ESAMModel(model)
+
+
+@pytest.mark.parametrize(
+    "method", ["train_step", "test_step", "compute_loss", "compute_metrics"]
+)
+def test_network_with_a_training_method_of_its_own(method):
+    network_class = type(
+        "Network", (keras.Sequential,), {method: lambda self, *args: None}
+    )
+    with pytest.raises(ValueError, match=f"must not override \\['{method}'"):
+        keras_esam.ESAMModel(network_class([keras.layers.Dense(3)]))
+
+
+def test_fit_before_compile():
+    model = keras_esam.ESAMModel(dense_network())
+    with pytest.raises(ValueError, match=r"call `compile\(\)` before"):
+        fit(model, X, Y)
+
+
+def test_compile_without_an_optimizer():
+    model = keras_esam.ESAMModel(dense_network())
+    model.compile(optimizer=None, loss="sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="optimizer=None"):
+        fit(model, X, Y)
+
+
+@pytest.mark.parametrize("rho", [0, 0.05])
+def test_optimizer_shared_by_two_models(rho):
+    optimizer = keras.optimizers.SGD(0.1)
+    first = keras_esam.ESAMModel(dense_network(), rho=rho)
+    second = keras_esam.ESAMModel(dense_network(), rho=rho)
+    fit(compile_model(first, optimizer), X, Y)
+    compile_model(second, optimizer)
+    before = second.get_weights()
+    with pytest.raises(ValueError, match="variables of another model"):
+        fit(second, X, Y)
+    for a, b in zip(before, second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_optimizer_goes_on_with_the_same_network():
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    network = compile_model(dense_network(), optimizer)
+    fit(network, X, Y)
+    model = compile_model(keras_esam.ESAMModel(network), optimizer)
+    fit(model, X, Y)
+    assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("rho", [0, 0.05])
+def test_network_without_trainable_weights(rho):
+    frozen = dense_network()
+    frozen.trainable = False
+    empty = keras.Sequential([keras.Input((8,)), keras.layers.ReLU()])
+    for network in (frozen, empty):
+        model = compile_model(keras_esam.ESAMModel(network, rho=rho))
+        with pytest.raises(ValueError, match="must have trainable weights"):
+            fit(model, X, Y)
+
+
+def mean_loss(y_true, y_pred):
+    return keras.ops.mean(
+        keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+    )
+
+
+def test_loss_that_reduces_by_itself():
+    for rank_by in ("sharpness", "loss"):
+        model = keras_esam.ESAMModel(dense_network(), rank_by=rank_by)
+        model.compile("sgd", mean_loss)
+        before = model.get_weights()
+        with pytest.raises(ValueError, match=r"loss of each sample.*mean_loss"):
+            fit(model, X, Y)
+        for a, b in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("arguments", [{"gamma": 1}, {"rank_by": "random"}])
+def test_loss_that_reduces_by_itself_is_enough_without_ranking(arguments):
+    model = keras_esam.ESAMModel(dense_network(), **arguments)
+    model.compile("sgd", mean_loss)
+    assert "sharpness" not in fit(model, X, Y).history
+
+
+class OwnLoss(keras_esam.ESAMModel):
+    def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+        return keras.ops.mean(self.sample_losses(y, y_pred))
+
+    def sample_losses(self, y, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y, y_pred)
+
+
+class OwnSampleLosses(OwnLoss):
+    def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
+        return self.sample_losses(y, y_pred)
+
+
+def test_subclass_with_a_loss_of_its_own():
+    model = OwnLoss(dense_network())
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"override `compute_sample_losses"):
+        fit(model, X, Y)
+    weights = []
+    for own in (True, False):
+        model_class = OwnSampleLosses if own else keras_esam.ESAMModel
+        network = dense_network(dropout=False)
+        network.layers[0].kernel_regularizer = None
+        network.layers[0].kernel.regularizer = None
+        model = model_class(network, seed=1)
+        model.compile("sgd", None if own else "sparse_categorical_crossentropy")
+        fit(model, X, Y)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_train_step_called_by_hand():
+    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    with pytest.raises(ValueError, match=r"called by `fit\(\)`"):
+        model.train_step((X, Y))
+
+
+def test_weights_of_a_network_with_other_random_layers(tmp_path):
+    with_dropout = keras_esam.ESAMModel(dense_network())
+    with_dropout.save_weights(tmp_path / "a.weights.h5")
+    without = keras_esam.ESAMModel(dense_network(dropout=False))
+    with pytest.raises(ValueError):
+        without.load_weights(tmp_path / "a.weights.h5")
+
+
+def test_another_backend():
+    """In a process of its own, since the backend is chosen at import."""
+    code = (
+        "import keras\n"
+        "keras.backend.backend = lambda: 'jax'\n"
+        "import keras_esam\n"
+        "keras_esam.ESAMModel(keras.Sequential([keras.layers.Dense(1)]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert 'ValueError: `ESAMModel` needs the "tensorflow"' in result.stderr
+    assert "Received: keras.backend.backend()='jax'" in result.stderr

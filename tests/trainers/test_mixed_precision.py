@@ -1,0 +1,183 @@
+"""Half precision: the loss scale, and steps that an overflow skips."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+METHODS = [
+    {"beta": 1, "gamma": 1},
+    {"beta": 1},
+    {"beta": 1, "rank_by": "loss"},
+    {"granularity": "weight"},
+    {},
+]
+
+
+@pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def float16():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_half_precision_trains_as_float32_does(method, policy):
+    x, _ = dense_data(64)
+    y = np.argmax(x[:, :3], axis=1)
+    losses = {}
+    for name in (policy, "float32"):
+        keras.config.set_dtype_policy(name)
+        network = dense_network(dropout=False)
+        model = keras_esam.ESAMModel(network, seed=1, **method)
+        compile_model(model)
+        losses[name] = fit(model, x, y, epochs=10).history["loss"]
+    assert np.all(np.isfinite(losses[policy]))
+    assert losses[policy][-1] < 0.7 * losses[policy][0]
+    # Which samples are kept may differ by rounding, and then the paths do.
+    epochs = 10 if model.gamma == 1 else 1
+    np.testing.assert_allclose(
+        losses[policy][:epochs], losses["float32"][:epochs], rtol=0.05
+    )
+
+
+def test_float16_has_a_loss_scale_and_the_wrapper_the_networks_policy(float16):
+    network = dense_network()
+    keras.config.set_dtype_policy("float32")
+    model = compile_model(keras_esam.ESAMModel(network))
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert model.dtype_policy.name == "mixed_float16"
+
+
+def test_update_does_not_depend_on_the_loss_scale(float16):
+    x, y = dense_data(32)
+    weights = []
+    for scale in (1.0, 2.0**10):
+        model = keras_esam.ESAMModel(dense_network(dropout=False), seed=1)
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.1), initial_scale=scale
+        )
+        compile_model(model, optimizer)
+        fit(model, x, y)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+class Overflow(keras.layers.Layer):
+    """Identity whose gradient overflows in chosen passes.
+
+    `passes` has one flag per forward pass in training that a tape records.
+    """
+
+    def __init__(self, passes):
+        super().__init__()
+        self.passes = passes
+        self.index = 0
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        overflows = self.passes[self.index % len(self.passes)]
+        self.index += 1
+        factor = 1e30 if overflows else 1.0
+
+        @tf.custom_gradient
+        def identity(x):
+            return tf.identity(x), lambda dy: tf.cast(
+                tf.cast(dy, tf.float32) * factor, dy.dtype
+            )
+
+        return identity(inputs)
+
+
+def overflow_network(passes):
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(8),
+            Overflow(passes),
+            keras.layers.ReLU(),
+            keras.layers.Dense(3, activation="softmax", dtype="float32"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "passes", [(True, False), (False, True)], ids=["in B1", "in B2"]
+)
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_overflow_skips_the_step(passes, run_eagerly, float16):
+    """Theta and the optimizer are as before, and the scale is halved."""
+    x, y = dense_data(16)
+    model = keras_esam.ESAMModel(overflow_network(passes), beta=1, gamma=1)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1)
+    compile_model(model, optimizer, run_eagerly=run_eagerly)
+    before = [v.numpy() for v in model.trainable_variables]
+    history = fit(model, x, y)
+    assert_identical(before, model.trainable_variables)
+    assert int(model.optimizer.iterations) == 0
+    assert float(model.optimizer.dynamic_scale) == 2.0**14
+    assert np.isfinite(history.history["loss"][0])
+    assert np.isfinite(history.history["sharpness"][0])
+
+
+def test_overflow_in_b1_skips_the_step_even_if_f2_does_not_see_it(float16):
+    """The overflow is in a variable that the kept samples do not use."""
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential(
+        [
+            keras.Input((1,), dtype="int32"),
+            keras.layers.Embedding(20, 4),
+            keras.layers.Flatten(),
+            Overflow((True, False)),
+            keras.layers.Dense(3, activation="softmax", dtype="float32"),
+        ]
+    )
+    model = keras_esam.ESAMModel(network, beta=1, gamma=0.5, rank_by="loss")
+    compile_model(model)
+    before = [v.numpy() for v in model.trainable_variables]
+    fit(model, np.arange(16)[:, None], np.arange(16) % 3)
+    assert_identical(before, model.trainable_variables)
+    assert float(model.optimizer.dynamic_scale) == 2.0**14
+
+
+def test_training_recovers_from_overflows_as_keras_does(float16):
+    """A scale that is far too large is halved until it fits."""
+    x, y = dense_data(320)
+    model = keras_esam.ESAMModel(dense_network(), seed=1)
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**22
+    )
+    compile_model(model, optimizer)
+    history = fit(model, x, y)
+    assert 2.0 < float(model.optimizer.dynamic_scale) < 2.0**22
+    assert 0 < int(model.optimizer.iterations) < 20
+    assert np.isfinite(history.history["sharpness"][0])
+    assert all(np.all(np.isfinite(value)) for value in all_values(model))
+
+
+def test_nan_in_float32_is_not_hidden():
+    x, y = dense_data(16)
+    x[0, 0] = np.nan
+    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    stop = keras.callbacks.TerminateOnNaN()
+    history = fit(model, x, y, epochs=3, callbacks=[stop])
+    assert len(history.history["loss"]) == 1
+    assert np.isnan(history.history["loss"][0])

@@ -1,0 +1,130 @@
+"""What the compiled step contains, and what an error in it leaves behind."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+
+def count_operations(kind, subset_index=0, **kwargs):
+    """Number of operations of a kind in the compiled training step."""
+    keras.utils.set_random_seed(1)
+    stack = [keras.Input((8,))]
+    stack += [keras.layers.Dense(8, use_bias=False) for _ in range(6)]
+    model = keras_esam.ESAMModel(keras.Sequential(stack), seed=1, **kwargs)
+    model.compile("sgd", "mse")
+    x = tf.ones((4, 8))
+    model.train_on_batch(x, x)
+    model.traced_subset_index = subset_index
+
+    @tf.function
+    def step(x, y):
+        return model.train_step((x, y))
+
+    operations = step.get_concrete_function(x, x).graph.get_operations()
+    perturbed = model.traced_subset
+    return sum(op.type == kind for op in operations), perturbed
+
+
+def test_gradients_of_the_other_variables_are_not_computed():
+    """Six forward products, and in B1 one per perturbed kernel and one per
+    layer that the gradient has to pass."""
+    forward = 6
+    whole = 6 + 5  # weight gradients, and input gradients of all but the first
+    for subset in range(4):
+        count, perturbed = count_operations("MatMul", subset, beta=0.5, gamma=1)
+        assert len(perturbed) == 3
+        partial = len(perturbed) + 5 - min(perturbed)
+        assert count == forward + partial + forward + whole
+
+
+def test_sam_has_two_passes_and_sgd_one():
+    whole = 6 + 6 + 5
+    assert count_operations("MatMul", rho=0)[0] == whole
+    assert count_operations("MatMul", beta=1, gamma=1)[0] == 2 * whole
+    assert count_operations("MatMul", beta=1)[0] == 2 * whole + 6
+    loss_ranked = count_operations("MatMul", beta=1, rank_by="loss")
+    assert loss_ranked[0] == 2 * whole
+
+
+def test_each_subset_is_traced_once():
+    x, y = dense_data(16 * 12)
+    traces = []
+    network = dense_network()
+
+    class Traced(keras_esam.ESAMModel):
+        def train_step(self, data):
+            traces.append(self.traced_subset_index)
+            return super().train_step(data)
+
+    model = compile_model(Traced(network, seed=1))
+    fit(model, x, y, epochs=3)
+    assert sorted(traces) == [0, 1, 2, 3, 4]
+
+
+class FailsInPass(keras.layers.Layer):
+    """Raises an error in a chosen forward pass of the training step."""
+
+    fail_at = None
+
+    def call(self, inputs, training=False):
+        if training and self.fail_at is not None:
+            if self.fail_at == 0:
+                raise RuntimeError("told to fail")
+            self.fail_at -= 1
+        return inputs
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 2], ids=["F1", "Fs", "F2"])
+def test_error_in_mid_step_leaves_the_model_as_it_was(fail_at):
+    x, y = dense_data(16)
+    network = dense_network()
+    fails = FailsInPass()
+    network = keras.Sequential([*network.layers, fails])
+    network.build((None, 8))
+    model = keras_esam.ESAMModel(network, beta=1)
+    compile_model(model, run_eagerly=True)
+    fit(model, x, y)
+    before = all_values(model), [v.numpy() for v in model.optimizer.variables]
+    weights = model.get_weights()
+    fails.fail_at = fail_at
+    with pytest.raises(RuntimeError, match="told to fail"):
+        fit(model, x, y)
+    assert_identical(before[0], all_values(model))
+    assert_identical(before[1], model.optimizer.variables)
+    fails.fail_at = None
+    fit(model, x, y)
+    assert not np.array_equal(weights[0], model.get_weights()[0])
+
+
+def test_variables_never_hold_the_perturbed_values():
+    """Every value that the weights have in a step is theta or the update."""
+    seen = []
+    dense = keras.layers.Dense(3)
+    dense.build((None, 8))
+    kernel = dense.kernel
+
+    class Watch(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            if training:
+                seen.append(kernel._value.numpy())
+            return inputs
+
+    network = keras.Sequential([keras.Input((8,)), dense, Watch()])
+    model = keras_esam.ESAMModel(network, rho=10.0, beta=1)
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.ones((4, 8), "float32")
+    before = kernel.numpy()
+    fit(model, x, x[:, :3])
+    assert len(seen) == 3
+    for value in seen:
+        np.testing.assert_array_equal(value, before)
+    assert not np.array_equal(kernel.numpy(), before)
