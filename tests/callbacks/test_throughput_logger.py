@@ -1,0 +1,269 @@
+"""With a clock that only the test moves, so that every figure is exact."""
+
+import csv
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from keras_esam.callbacks import ThroughputLogger
+from keras_esam.callbacks import throughput_logger
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+COMPILE_SECONDS = 1000.0
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(throughput_logger, "time", clock)
+    return clock
+
+
+class SlowSteps:
+    """A train function that takes a second per batch, and long to compile."""
+
+    def __init__(self, model, clock, batch_size=16):
+        self.model, self.clock, self.batch_size = model, clock, batch_size
+        model.make_train_function()
+        self.function = model.train_function
+        model.train_function = self
+        self.seen = set()
+
+    def samples(self):
+        metric = next(m for m in self.model.metrics if m.name == "loss")
+        return int(metric.count)
+
+    def __call__(self, iterator):
+        subset = getattr(self.model, "upcoming_subset", 0)
+        before = self.samples()
+        logs = self.function(iterator)
+        samples = self.samples() - before
+        ragged = samples % self.batch_size
+        if (subset, bool(ragged)) not in self.seen:
+            self.seen.add((subset, bool(ragged)))
+            self.clock.now += COMPILE_SECONDS
+        self.clock.now += math.ceil(samples / self.batch_size)
+        return logs
+
+
+class SlowHooks(keras.callbacks.Callback):
+    """Validation and other callbacks that take long."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def wait(self):
+        self.clock.now += 5000.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.wait()
+
+    def on_test_begin(self, logs=None):
+        self.wait()
+
+    def on_test_end(self, logs=None):
+        self.wait()
+
+
+def run(model, clock, x, y, **kwargs):
+    SlowSteps(model, clock)
+    callbacks = [SlowHooks(clock), ThroughputLogger()]
+    return fit(model, x, y, callbacks=callbacks, **kwargs).history[
+        "images_per_second"
+    ]
+
+
+def bare_model(**kwargs):
+    return compile_model(dense_network(), **kwargs)
+
+
+def esam_model(**kwargs):
+    model = keras_esam.ESAMModel(dense_network(), seed=1)
+    return compile_model(model, **kwargs)
+
+
+@pytest.mark.parametrize("make", [bare_model, esam_model])
+@pytest.mark.parametrize("validate", [False, True])
+def test_compilation_and_validation_do_not_count(make, validate, clock):
+    x, y = dense_data(16 * 12)
+    kwargs = {"validation_data": (x, y)} if validate else {}
+    assert run(make(), clock, x, y, epochs=3, **kwargs) == [16.0] * 3
+
+
+@pytest.mark.parametrize("make", [bare_model, esam_model])
+def test_ragged_batches_count_with_their_own_size(make, clock):
+    """12 batches of 16 and one of 8, a second each, until all are warm."""
+    x, y = dense_data(16 * 12 + 8)
+    rates = run(make(), clock, x, y, epochs=40)
+    # The last batch of an epoch counts once its compiled step is warm.
+    assert rates[0] == 16.0
+    assert rates[-1] == pytest.approx((16 * 12 + 8) / 13)
+    assert set(rates) == {16.0, rates[-1]}
+
+
+@pytest.mark.parametrize("steps", [3, 5, 100])
+def test_steps_per_execution(steps, clock):
+    x, y = dense_data(16 * 12)
+    model = bare_model(steps_per_execution=steps)
+    rates = run(model, clock, x, y, epochs=3)
+    # All 12 batches in one execution: the first epoch only compiles.
+    assert math.isnan(rates[0]) if steps == 100 else rates[0] == 16.0
+    assert rates[1:] == [16.0, 16.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("num_samples", [16 * 12, 16 * 12 + 8])
+def test_unknown_length(steps, num_samples, clock):
+    x, y = dense_data(num_samples)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    dataset = dataset.filter(lambda x, y: True)
+    assert dataset.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    model = bare_model(steps_per_execution=steps)
+    SlowSteps(model, clock)
+    # Here a batch that was not seen before does not compile.
+    model.train_function.seen = {(0, True)}
+    history = model.fit(
+        dataset,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[SlowHooks(clock), ThroughputLogger()],
+    )
+    seconds = math.ceil(num_samples / 16)
+    rates = history.history["images_per_second"]
+    assert rates[-1] == pytest.approx(num_samples / seconds)
+    assert rates[0] == pytest.approx(
+        (num_samples - 16 * steps) / (seconds - steps)
+    )
+
+
+def test_first_epoch_of_unknown_length_has_no_figure_under_xla(clock):
+    x, y = dense_data(48)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    dataset = dataset.filter(lambda x, y: True)
+    model = bare_model(jit_compile=True)
+    SlowSteps(model, clock)
+    history = model.fit(
+        dataset,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[ThroughputLogger()],
+    )
+    rates = history.history["images_per_second"]
+    assert math.isnan(rates[0])
+    assert rates[1:] == [16.0, 16.0]
+
+
+def test_epoch_in_which_nothing_counts_is_nan(clock):
+    x, y = dense_data(32)
+    rates = run(esam_model(), clock, x, y, epochs=30)
+    assert math.isnan(rates[0]) and math.isnan(rates[1])
+    assert rates[-1] == 16.0
+
+
+def test_samples_are_read_a_few_times_per_epoch_and_not_per_batch(monkeypatch):
+    reads = []
+    read = ThroughputLogger._samples_seen
+
+    def counted(self):
+        reads.append(1)
+        return read(self)
+
+    monkeypatch.setattr(ThroughputLogger, "_samples_seen", counted)
+    x, y = dense_data(4 * 100)
+    model = bare_model()
+    fit(model, x, y, batch_size=4, epochs=3, callbacks=[ThroughputLogger()])
+    assert len(reads) <= 4 * 3
+
+
+def test_real_time_is_that_of_the_batches():
+    """Against the time around the train function, on real steps."""
+    import time
+
+    x, y = dense_data(64 * 50)
+    model = esam_model()
+    model.make_train_function()
+    function, durations = model.train_function, []
+
+    def timed(iterator):
+        start = time.perf_counter()
+        logs = function(iterator)
+        float(logs["loss"])
+        durations.append(time.perf_counter() - start)
+        return logs
+
+    model.train_function = timed
+    history = fit(
+        model, x, y, batch_size=64, epochs=3, callbacks=[ThroughputLogger()]
+    )
+    rate = history.history["images_per_second"][-1]
+    expected = 64 * 50 / sum(durations[-50:])
+    assert 0.5 * expected < rate < 1.1 * expected
+
+
+def test_history_csv_and_tensorboard_get_the_figure(tmp_path):
+    x, y = dense_data(64)
+    model = bare_model()
+    history = fit(
+        model,
+        x,
+        y,
+        epochs=2,
+        callbacks=[
+            ThroughputLogger(),
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+            keras.callbacks.TensorBoard(tmp_path / "board"),
+        ],
+    )
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    logged = [float(row["images_per_second"]) for row in rows]
+    assert logged == history.history["images_per_second"]
+    events = list((tmp_path / "board" / "train").glob("events*"))
+    tags = set()
+    for event in tf.compat.v1.train.summary_iterator(str(events[0])):
+        tags |= {value.tag for value in event.summary.value}
+    assert "epoch_images_per_second" in tags
+
+
+def test_model_without_a_loss_metric():
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return {"nothing": keras.ops.zeros(())}
+
+        @property
+        def metrics(self):
+            return []
+
+    x, y = dense_data(64)
+    model = compile_model(Own([keras.layers.Dense(3)]))
+    with pytest.raises(ValueError, match="needs a model whose metrics"):
+        fit(model, x, y, callbacks=[ThroughputLogger()])
+
+
+def test_new_fit_measures_anew(clock):
+    x, y = dense_data(64)
+    model = bare_model()
+    rates = run(model, clock, x, y, epochs=2)
+    rates += fit(model, x, y, epochs=2, callbacks=[ThroughputLogger()]).history[
+        "images_per_second"
+    ]
+    assert np.all(np.isfinite(rates))
