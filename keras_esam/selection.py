@@ -5,6 +5,7 @@ whose loss rises the most when the weights are perturbed.
 """
 
 import fractions
+import functools
 
 import keras
 from keras import ops
@@ -49,20 +50,21 @@ def select(scores, count):
     return ops.sort(indices)
 
 
-def gather(batch, indices):
+def gather(batch, indices, take=None):
     """The selected samples of every tensor in a nested structure.
 
     Args:
         batch: Nested structure of tensors, shapes `(batch_size, d0, .. dN)`.
             `None` stays `None`.
         indices: Integer tensor, shape `(count,)`.
+        take: Optional function `take(tensor, indices)` that takes rows, for
+            backends with other kinds of tensors. Defaults to
+            `keras.ops.take` along the first axis.
 
     Returns:
         The same structure of tensors, shapes `(count, d0, .. dN)`.
     """
+    take = take or functools.partial(ops.take, axis=0)
     return keras.tree.map_structure(
-        lambda tensor: (
-            None if tensor is None else ops.take(tensor, indices, axis=0)
-        ),
-        batch,
+        lambda tensor: None if tensor is None else take(tensor, indices), batch
     )

@@ -19,7 +19,6 @@ fewer tensors records fewer operations. `make_train_function` therefore gives
 """
 
 import dataclasses
-import itertools
 
 import keras
 import tensorflow as tf
@@ -27,6 +26,7 @@ import tensorflow as tf
 from keras_esam import ascent
 from keras_esam import selection
 from keras_esam.trainers.recording_scope import RecordingScope
+from keras_esam.trainers.tensorflow_dispatcher import SubsetDispatcher
 
 
 @dataclasses.dataclass
@@ -57,7 +57,7 @@ class TensorFlowTrainer:
                 `False`.
         """
         if self.train_function is None or force:
-            self.train_function = _SubsetDispatcher(self)
+            self.train_function = SubsetDispatcher(self)
 
     def train_step(self, data):
         """One training step as in the module's docstring.
@@ -213,7 +213,8 @@ class TensorFlowTrainer:
             ranking = self._forward(batch, perturbed, state, total=False)
             scores = rise = ranking.sample_losses - clean.sample_losses
         count = selection.num_selected(batch_size, self.gamma)
-        return selection.gather(batch, selection.select(scores, count)), rise
+        indices = selection.select(scores, count)
+        return selection.gather(batch, indices, take=_take), rise
 
     def _update_metrics(self, batch, clean, rise):
         x, y, sample_weight = batch
@@ -234,64 +235,30 @@ class TensorFlowTrainer:
         return logs
 
 
-class _SubsetDispatcher:
-    """The train function: runs the compiled step of the subset that is due."""
-
-    def __init__(self, model):
-        self._model = model
-        self._functions = {}
-        self._is_built = False
-
-    def __call__(self, iterator):
-        if not self._is_built:
-            iterator = self._build(iterator)
-        index = self._model.upcoming_subset
-        if index not in self._functions:
-            self._functions[index] = self._make_function(index)
-        logs = self._functions[index](iterator)
-        self._model.num_executions += 1
-        return logs
-
-    def _make_function(self, index):
-        def step(data):
-            # Runs at each tracing, so that every trace gets its own subset.
-            self._model.traced_subset_index = index
-            return self._model.train_step(data)
-
-        return self._model._make_function(step)
-
-    def _build(self, iterator):
-        """Creates all variables, since a stateless call can create none.
-
-        Args:
-            iterator: Iterator over batches, or over one batch.
-
-        Returns:
-            An iterator over the same batches.
-        """
-        if hasattr(iterator, "element_spec"):
-            batch = keras.tree.map_structure(
-                _shape_or_none, iterator.element_spec
-            )
-        else:
-            batch = next(iterator)
-            iterator = itertools.chain([batch], iterator)
-        model = self._model
-        # Without compilation a network that is built needs nothing else.
-        if not (model.run_eagerly and model.model.built):
-            with model.distribute_strategy.scope():
-                model._symbolic_build(data_batch=batch)
-        model.check_trainable()
-        self._is_built = True
-        return iterator
-
-
-def _shape_or_none(spec):
-    return spec if isinstance(spec, tf.TensorSpec) else None
-
-
 def _batch_size(batch):
     """Integer where it is known when the step is traced, else a tensor."""
     leaves = keras.tree.flatten(batch[0])
     first = next(leaf for leaf in leaves if leaf is not None)
     return first.shape[0] or tf.shape(first)[0]
+
+
+def _take(tensor, indices):
+    """The rows of a dense, ragged or sparse tensor at ascending indices."""
+    if not isinstance(tensor, tf.SparseTensor):
+        return tf.gather(tensor, indices)
+    new_rows = tf.tensor_scatter_nd_update(
+        tf.fill([tensor.dense_shape[0]], tf.constant(-1, tf.int64)),
+        indices[:, None],
+        tf.range(tf.size(indices, tf.int64)),
+    )
+    rows = tf.gather(new_rows, tensor.indices[:, 0])
+    kept = rows >= 0
+    columns = tf.boolean_mask(tensor.indices[:, 1:], kept)
+    rows = tf.boolean_mask(rows, kept)
+    return tf.SparseTensor(
+        tf.concat([rows[:, None], columns], axis=1),
+        tf.boolean_mask(tensor.values, kept),
+        tf.concat(
+            [tf.size(indices, tf.int64)[None], tensor.dense_shape[1:]], axis=0
+        ),
+    )

@@ -425,3 +425,49 @@ def test_integer_and_string_inputs_are_gathered():
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     history = model.fit(dataset, shuffle=False, epochs=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
+
+
+class Bag(keras.Model):
+    """Mean of embeddings; takes ragged or padded tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = layers.Embedding(8, 4)
+        self.out = layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        if isinstance(inputs, tf.RaggedTensor):
+            inputs = inputs.to_tensor(shape=(None, 3))
+        return self.out(keras.ops.mean(self.embedding(inputs), axis=1))
+
+
+def ragged_case():
+    tokens = [[1, 2], [3], [1, 2, 3], [4, 4], [2], [1, 5, 6], [7]]
+    ragged = tf.ragged.constant(tokens)
+    return Bag, ragged, ragged.to_tensor()
+
+
+def sparse_case():
+    dense = np.random.default_rng(0).normal(size=(7, 6)).astype("float32")
+    dense[dense < 0] = 0
+    return (
+        lambda: keras.Sequential([layers.Dense(3, activation="softmax")]),
+        tf.sparse.from_dense(dense),
+        dense,
+    )
+
+
+@pytest.mark.parametrize("case", [ragged_case, sparse_case])
+def test_ragged_and_sparse_inputs_train_as_dense_ones(case):
+    make, special, dense = case()
+    y = np.arange(7) % 3
+    weights = []
+    for x in (special, dense):
+        keras.utils.set_random_seed(1)
+        model = keras_esam.ESAMModel(make(), rho=0.1, seed=1)
+        compile_model(model, keras.optimizers.SGD(0.5))
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+        model.fit(dataset, epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,0 +1,85 @@
+"""The train function of `fit` on TensorFlow: one compiled step per subset."""
+
+import itertools
+
+import keras
+import tensorflow as tf
+
+
+class SubsetDispatcher:
+    """Runs the compiled step of the subset of variables that is due.
+
+    It is called by `fit` with an iterator and runs one execution,
+    `steps_per_execution` batches of it. The choice is made on the host: XLA is
+    slow for convolutions inside of conditionals. A step is traced when its
+    subset is first due.
+
+    Args:
+        model: The `ESAMModel`.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._functions = {}
+        self._is_built = False
+
+    def __call__(self, iterator):
+        if not self._is_built:
+            iterator = self._build(iterator)
+        index = self._model.upcoming_subset
+        if index not in self._functions:
+            self._functions[index] = self._make_function(index)
+        logs = self._functions[index](iterator)
+        self._model.num_executions += 1
+        return logs
+
+    def _make_function(self, index):
+        def step(data):
+            # Runs at each tracing, so that every trace gets its own subset.
+            self._model.traced_subset_index = index
+            return self._model.train_step(data)
+
+        return self._model._make_function(step)
+
+    def _build(self, iterator):
+        """Creates all variables, since a stateless call can create none.
+
+        Args:
+            iterator: Iterator over batches, or over one batch.
+
+        Returns:
+            An iterator over the same batches.
+        """
+        if hasattr(iterator, "element_spec"):
+            batch = keras.tree.map_structure(_symbolic, iterator.element_spec)
+        else:
+            first = next(iterator)
+            iterator = itertools.chain([first], iterator)
+            batch = keras.tree.map_structure(_symbolic, first)
+        model = self._model
+        with model.distribute_strategy.scope():
+            if not model.model.built:
+                x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+                model(x)
+            # Keras' own way for the rest knows dense tensors only. What it
+            # does not build here, tracing the first step does.
+            leaves = [t for t in keras.tree.flatten(batch) if t is not None]
+            if not model.run_eagerly and all(
+                not (t.sparse or t.ragged) for t in leaves
+            ):
+                model._symbolic_build(data_batch=batch)
+        model.check_trainable()
+        self._is_built = True
+        return iterator
+
+
+def _symbolic(leaf):
+    """`KerasTensor` like a tensor, array or `tf.TypeSpec`, or `None`."""
+    if not hasattr(leaf, "shape"):
+        return None
+    return keras.KerasTensor(
+        leaf.shape,
+        keras.backend.standardize_dtype(leaf.dtype),
+        sparse=isinstance(leaf, (tf.SparseTensor, tf.SparseTensorSpec)),
+        ragged=isinstance(leaf, (tf.RaggedTensor, tf.RaggedTensorSpec)),
+    )
