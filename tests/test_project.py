@@ -1,0 +1,151 @@
+"""The package as a user gets it: wheel, dependencies, README, examples."""
+
+import ast
+import inspect
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def run(*command, **kwargs):
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        check=True,
+        capture_output=True,
+        text=True,
+        **kwargs,
+    ).stdout
+
+
+def test_wheel_works_from_an_empty_folder(tmp_path):
+    run(
+        *("-m", "build", "--wheel", "--no-isolation"),
+        *("--outdir", tmp_path / "dist", ROOT),
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    run("-m", "pip", "install", "--no-deps", "--target", site, wheel)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code = (
+        "import keras, keras_esam, numpy as np\n"
+        "print(keras_esam.__file__)\n"
+        "network = keras.Sequential([keras.layers.Dense(2)])\n"
+        "model = keras_esam.ESAMModel(network)\n"
+        "model.compile('sgd', 'mse')\n"
+        "model.fit(np.ones((8, 3)), np.ones((8, 2)), verbose=0)\n"
+    )
+    output = run(
+        *("-c", code),
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )
+    assert output.startswith(str(site))
+    assert {p.name for p in site.iterdir() if p.is_dir()} == {
+        "keras_esam",
+        f"keras_esam-{keras_esam.__version__}.dist-info",
+    }
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{a.name}" for a in node.names)
+
+
+LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_library_imports_run_one_way(path):
+    formulas = {"ascent", "selection", "subsets", "sample_losses", "arguments"}
+    for name in imports(path):
+        package = name.split(".")[0]
+        assert package in sys.stdlib_module_names or package in {
+            "keras",
+            "keras_esam",
+            "numpy",
+            "tensorflow",
+        }
+        # The backend is left to the user: one module each knows it.
+        if package == "tensorflow":
+            assert path.name.startswith("tensorflow_")
+        if path.stem in formulas:
+            assert package != "keras_esam"
+        if path.parent.name == "trainers" and package == "keras_esam":
+            assert "esam_model" not in name and "callbacks" not in name
+
+
+def test_readme_explains_every_argument_and_key():
+    for name in inspect.signature(keras_esam.ESAMModel).parameters:
+        if name not in ("model", "name"):
+            assert f"| `{name}` |" in README
+    for key in ("loss", "sharpness", "images_per_second"):
+        assert f"| `{key}` |" in README
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = code.replace("[...]", "[keras.layers.Dense(3)]")
+    x = np.ones((32, 4), "float32")
+    dataset = tf.data.Dataset.from_tensor_slices((x, np.zeros(32, "int32")))
+    exec(code, {"dataset": dataset.batch(8)})
+    assert (tmp_path / "network.keras").exists()
+
+
+def test_defaults_in_the_docstring_are_the_real_ones():
+    docstring = inspect.getdoc(keras_esam.ESAMModel)
+    for name, parameter in inspect.signature(
+        keras_esam.ESAMModel
+    ).parameters.items():
+        if parameter.default is inspect.Parameter.empty or name == "name":
+            continue
+        text = docstring.split(f"\n    {name}: ")[1].split("\n\n")[0]
+        text = re.split(r"\n    \w+: ", text)[0]
+        value = parameter.default
+        shown = f'"{value}"' if isinstance(value, str) else value
+        assert f"Defaults to `{shown}`." in " ".join(text.split())
+
+
+def test_digits_example_writes_its_results(tmp_path):
+    output = run(
+        *("-m", "examples.digits", "--epochs", 2, "--seeds", 0),
+        *("--out", tmp_path),
+        cwd=ROOT,
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [run["method"] for run in results["runs"]] == ["SGD", "SAM", "ESAM"]
+    assert set(results["summary"]) == {"SGD", "SAM", "ESAM"}
+    for method in results["summary"]:
+        assert (tmp_path / f"{method}_seed0.csv").exists()
+        assert re.search(rf"^{method} .*%.*%.*x", output, re.MULTILINE)
+    picture = (tmp_path / "accuracy_throughput.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    assert str(tmp_path / "results.json") in output
+
+
+def test_overhead_benchmark_runs(tmp_path):
+    sizes = ("--width", 4, "--batch-size", 4, "--steps", 2, "--rounds", 1)
+    output = run(
+        *("-m", "benchmarks.overhead", *sizes, "--memory-runs", 1),
+        *("--methods", "SGD", "--out", tmp_path / "overhead.json"),
+        cwd=ROOT,
+    )
+    results = json.loads((tmp_path / "overhead.json").read_text())
+    assert set(results["peak_memory_mib"]) == {"bare fit", "SGD"}
+    assert "CPU time / bare fit" in output
