@@ -132,8 +132,8 @@ class ESAMModel(Trainer, keras.Model):
         self._call_has_training_arg = model._call_has_training_arg
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.sharpness_tracker = keras.metrics.Mean(name="sharpness")
-        self.num_executions = 0
-        self.traced_subset_index = None
+        self._num_executions = 0
+        self._traced_subset_index = None
 
     def call(self, inputs, training=None):
         if self._call_has_training_arg:
@@ -156,7 +156,7 @@ class ESAMModel(Trainer, keras.Model):
     def upcoming_subset(self) -> int:
         """Index of the subset that the next execution of `fit` perturbs."""
         return subsets.subset_at(
-            self.num_executions, self.num_subsets, self.seed
+            self._num_executions, self.num_subsets, self.seed
         )
 
     @property
@@ -171,30 +171,30 @@ class ESAMModel(Trainer, keras.Model):
         return subsets.draw_pool(num_variables, self.beta, self.seed)
 
     @property
-    def traced_subset(self) -> tuple[int, ...]:
+    def _traced_subset(self) -> tuple[int, ...]:
         """Indices of the variables that the step being traced perturbs."""
-        if self.traced_subset_index is None:
+        if self._traced_subset_index is None:
             raise ValueError(
                 "`train_step()` is specialised to a subset of the variables "
                 "and is to be called by `fit()` or `train_on_batch()` only."
             )
         if self.rho == 0:
             return ()
-        return self.subset_pool.subsets[self.traced_subset_index]
+        return self.subset_pool.subsets[self._traced_subset_index]
 
     @property
-    def uses_sample_losses(self) -> bool:
+    def _uses_sample_losses(self) -> bool:
         """Whether the clean pass needs the loss of each sample."""
         return self.gamma == 1 or self.rank_by != "random"
 
-    def inclusion_probabilities(self, subset) -> list[float]:
+    def _inclusion_probabilities(self, subset) -> list[float]:
         """Probability of being perturbed, for each variable in a subset."""
         if self.scale == "authors":
             return [self.beta] * len(subset)
         probabilities = self.subset_pool.probabilities
         return [probabilities[index] for index in subset]
 
-    def draw_masks(self, weights):
+    def _draw_masks(self, weights):
         """Masks of the perturbed scalars, or `None` to perturb them all.
 
         Args:
@@ -234,7 +234,7 @@ class ESAMModel(Trainer, keras.Model):
             self._compile_loss, y, y_pred, sample_weight
         )
 
-    def no_sample_losses_error(self) -> ValueError:
+    def _no_sample_losses_error(self) -> ValueError:
         return ValueError(
             f'`gamma={self.gamma}` with `rank_by="{self.rank_by}"` needs the '
             "loss of each sample, shape `(batch_size,)`. Compile with a loss "
@@ -244,7 +244,7 @@ class ESAMModel(Trainer, keras.Model):
             f"Received: loss={self.loss}"
         )
 
-    def check_trainable(self):
+    def _check_trainable(self):
         """Raises an error if the network and the optimizer can not be trained.
 
         Raises:
@@ -283,7 +283,7 @@ class ESAMModel(Trainer, keras.Model):
         """
         super().save_own_variables(store)
         store["seed"] = np.asarray(self.seed)
-        store["num_executions"] = np.asarray(self.num_executions)
+        store["num_executions"] = np.asarray(self._num_executions)
         for index, variable in enumerate(self._random_states()):
             store[f"random_state_{index}"] = variable
 
@@ -300,7 +300,7 @@ class ESAMModel(Trainer, keras.Model):
             )
         for index, variable in enumerate(states):
             variable.assign(store[f"random_state_{index}"])
-        self.num_executions = int(np.asarray(store["num_executions"]))
+        self._num_executions = int(np.asarray(store["num_executions"]))
         seed = int(np.asarray(store["seed"]))
         if seed != self.seed:
             self.seed = seed

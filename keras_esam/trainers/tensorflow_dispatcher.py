@@ -30,13 +30,13 @@ class SubsetDispatcher:
         if index not in self._functions:
             self._functions[index] = self._make_function(index)
         logs = self._functions[index](iterator)
-        self._model.num_executions += 1
+        self._model._num_executions += 1
         return logs
 
     def _make_function(self, index):
         def step(data):
             # Runs at each tracing, so that every trace gets its own subset.
-            self._model.traced_subset_index = index
+            self._model._traced_subset_index = index
             return self._model.train_step(data)
 
         return self._model._make_function(step)
@@ -68,7 +68,7 @@ class SubsetDispatcher:
                 not (t.sparse or t.ragged) for t in leaves
             ):
                 model._symbolic_build(data_batch=batch)
-        model.check_trainable()
+        model._check_trainable()
         self._is_built = True
         return iterator
 

@@ -68,7 +68,7 @@ class TensorFlowTrainer:
         Returns:
             Dict of logs, metric name to scalar tensor.
         """
-        subset = self.traced_subset
+        subset = self._traced_subset
         if self.rho == 0 or not subset:
             return self._base_step(data)
         batch = keras.utils.unpack_x_y_sample_weight(data)
@@ -78,7 +78,7 @@ class TensorFlowTrainer:
         ]
 
         clean, gradients = self._gradients(
-            batch, weights, state, subset, per_sample=self.uses_sample_losses
+            batch, weights, state, subset, per_sample=self._uses_sample_losses
         )
         perturbed, norm = self._perturb(weights, gradients, subset)
         kept, rise = batch, None
@@ -96,7 +96,9 @@ class TensorFlowTrainer:
             rise = final.sample_losses - clean.sample_losses
 
         clean.scope.commit()
-        self.optimizer.apply(gradients, self.trainable_variables)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.trainable_variables, strict=True)
+        )
         return self._update_metrics(batch, clean, rise)
 
     def test_step(self, data):
@@ -142,7 +144,7 @@ class TensorFlowTrainer:
                     x, y, y_pred, sample_weight
                 )
                 if sample_losses is None and self.gamma < 1:
-                    raise self.no_sample_losses_error()
+                    raise self._no_sample_losses_error()
         return ForwardPass(y_pred, loss, sample_losses, scope)
 
     def _gradients(
@@ -188,8 +190,8 @@ class TensorFlowTrainer:
             gradients,
             [weights[index] for index in subset],
             self.rho,
-            self.inclusion_probabilities(subset),
-            masks=self.draw_masks(weights),
+            self._inclusion_probabilities(subset),
+            masks=self._draw_masks(weights),
             adaptive=self.adaptive,
             scale=self.scale,
         )

@@ -157,7 +157,7 @@ def test_generators_and_unknown_lengths():
     for a, b in zip(model.weights, expected.weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     # The call that found no batch was not a step.
-    assert model.num_executions == 3
+    assert model._num_executions == 3
 
 
 def test_compile_again_after_freezing_a_layer():

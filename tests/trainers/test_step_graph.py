@@ -23,14 +23,14 @@ def count_operations(kind, subset_index=0, **kwargs):
     model.compile("sgd", "mse")
     x = tf.ones((4, 8))
     model.train_on_batch(x, x)
-    model.traced_subset_index = subset_index
+    model._traced_subset_index = subset_index
 
     @tf.function
     def step(x, y):
         return model.train_step((x, y))
 
     operations = step.get_concrete_function(x, x).graph.get_operations()
-    perturbed = model.traced_subset
+    perturbed = model._traced_subset
     return sum(op.type == kind for op in operations), perturbed
 
 
@@ -62,7 +62,7 @@ def test_each_subset_is_traced_once():
 
     class Traced(keras_esam.ESAMModel):
         def train_step(self, data):
-            traces.append(self.traced_subset_index)
+            traces.append(self._traced_subset_index)
             return super().train_step(data)
 
     model = compile_model(Traced(network, seed=1))
