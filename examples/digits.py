@@ -5,12 +5,12 @@ Result:    a table, runs/demo/results.json, a CSV log per run, and
            runs/demo/accuracy_throughput.png
 Time:      2 to 4 minutes on 2 CPU cores
 
-Protocol: 500 of the 1,797 scans (8x8 pixels) are the training set, the other
-1,297 the test set, one split for all runs. Of the training labels 40% are
-replaced by random ones, which the base optimizer learns by heart. All methods
-train the same small BatchNormalization network for the same number of epochs
-with the same optimizer and learning rates; the seeds 0, 1 and 2 set the initial
-weights and the order of the data.
+Protocol: 1,000 of the 1,797 scans, enlarged from 8x8 to 16x16 pixels, are the
+training set, the other 797 the test set, one split for all runs. Of the
+training labels 40% are replaced by random ones, which the base optimizer learns
+by heart. All methods train the same small BatchNormalization network for the
+same number of epochs with the same optimizer and learning rates; the seeds 0, 1
+and 2 set the initial weights and the order of the data.
 """
 
 import argparse
@@ -32,10 +32,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 SEEDS = (0, 1, 2)
-EPOCHS = 40
-BATCH_SIZE = 32
+EPOCHS = 25
+BATCH_SIZE = 100
 LEARNING_RATE = 0.05
-NUM_TRAIN = 500
+NUM_TRAIN = 1000
 LABEL_NOISE = 0.4
 RHO = 0.3
 METHODS = {
@@ -46,9 +46,10 @@ METHODS = {
 
 
 def load_data():
-    """Training and test arrays, shapes `(n, 8, 8, 1)` and `(n,)`."""
+    """Training and test arrays, shapes `(n, 16, 16, 1)` and `(n,)`."""
     digits = load_digits()
     images = (digits.images[..., None] / 16).astype("float32")
+    images = tf.image.resize(images, (16, 16)).numpy()
     labels = digits.target.astype("int32")
     rng = np.random.default_rng(0)
     order = rng.permutation(len(images))
@@ -61,7 +62,7 @@ def load_data():
 
 def make_network(width=16):
     """Residual network with three stages of one block each."""
-    inputs = keras.Input((8, 8, 1))
+    inputs = keras.Input((16, 16, 1))
     x = inputs
     for filters, strides in ((width, 1), (2 * width, 2), (4 * width, 2)):
         x = shortcut = conv_norm_relu(x, filters, strides)
@@ -74,7 +75,8 @@ def conv_norm_relu(x, filters, strides=1):
     x = keras.layers.Conv2D(
         filters, 3, strides=strides, padding="same", use_bias=False
     )(x)
-    return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    # The default momentum, 0.99, is too slow for a few hundred steps.
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
 
 
 def train(method, seed, epochs, data, out):
