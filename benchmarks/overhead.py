@@ -10,14 +10,14 @@ each has compiled; medians over the rounds of the process CPU time per step and
 of the ratio to bare `fit` in the same round.
 
 Memory: one process for each method, since a process' peak never falls. It is
-the growth of the resident set over its size before the first step.
+the growth of the resident set over its size before the first step, after all
+steps have been traced. On Linux only.
 """
 
 import argparse
 import json
 import pathlib
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -99,13 +99,27 @@ def measure_time(methods, width, batch_size, steps, rounds):
 
 
 def measure_memory(method, width, batch_size, steps):
-    """Peak growth of the resident set in MiB. For a process of its own."""
+    """Peak growth of the resident set in MiB. For a process of its own.
+
+    Every compiled step runs before the peak is reset, so that it is that of
+    training and not of tracing.
+    """
     model = make_model(method, width)
-    data = make_data(batch_size, steps)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model.fit(data, shuffle=False, verbose=0)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) / 1024
+    before = resident_memory("VmRSS")
+    warm_up = getattr(model, "num_subsets", 1)
+    model.fit(make_data(batch_size, warm_up), shuffle=False, verbose=0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    model.fit(make_data(batch_size, steps), shuffle=False, verbose=0)
+    return resident_memory("VmHWM") - before
+
+
+def resident_memory(key):
+    """MiB of the resident set, now (`VmRSS`) or at its peak (`VmHWM`)."""
+    # Not `ru_maxrss`, which a process inherits from the one that started it.
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {key}. It needs Linux.")
 
 
 def memory_in_new_process(method, arguments):

@@ -1,5 +1,6 @@
 """The train function of `fit` on TensorFlow: one compiled step per subset."""
 
+import contextlib
 import itertools
 
 import keras
@@ -27,9 +28,13 @@ class SubsetDispatcher:
         if not self._is_built:
             iterator = self._build(iterator)
         index = self._model.upcoming_subset
-        if index not in self._functions:
-            self._functions[index] = self._make_function(index)
-        logs = self._functions[index](iterator)
+        if index in self._functions:
+            logs = self._functions[index](iterator)
+        else:
+            function = self._make_function(index)
+            with _no_retracing_warning():
+                logs = function(iterator)
+            self._functions[index] = function
         self._model._num_executions += 1
         return logs
 
@@ -71,6 +76,24 @@ class SubsetDispatcher:
         model._check_trainable()
         self._is_built = True
         return iterator
+
+
+@contextlib.contextmanager
+def _no_retracing_warning():
+    """TensorFlow takes the steps of the subsets for retraces of one function.
+
+    Its advice, to make fewer of them, would be wrong here.
+    """
+
+    def is_other(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _symbolic(leaf):

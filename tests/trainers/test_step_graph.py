@@ -1,5 +1,8 @@
 """What the compiled step contains, and what an error in it leaves behind."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -128,3 +131,20 @@ def test_variables_never_hold_the_perturbed_values():
     for value in seen:
         np.testing.assert_array_equal(value, before)
     assert not np.array_equal(kernel.numpy(), before)
+
+
+def test_compiling_the_subsets_is_no_reason_for_a_warning():
+    """In a process of its own: TensorFlow warns twice per process at most."""
+    code = (
+        "import keras, keras_esam, numpy as np\n"
+        "network = keras.Sequential([keras.layers.Dense(8), "
+        "keras.layers.Dense(2)])\n"
+        "model = keras_esam.ESAMModel(network)\n"
+        "model.compile('sgd', 'mse')\n"
+        "x, y = np.ones((80, 3)), np.ones((80, 2))\n"
+        "model.fit(x, y, batch_size=8, verbose=0)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert "retracing" not in result.stderr
