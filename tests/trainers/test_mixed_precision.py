@@ -83,11 +83,13 @@ class Overflow(keras.layers.Layer):
     """Identity whose gradient overflows in chosen passes.
 
     `passes` has one flag per forward pass in training that a tape records.
+    With `first_only` it overflows for the first sample of the batch alone.
     """
 
-    def __init__(self, passes):
+    def __init__(self, passes, first_only=False):
         super().__init__()
         self.passes = passes
+        self.first_only = first_only
         self.index = 0
 
     def call(self, inputs, training=False):
@@ -99,9 +101,13 @@ class Overflow(keras.layers.Layer):
 
         @tf.custom_gradient
         def identity(x):
-            return tf.identity(x), lambda dy: tf.cast(
-                tf.cast(dy, tf.float32) * factor, dy.dtype
-            )
+            def gradient(dy):
+                large = tf.cast(tf.cast(dy, tf.float32) * factor, dy.dtype)
+                if self.first_only:
+                    return tf.concat([large[:1], dy[1:]], axis=0)
+                return large
+
+            return tf.identity(x), gradient
 
         return identity(inputs)
 
@@ -139,21 +145,24 @@ def test_overflow_skips_the_step(passes, run_eagerly, float16):
 
 
 def test_overflow_in_b1_skips_the_step_even_if_f2_does_not_see_it(float16):
-    """The overflow is in a variable that the kept samples do not use."""
+    """It is in an Embedding row that only a sample that is not kept uses."""
     keras.utils.set_random_seed(1)
     network = keras.Sequential(
         [
             keras.Input((1,), dtype="int32"),
             keras.layers.Embedding(20, 4),
             keras.layers.Flatten(),
-            Overflow((True, False)),
+            Overflow((True, False), first_only=True),
             keras.layers.Dense(3, activation="softmax", dtype="float32"),
         ]
     )
     model = keras_esam.ESAMModel(network, beta=1, gamma=0.5, rank_by="loss")
     compile_model(model)
     before = [v.numpy() for v in model.trainable_variables]
-    fit(model, np.arange(16)[:, None], np.arange(16) % 3)
+    x, y = np.arange(16)[:, None], np.arange(16) % 3
+    weight = np.ones(16, "float32")
+    weight[0] = 1e-3  # the smallest loss, so that it is not kept
+    fit(model, x, y, sample_weight=weight)
     assert_identical(before, model.trainable_variables)
     assert float(model.optimizer.dynamic_scale) == 2.0**14
 
