@@ -154,6 +154,7 @@ def test_unknown_length(steps, num_samples, clock):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
 def test_first_epoch_of_unknown_length_has_no_figure_under_xla(clock):
     x, y = dense_data(48)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
