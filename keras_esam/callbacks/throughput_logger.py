@@ -81,7 +81,7 @@ class ThroughputLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._close_segment()
-        if not self._length_is_known:
+        if not self._length_is_known and self._last_step is not None:
             if self._num_steps is None and self.model.jit_compile:
                 self._samples = 0
             self._num_steps = self._last_step + 1

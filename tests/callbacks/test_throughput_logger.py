@@ -268,3 +268,18 @@ def test_new_fit_measures_anew(clock):
         "images_per_second"
     ]
     assert np.all(np.isfinite(rates))
+
+
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
+def test_empty_data_set_of_unknown_length_is_nan():
+    x, y = dense_data(8)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    dataset = dataset.filter(lambda x, y: False)
+    history = bare_model().fit(
+        dataset,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[ThroughputLogger()],
+    )
+    assert all(map(math.isnan, history.history["images_per_second"]))
