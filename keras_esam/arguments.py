@@ -1,10 +1,53 @@
 """Checks of the arguments of `ESAMModel`. Each returns the value to use."""
 
+import functools
 import math
 import numbers
 import random
 
+import keras
 import numpy as np
+
+from keras_esam import ascent
+from keras_esam import selection
+from keras_esam import subsets
+
+# Methods of a network that `fit`, `evaluate` and `predict` would call on the
+# network itself. The wrapper has its own, so a network that overrides them
+# would train differently.
+TRAINER_METHODS = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+)
+
+
+def check_network(model, wrapper):
+    """Checks the network that is to be wrapped in the class `wrapper`."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be an instance of `keras.Model`. "
+            f"Received: model={model} of type {type(model)}"
+        )
+    if isinstance(model, wrapper):
+        raise ValueError(
+            f"`model` must be a plain network and not an `{wrapper.__name__}`. "
+            "To train a wrapped network otherwise, wrap its attribute `model`. "
+            f"Received: model={model}"
+        )
+    overridden = [
+        method
+        for method in TRAINER_METHODS
+        if getattr(type(model), method) is not getattr(keras.Model, method)
+    ]
+    if overridden:
+        raise ValueError(
+            f"`model` must not override {overridden}: `{wrapper.__name__}` "
+            "trains with its own. Override them in a subclass of it instead. "
+            f"Received: model={model}"
+        )
 
 
 def check_rho(rho):
@@ -68,3 +111,20 @@ def check_seed(seed):
 
 def _is_number(value):
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _choice(name, choices):
+    return functools.partial(check_choice, name, choices=choices)
+
+
+# The attributes of `ESAMModel` that a training step depends on.
+CHECKS = {
+    "rho": check_rho,
+    "beta": functools.partial(check_fraction, "beta"),
+    "gamma": functools.partial(check_fraction, "gamma"),
+    "granularity": _choice("granularity", subsets.GRANULARITIES),
+    "rank_by": _choice("rank_by", selection.RANKINGS),
+    "adaptive": functools.partial(check_boolean, "adaptive"),
+    "scale": _choice("scale", ascent.SCALES),
+    "seed": check_seed,
+}

@@ -23,6 +23,8 @@ Reference:
 import keras
 from keras import ops
 
+SCALES = ("horvitz_thompson", "authors")
+
 
 def ascent_step(
     gradients,

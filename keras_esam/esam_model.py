@@ -4,18 +4,7 @@ import keras
 import numpy as np
 
 from keras_esam import arguments
-from keras_esam import ascent
-from keras_esam import sample_losses
-from keras_esam import selection
-from keras_esam import subsets
 from keras_esam.trainers import Trainer
-
-SCALES = ("horvitz_thompson", "authors")
-
-# Methods of a network that `fit` would call on the network itself. The wrapper
-# has its own, so a network that overrides them would train differently.
-TRAINER_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics")
-
 
 @keras.saving.register_keras_serializable(package="keras_esam")
 class ESAMModel(Trainer, keras.Model):
@@ -67,14 +56,15 @@ class ESAMModel(Trainer, keras.Model):
             weights and loading them restores it. Defaults to `None`.
         name: Optional string, name of the model.
 
-    Attributes are read when the training step is compiled; call `compile` again
-    after changing one.
+    The arguments are attributes. To set one is allowed at any time, between the
+    batches of `fit` too; the training step is then compiled anew.
 
     The logs have `loss` and the compiled metrics, all of the unperturbed
     weights and the whole batch, and `sharpness`, the mean over the samples of
     the rise of their loss, data loss at the perturbed weights minus data loss
-    at the unperturbed ones, in units of the loss. `sharpness` is there where
-    it costs nothing: with `gamma=1`, and with `rank_by="sharpness"`.
+    at the unperturbed ones, in units of the loss; samples whose rise is not
+    finite do not count. `sharpness` is there where it costs nothing: with
+    `gamma=1`, and with `rank_by="sharpness"`.
 
     With `steps_per_execution=N` the subset changes every `N` steps.
 
@@ -110,24 +100,20 @@ class ESAMModel(Trainer, keras.Model):
         seed: int | None = None,
         name: str | None = None,
     ):
-        _check_model(model)
+        arguments.check_network(model, wrapper=ESAMModel)
         # The network converts its inputs itself, as if it were not wrapped.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
-        self.rho = arguments.check_rho(rho)
-        self.beta = arguments.check_fraction("beta", beta)
-        self.gamma = arguments.check_fraction("gamma", gamma)
-        self.granularity = arguments.check_choice(
-            "granularity", granularity, subsets.GRANULARITIES
-        )
-        self.rank_by = arguments.check_choice(
-            "rank_by", rank_by, selection.RANKINGS
-        )
-        self.adaptive = arguments.check_boolean("adaptive", adaptive)
-        self.scale = arguments.check_choice("scale", scale, SCALES)
-        self.seed = arguments.check_seed(seed)
+        # `__setattr__` checks them.
+        self.rho = rho
+        self.beta = beta
+        self.gamma = gamma
+        self.granularity = granularity
+        self.rank_by = rank_by
+        self.adaptive = adaptive
+        self.scale = scale
+        self.seed = seed
         self.model = model
         self.supports_masking = True
-        self.built = model.built
         # Keras passes `training` only to a `call` that asks for it.
         self._call_has_training_arg = model._call_has_training_arg
         self.seed_generator = keras.random.SeedGenerator(self.seed)
@@ -146,134 +132,43 @@ class ESAMModel(Trainer, keras.Model):
         return self.model.output_names
 
     @property
-    def num_subsets(self) -> int:
-        """Number of subsets of the variables, one compiled step for each."""
-        if self.rho == 0 or self.granularity == "weight":
-            return 1
-        return subsets.pool_size(self.beta)
+    def built(self) -> bool:
+        """Whether the network is built. The wrapper has no weights itself."""
+        network = getattr(self, "model", None)
+        return network is not None and network.built
 
-    @property
-    def upcoming_subset(self) -> int:
-        """Index of the subset that the next execution of `fit` perturbs."""
-        return subsets.subset_at(
-            self._num_executions, self.num_subsets, self.seed
-        )
+    @built.setter
+    def built(self, value):
+        """Ignored: Keras sets it, and only building the network changes it."""
 
-    @property
-    def subset_pool(self) -> subsets.SubsetPool:
-        """The subsets, as indices into `trainable_variables`."""
-        num_variables = len(self.trainable_variables)
-        if self.granularity == "weight":
-            everything = tuple(range(num_variables))
-            return subsets.SubsetPool(
-                (everything,), (self.beta,) * num_variables
-            )
-        return subsets.draw_pool(num_variables, self.beta, self.seed)
-
-    @property
-    def _traced_subset(self) -> tuple[int, ...]:
-        """Indices of the variables that the step being traced perturbs."""
-        if self._traced_subset_index is None:
-            raise ValueError(
-                "`train_step()` is specialised to a subset of the variables "
-                "and is to be called by `fit()` or `train_on_batch()` only."
-            )
-        if self.rho == 0:
-            return ()
-        return self.subset_pool.subsets[self._traced_subset_index]
-
-    @property
-    def _uses_sample_losses(self) -> bool:
-        """Whether the clean pass needs the loss of each sample."""
-        return self.gamma == 1 or self.rank_by != "random"
-
-    def _inclusion_probabilities(self, subset) -> list[float]:
-        """Probability of being perturbed, for each variable in a subset."""
-        if self.scale == "authors":
-            return [self.beta] * len(subset)
-        probabilities = self.subset_pool.probabilities
-        return [probabilities[index] for index in subset]
-
-    def _draw_masks(self, weights):
-        """Masks of the perturbed scalars, or `None` to perturb them all.
+    def build(self, input_shape):
+        """Builds the network for inputs of a shape.
 
         Args:
-            weights: List of tensors, values of the trainable variables.
-
-        Returns:
-            List of boolean tensors with the shapes of `weights`, or `None`.
+            input_shape: Shape `(batch_size, d0, .. dN)`, or a nested structure
+                of them.
         """
-        if self.granularity != "weight" or self.beta == 1:
-            return None
-        return ascent.bernoulli_masks(
-            [weight.shape for weight in weights], self.beta, self.seed_generator
-        )
-
-    def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
-        """Loss of each sample, by which SDS ranks them.
-
-        A subclass that overrides `compute_loss()` overrides this too, or uses
-        `gamma=1` or `rank_by="random"`.
-
-        Args:
-            x: Inputs, nested structure of tensors.
-            y: Targets, nested structure of tensors.
-            y_pred: Predictions, nested structure of tensors.
-            sample_weight: Optional, nested structure of tensors.
-
-        Returns:
-            Tensor, shape `(batch_size,)`, whose mean is the compiled loss
-            without regularisation and `add_loss()`; or `None` if the compiled
-            loss does not tell the losses of the samples.
-        """
-        del x
-        overridden = type(self).compute_loss is not keras.Model.compute_loss
-        if overridden or self._compile_loss is None:
-            return None
-        return sample_losses.compiled_sample_losses(
-            self._compile_loss, y, y_pred, sample_weight
-        )
-
-    def _no_sample_losses_error(self) -> ValueError:
-        return ValueError(
-            f'`gamma={self.gamma}` with `rank_by="{self.rank_by}"` needs the '
-            "loss of each sample, shape `(batch_size,)`. Compile with a loss "
-            "that does not reduce over the batch by itself, override "
-            "`compute_sample_losses()` along with `compute_loss()`, or use "
-            '`gamma=1` or `rank_by="random"`. '
-            f"Received: loss={self.loss}"
-        )
-
-    def _check_trainable(self):
-        """Raises an error if the network and the optimizer can not be trained.
-
-        Raises:
-            ValueError: If there is nothing to train, or no optimizer, or one
-                that was built for the variables of another model.
-        """
-        if not self.trainable_variables:
-            raise ValueError(
-                "`model` must have trainable weights. Received: "
-                f"model={self.model}, all of whose weights are frozen or which "
-                "has none."
+        if not self.model.built:
+            self.model(
+                keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
             )
-        if self.optimizer is None:
-            raise ValueError(
-                "`compile()` must be given an optimizer. Received: "
-                "optimizer=None"
-            )
-        if self.optimizer.built:
-            try:
-                self.optimizer._check_variables_are_known(
-                    self.trainable_variables
-                )
-            except ValueError as error:
-                raise ValueError(
-                    "The optimizer was built for the variables of another "
-                    "model, or before some of these variables became "
-                    "trainable. Give each model an optimizer of its own. "
-                    f"Received: optimizer={self.optimizer}"
-                ) from error
+
+    # Lets Keras build by a symbolic call, which knows the dtypes of the inputs.
+    build._is_default = True
+
+    def __setattr__(self, name, value):
+        check = arguments.CHECKS.get(name)
+        if check is not None:
+            value = check(value)
+            changed = value != getattr(self, name, value)
+            if changed and self.train_function is not None:
+                # The compiled steps have the old value in them.
+                self.make_train_function(force=True)
+        super().__setattr__(name, value)
+
+    def export(self, *args, **kwargs):
+        """Exports the network for inference, see `keras.Model.export()`."""
+        return self.model.export(*args, **kwargs)
 
     def save_own_variables(self, store):
         """Saves the place in the order of subsets, and all random states.
@@ -301,11 +196,7 @@ class ESAMModel(Trainer, keras.Model):
         for index, variable in enumerate(states):
             variable.assign(store[f"random_state_{index}"])
         self._num_executions = int(np.asarray(store["num_executions"]))
-        seed = int(np.asarray(store["seed"]))
-        if seed != self.seed:
-            self.seed = seed
-            # The compiled steps have the subsets of the other seed.
-            self.make_train_function(force=True)
+        self.seed = int(np.asarray(store["seed"]))
 
     def _random_states(self):
         weights = {id(variable) for variable in self.weights}
@@ -332,28 +223,3 @@ class ESAMModel(Trainer, keras.Model):
             config["model"], custom_objects=custom_objects
         )
         return cls(**config)
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be an instance of `keras.Model`. "
-            f"Received: model={model} of type {type(model)}"
-        )
-    if isinstance(model, ESAMModel):
-        raise ValueError(
-            "`model` must be a plain network and not an `ESAMModel`. To train "
-            "a wrapped network otherwise, wrap its attribute `model`. "
-            f"Received: model={model}"
-        )
-    overridden = [
-        method
-        for method in TRAINER_METHODS
-        if getattr(type(model), method) is not getattr(keras.Model, method)
-    ]
-    if overridden:
-        raise ValueError(
-            f"`model` must not override {overridden}: `ESAMModel` trains with "
-            "its own. Override them in a subclass of `ESAMModel` instead. "
-            f"Received: model={model}"
-        )

@@ -5,6 +5,7 @@ each of them has in it, with its sample weight, its mask, and all outputs with
 their `loss_weights` added up.
 """
 
+import keras
 from keras import ops
 
 
@@ -62,11 +63,11 @@ def sample_losses(loss, y_true, y_pred, sample_weight=None):
         `loss(y_true, y_pred, sample_weight)`, times `batch_size`; or `None` if
         the loss reduces over the batch by itself.
     """
+    if not _has_sample_axis(loss, y_true, y_pred):
+        return None
     unreduced = _shallow_copy(loss)
     unreduced.reduction = "none"
     values = unreduced(y_true, y_pred, sample_weight)
-    if len(values.shape) == 0:
-        return None
     totals = ops.sum(values, axis=tuple(range(1, len(values.shape))))
     if loss.reduction == "sum":
         divisor = ops.ones((), totals.dtype)
@@ -76,6 +77,26 @@ def sample_losses(loss, y_true, y_pred, sample_weight=None):
         divisor = _num_valid(values, y_pred)
     batch_size = ops.cast(ops.shape(values)[0], totals.dtype)
     return ops.divide_no_nan(totals * batch_size, divisor)
+
+
+def _has_sample_axis(loss, y_true, y_pred):
+    """Whether the first axis of the unreduced loss is that of the samples.
+
+    It is not with `Dice(axis=(0,))`, whose values are those of the classes. A
+    symbolic call, in which the batch size alone is unknown, tells them apart
+    even where there are as many classes as samples.
+    """
+    specs = keras.tree.map_structure(
+        lambda tensor: keras.KerasTensor(
+            (None, *[size or 1 for size in tensor.shape[1:]]),
+            dtype=keras.backend.standardize_dtype(tensor.dtype),
+        ),
+        (y_true, y_pred),
+    )
+    values = keras.layers.Lambda(
+        lambda pair: loss.call(*pair), dtype=y_pred.dtype
+    ).compute_output_spec(specs)
+    return len(values.shape) > 0 and values.shape[0] is None
 
 
 def _num_valid(values, y_pred):

@@ -14,6 +14,8 @@ class RecordingScope(keras.StatelessScope):
     Args:
         state_mapping: List of `(variable, value)` pairs. Other variables have
             their current values.
+        on_assign: Optional function `on_assign(variable, value)` whose result
+            is assigned in the place of `value`.
 
     Example:
 
@@ -24,13 +26,16 @@ class RecordingScope(keras.StatelessScope):
     ```
     """
 
-    def __init__(self, state_mapping):
+    def __init__(self, state_mapping, on_assign=None):
         super().__init__(state_mapping, collect_losses=True)
+        self._on_assign = on_assign
         self._assigned = {}
 
     def add_update(self, update):
-        super().add_update(update)
-        variable, _ = update
+        variable, value = update
+        if self._on_assign is not None:
+            value = self._on_assign(variable, value)
+        super().add_update((variable, value))
         self._assigned[id(variable)] = variable
 
     def commit(self):

@@ -18,35 +18,19 @@ fewer tensors records fewer operations. `make_train_function` therefore gives
 `fit` a function that picks one of several compiled steps on the host.
 """
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
 from keras_esam import ascent
 from keras_esam import selection
-from keras_esam.trainers.recording_scope import RecordingScope
+from keras_esam.trainers import tensorflow_passes
+from keras_esam.trainers.base_trainer import BaseTrainer
 from keras_esam.trainers.tensorflow_dispatcher import SubsetDispatcher
+from keras_esam.trainers.tensorflow_rows import batch_size
+from keras_esam.trainers.tensorflow_rows import take
 
 
-@dataclasses.dataclass
-class ForwardPass:
-    """What a forward pass leaves behind.
-
-    Args:
-        y_pred: Predictions, nested structure of tensors.
-        loss: Scalar, the loss that is minimised; `None` in the ranking pass.
-        sample_losses: Tensor, shape `(batch_size,)`, or `None`.
-        scope: `RecordingScope` with the updates of the pass.
-    """
-
-    y_pred: object
-    loss: tf.Tensor | None
-    sample_losses: tf.Tensor | None
-    scope: RecordingScope
-
-
-class TensorFlowTrainer:
+class TensorFlowTrainer(BaseTrainer):
     """Training step and train function of `ESAMModel` on TensorFlow."""
 
     def make_train_function(self, force=False):
@@ -69,7 +53,7 @@ class TensorFlowTrainer:
             Dict of logs, metric name to scalar tensor.
         """
         subset = self._traced_subset
-        if self.rho == 0 or not subset:
+        if self.rho == 0 or (self.gamma == 1 and not subset):
             return self._base_step(data)
         batch = keras.utils.unpack_x_y_sample_weight(data)
         weights = [tf.convert_to_tensor(v) for v in self.trainable_variables]
@@ -80,7 +64,7 @@ class TensorFlowTrainer:
         clean, gradients = self._gradients(
             batch, weights, state, subset, per_sample=self._uses_sample_losses
         )
-        perturbed, norm = self._perturb(weights, gradients, subset)
+        perturbed, norm = self._perturb(clean.weights, gradients, subset)
         kept, rise = batch, None
         if self.gamma < 1:
             kept, rise = self._select(batch, clean, perturbed, state)
@@ -92,6 +76,9 @@ class TensorFlowTrainer:
             per_sample=self.gamma == 1,
             valid=norm,
         )
+        if not self.train_function.has_checked_gradients:
+            tensorflow_passes.check_gradients(self, batch, gradients)
+            self.train_function.has_checked_gradients = True
         if final.sample_losses is not None:
             rise = final.sample_losses - clean.sample_losses
 
@@ -113,40 +100,6 @@ class TensorFlowTrainer:
             logs.pop(self.sharpness_tracker.name, None)
         return logs
 
-    def _forward(self, batch, weights, state, total=True, per_sample=True):
-        """Runs the network in training mode with the given variable values.
-
-        Args:
-            batch: Tuple `(x, y, sample_weight)`.
-            weights: List of tensors, values of the trainable variables.
-            state: List of pairs `(variable, tensor)` for all other variables.
-            total: Boolean, whether to compute the loss that is minimised.
-            per_sample: Boolean, whether to compute the per-sample losses.
-
-        Returns:
-            A `ForwardPass`.
-        """
-        x, y, sample_weight = batch
-        mapping = [*zip(self.trainable_variables, weights, strict=True), *state]
-        loss = sample_losses = None
-        with RecordingScope(mapping) as scope:
-            # A `call` without the argument decides for itself, as in Keras.
-            if self._call_has_training_arg:
-                y_pred = self(x, training=True)
-            else:
-                y_pred = self(x)
-            if total:
-                loss = self._compute_loss(
-                    x, y, y_pred, sample_weight, training=True
-                )
-            if per_sample:
-                sample_losses = self.compute_sample_losses(
-                    x, y, y_pred, sample_weight
-                )
-                if sample_losses is None and self.gamma < 1:
-                    raise self._no_sample_losses_error()
-        return ForwardPass(y_pred, loss, sample_losses, scope)
-
     def _gradients(
         self, batch, weights, state, sources, per_sample, valid=None
     ):
@@ -165,10 +118,11 @@ class TensorFlowTrainer:
             the `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by
             the optimizer's loss scale.
         """
-        sources = [weights[index] for index in sources]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            result = self._forward(batch, weights, state, per_sample=per_sample)
+            tape.watch([weights[index] for index in sources])
+            result = self._forward(
+                batch, weights, state, per_sample=per_sample, tape=tape
+            )
             loss = self.optimizer.scale_loss(result.loss)
             if valid is not None:
                 # An overflow in B1 must reach the optimizer, which then skips
@@ -178,7 +132,20 @@ class TensorFlowTrainer:
                     tf.ones((), loss.dtype),
                     tf.constant(float("nan"), loss.dtype),
                 )
-        return result, tape.gradient(loss, sources)
+        with tensorflow_passes.BackwardScope(state, self.trainable_variables):
+            gradients = tape.gradient(
+                loss, [result.weights[index] for index in sources]
+            )
+        return result, gradients
+
+    def _forward(self, batch, weights, state, **kwargs):
+        result = tensorflow_passes.forward(
+            self, batch, weights, state, **kwargs
+        )
+        needed = kwargs.get("per_sample", True) and self.gamma < 1
+        if needed and result.sample_losses is None:
+            raise self._no_sample_losses_error()
+        return result
 
     def _perturb(self, weights, gradients, subset):
         """The weights at theta + eps, and the norm of the ascent gradient."""
@@ -203,27 +170,27 @@ class TensorFlowTrainer:
 
     def _select(self, batch, clean, perturbed, state):
         """The samples to keep, and how much the loss of each sample rises."""
-        batch_size = _batch_size(batch)
+        num_samples = batch_size(batch)
         rise = None
         if self.rank_by == "random":
             scores = keras.random.uniform(
-                (batch_size,), seed=self.seed_generator
+                (num_samples,), seed=self.seed_generator
             )
         elif self.rank_by == "loss":
             scores = clean.sample_losses
         else:
             ranking = self._forward(batch, perturbed, state, total=False)
             scores = rise = ranking.sample_losses - clean.sample_losses
-        count = selection.num_selected(batch_size, self.gamma)
+        count = selection.num_selected(num_samples, self.gamma)
         indices = selection.select(scores, count)
-        return selection.gather(batch, indices, take=_take), rise
+        return selection.gather(batch, indices, take=take), rise
 
     def _update_metrics(self, batch, clean, rise):
         x, y, sample_weight = batch
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._loss_tracker.update_state(
             clean.loss * tf.cast(num_replicas, clean.loss.dtype),
-            sample_weight=_batch_size(batch),
+            sample_weight=batch_size(batch),
         )
         if rise is not None:
             # A step that the optimizer skips for an overflow does not count.
@@ -235,32 +202,3 @@ class TensorFlowTrainer:
         if rise is None:
             logs.pop(self.sharpness_tracker.name, None)
         return logs
-
-
-def _batch_size(batch):
-    """Integer where it is known when the step is traced, else a tensor."""
-    leaves = keras.tree.flatten(batch[0])
-    first = next(leaf for leaf in leaves if leaf is not None)
-    return first.shape[0] or tf.shape(first)[0]
-
-
-def _take(tensor, indices):
-    """The rows of a dense, ragged or sparse tensor at ascending indices."""
-    if not isinstance(tensor, tf.SparseTensor):
-        return tf.gather(tensor, indices)
-    new_rows = tf.tensor_scatter_nd_update(
-        tf.fill([tensor.dense_shape[0]], tf.constant(-1, tf.int64)),
-        indices[:, None],
-        tf.range(tf.size(indices, tf.int64)),
-    )
-    rows = tf.gather(new_rows, tensor.indices[:, 0])
-    kept = rows >= 0
-    columns = tf.boolean_mask(tensor.indices[:, 1:], kept)
-    rows = tf.boolean_mask(rows, kept)
-    return tf.SparseTensor(
-        tf.concat([rows[:, None], columns], axis=1),
-        tf.boolean_mask(tensor.values, kept),
-        tf.concat(
-            [tf.size(indices, tf.int64)[None], tensor.dense_shape[1:]], axis=0
-        ),
-    )
