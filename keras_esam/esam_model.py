@@ -6,6 +6,7 @@ import numpy as np
 from keras_esam import arguments
 from keras_esam.trainers import Trainer
 
+
 @keras.saving.register_keras_serializable(package="keras_esam")
 class ESAMModel(Trainer, keras.Model):
     """Trains a network for flat minima: ESAM, SAM, ASAM or the base optimizer.
@@ -185,6 +186,13 @@ class ESAMModel(Trainer, keras.Model):
     def load_own_variables(self, store):
         """Restores what `save_own_variables` saved."""
         keys = list(store.keys())
+        if "num_executions" not in keys:
+            raise ValueError(
+                f"The file must be one that an `{type(self).__name__}` was "
+                "saved to. To load the weights of a plain network, call "
+                "`model.model.load_weights()`. "
+                f"Received: a file without the state of `{self.name}`"
+            )
         super().load_own_variables({k: store[k] for k in keys if k.isdigit()})
         states = self._random_states()
         saved = [key for key in keys if key.startswith("random_state_")]

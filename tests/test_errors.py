@@ -74,7 +74,11 @@ def test_wrapped_model_is_not_wrapped_again():
 
 
 @pytest.mark.parametrize(
-    "method", ["train_step", "test_step", "compute_loss", "compute_metrics"]
+    "method",
+    [
+        *("train_step", "test_step", "predict_step"),
+        *("compute_loss", "compute_metrics"),
+    ],
 )
 def test_network_with_a_training_method_of_its_own(method):
     network_class = type(
@@ -82,6 +86,15 @@ def test_network_with_a_training_method_of_its_own(method):
     )
     with pytest.raises(ValueError, match=f"must not override \\['{method}'"):
         keras_esam.ESAMModel(network_class([keras.layers.Dense(3)]))
+
+
+def test_attributes_are_checked_when_they_are_set():
+    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    for name, value in [("rho", -1), ("gamma", 0), ("rank_by", "grad")]:
+        before = getattr(model, name)
+        with pytest.raises(ValueError, match=f"Received: {name}="):
+            setattr(model, name, value)
+        assert getattr(model, name) == before
 
 
 def test_fit_before_compile():
@@ -148,6 +161,20 @@ def test_loss_that_reduces_by_itself():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("num_samples", [3, 7])
+def test_loss_of_each_class_is_not_that_of_each_sample(num_samples):
+    """As many classes as samples, and another number of them."""
+    x, y = X[:num_samples], np.eye(3, dtype="float32")[Y[:num_samples]]
+    loss = keras.losses.Dice(axis=(0,))
+    model = keras_esam.ESAMModel(dense_network())
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match="loss of each sample"):
+        fit(model, x, y)
+    model = keras_esam.ESAMModel(dense_network(), gamma=1)
+    model.compile("sgd", loss)
+    assert "sharpness" not in fit(model, x, y).history
+
+
 @pytest.mark.parametrize("arguments", [{"gamma": 1}, {"rank_by": "random"}])
 def test_loss_that_reduces_by_itself_is_enough_without_ranking(arguments):
     model = keras_esam.ESAMModel(dense_network(), **arguments)
@@ -187,6 +214,35 @@ def test_subclass_with_a_loss_of_its_own():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_stateful_layers_get_no_smaller_batches():
+    def network():
+        return keras.Sequential(
+            [
+                keras.Input(batch_shape=(16, 4, 2)),
+                keras.layers.LSTM(4, stateful=True),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+
+    x = X.reshape(16, 4, 2)
+    model = compile_model(keras_esam.ESAMModel(network()))
+    with pytest.raises(
+        ValueError, match=r"stateful layers, \['lstm.*gamma=0.5"
+    ):
+        fit(model, x, Y)
+    for arguments in ({"gamma": 1}, {"rho": 0}):
+        model = compile_model(keras_esam.ESAMModel(network(), **arguments))
+        assert np.isfinite(fit(model, x, Y).history["loss"])
+
+
+def test_metric_with_the_name_of_our_own():
+    metric = keras.metrics.SparseCategoricalAccuracy(name="sharpness")
+    model = keras_esam.ESAMModel(dense_network())
+    compile_model(model, metrics=[metric])
+    with pytest.raises(ValueError, match='a metric named "sharpness"'):
+        fit(model, X, Y)
+
+
 def test_train_step_called_by_hand():
     model = compile_model(keras_esam.ESAMModel(dense_network()))
     with pytest.raises(ValueError, match=r"called by `fit\(\)`"):
@@ -199,6 +255,16 @@ def test_weights_of_a_network_with_other_random_layers(tmp_path):
     without = keras_esam.ESAMModel(dense_network(dropout=False))
     with pytest.raises(ValueError):
         without.load_weights(tmp_path / "a.weights.h5")
+
+
+def test_weights_of_a_plain_network(tmp_path):
+    network = dense_network()
+    network.save_weights(tmp_path / "a.weights.h5")
+    model = keras_esam.ESAMModel(dense_network(seed=2))
+    with pytest.raises(ValueError, match=r"`model.model.load_weights\(\)`"):
+        model.load_weights(tmp_path / "a.weights.h5")
+    model.model.load_weights(tmp_path / "a.weights.h5")
+    np.testing.assert_array_equal(network.get_weights()[0], model.weights[0])
 
 
 def test_another_backend():

@@ -171,7 +171,9 @@ def check_gradients(model, batch, gradients):
     @tf.autograph.experimental.do_not_convert
     def plain_step():
         with tf.GradientTape() as tape:
-            training = {"training": True} if model._call_has_training_arg else {}
+            training = (
+                {"training": True} if model._call_has_training_arg else {}
+            )
             y_pred = model(x, **training)
             loss = model._compute_loss(
                 x, y, y_pred, sample_weight, training=True
@@ -186,6 +188,7 @@ def check_gradients(model, batch, gradients):
     if lost:
         raise ValueError(
             f"The gradients of the weights {lost} would be lost. They reach "
-            "the loss in a way that a stateless call does not follow. Read "
-            "weights in `call()` as Keras variables, or train with `rho=0`."
+            "the loss in a way that a stateless call does not follow, as "
+            "within `keras.remat` or `tf.recompute_grad`. Do not use these "
+            "around trainable weights, or train with `rho=0`."
         )

@@ -227,3 +227,52 @@ def test_one_variable_is_perturbed_in_the_fraction_beta_of_the_steps():
         logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
         rises.append(logs["sharpness"])
     assert np.count_nonzero(rises) == 3
+
+
+class KeepsSizes(keras_esam.ESAMModel):
+    """Records the number of samples that each computed loss is of."""
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        self.sizes.append(len(y))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
+        return keras.losses.sparse_categorical_crossentropy(y, y_pred)
+
+
+def test_samples_are_selected_when_a_subset_is_empty():
+    """One variable at beta=0.6: two of the five subsets are empty."""
+    x, y = dense_data(16 * 5)
+    stack = [keras.Input((8,)), keras.layers.Dense(3, "softmax", False)]
+    model = KeepsSizes(keras.Sequential(stack), seed=1)
+    model.sizes = []
+    assert sorted(map(len, model.subset_pool.subsets)) == [0, 0, 1, 1, 1]
+    compile_model(model, run_eagerly=True)
+    model.train_on_batch(x[:16], y[:16])
+    del model.sizes[:]
+    fit(model, x, y)
+    assert model.sizes == [16, 8] * 5
+
+
+def test_setting_an_attribute_changes_the_training():
+    x, y = dense_data(48)
+    weights = []
+    for late in (False, True):
+        before = {"rho": 0.05, "gamma": 0.5}
+        after = {"rho": 0.5, "gamma": 0.25}
+        model = keras_esam.ESAMModel(
+            dense_network(), seed=1, beta=1, **(before if late else after)
+        )
+        compile_model(model)
+        if late:
+            state = all_values(model)
+            fit(model, x, y)
+            for name, value in after.items():
+                setattr(model, name, value)
+            for variable, value in zip(model.variables, state, strict=False):
+                variable.assign(value)
+            for variable in model.optimizer.variables[2:]:
+                variable.assign(keras.ops.zeros_like(variable))
+        fit(model, x, y)
+        weights.append(model.get_weights())
+    assert_identical(*weights)

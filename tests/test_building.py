@@ -1,0 +1,71 @@
+"""The wrapper is built when its network is, however that came about."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from tests.networks import SubclassedNetwork
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+X, Y = dense_data(16)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [SubclassedNetwork, lambda: keras.Sequential([keras.layers.Dense(3)])],
+    ids=["subclassed", "sequential"],
+)
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda model: model.build((None, 8)),
+        lambda model: model(X),
+        lambda model: model.model(X),
+        lambda model: fit(compile_model(model), X, Y),
+    ],
+    ids=["build", "call", "call_of_the_network", "fit"],
+)
+def test_network_is_built_through_the_wrapper(make, build, tmp_path):
+    model = keras_esam.ESAMModel(make())
+    assert not model.built
+    build(model)
+    assert model.built and model.model.built and len(model.weights) > 0
+    model.save_weights(tmp_path / "a.weights.h5")
+
+
+def test_nested_input_shapes():
+    class Sum(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs["a"] + inputs["b"])
+
+    model = keras_esam.ESAMModel(Sum())
+    model.build({"a": (None, 4), "b": (None, 4)})
+    assert [tuple(w.shape) for w in model.weights] == [(4, 2), (2,)]
+
+
+def test_embedding_is_built_with_the_dtype_of_its_inputs():
+    network = keras.Sequential(
+        [keras.layers.Embedding(10, 4), keras.layers.Flatten()]
+    )
+    model = keras_esam.ESAMModel(network)
+    assert model(np.ones((2, 3), "int32")).shape == (2, 12)
+
+
+@pytest.mark.parametrize("make", [dense_network, SubclassedNetwork])
+def test_export_is_that_of_the_network(make, tmp_path):
+    model = compile_model(keras_esam.ESAMModel(make()))
+    fit(model, X, Y)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(
+        exported.serve(X), model.predict(X, verbose=0), atol=1e-6
+    )

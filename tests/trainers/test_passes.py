@@ -1,0 +1,210 @@
+"""Layers that reach the weights past a stateless scope, or assign them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_esam
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import fit
+
+X, Y = dense_data(48)
+
+
+class WrappedProduct(keras.layers.Layer):
+    """Dense layer whose product is computed in a wrapped function.
+
+    Args:
+        units: Integer, number of outputs.
+        wrapper: Function that wraps a function, such as `tf.function`.
+    """
+
+    def __init__(self, units, wrapper):
+        super().__init__()
+        self.units = units
+        self.product = wrapper(lambda x: keras.ops.relu(x @ self.kernel))
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units))
+
+    def call(self, inputs):
+        return self.product(inputs)
+
+
+def network(wrapper):
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            WrappedProduct(16, wrapper),
+            keras.layers.BatchNormalization(),
+            WrappedProduct(16, wrapper),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def trained_weights(wrapper, called_before=False, **kwargs):
+    model = network(wrapper)
+    if called_before:
+        model(X[:16])
+    model = compile_model(keras_esam.ESAMModel(model, seed=1), **kwargs)
+    fit(model, X, Y, epochs=2)
+    return all_values(model)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("called_before", [False, True])
+def test_weights_in_a_tf_function_train_as_others(run_eagerly, called_before):
+    plain, wrapped = (
+        trained_weights(wrapper, called_before, run_eagerly=run_eagerly)
+        for wrapper in (lambda function: function, tf.function)
+    )
+    assert_identical(plain, wrapped)
+    assert not tf.config.functions_run_eagerly()
+
+
+def test_setting_of_tensorflow_survives_an_error():
+    def fails(function):
+        raise RuntimeError("told to fail")
+
+    with pytest.raises(RuntimeError, match="told to fail"):
+        trained_weights(lambda function: fails)
+    assert not tf.config.functions_run_eagerly()
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_weights_in_remat_are_an_error(run_eagerly):
+    model = keras_esam.ESAMModel(network(keras.remat))
+    compile_model(model, run_eagerly=run_eagerly)
+    before = all_values(model)
+    with pytest.raises(ValueError, match="`keras.remat`"):
+        fit(model, X, Y)
+    assert_identical(before, all_values(model))
+    model.rho = 0
+    fit(model, X, Y)
+
+
+class SharedWithRemat(keras.layers.Layer):
+    """Uses its weight inside of a `keras.remat` and outside of it too."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 3))
+        self.product = keras.remat(lambda x: keras.ops.tanh(x @ self.kernel))
+
+    def call(self, inputs):
+        return self.product(inputs) + inputs @ self.kernel
+
+
+def test_weight_that_is_only_partly_in_remat_is_an_error():
+    stack = [keras.Input((8,)), keras.layers.Dense(8), SharedWithRemat()]
+    model = keras_esam.ESAMModel(keras.Sequential(stack), beta=1)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"is read when gradients .*remat"):
+        fit(model, X, X[:, :3])
+
+
+class RematDropout(keras.layers.Layer):
+    """Dropout that is computed again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = keras.layers.Dropout(0.5)
+        self.drop = keras.remat(lambda x: x * self.dropout(x, training=True))
+
+    def call(self, inputs):
+        return self.drop(inputs)
+
+
+def test_remat_without_weights_uses_the_masks_of_the_forward_pass():
+    """The gradient of a sum over `x * mask(x)` is 0 where the mask is."""
+    keras.utils.set_random_seed(1)
+    stack = [keras.Input((64,)), keras.layers.Rescaling(1.0), RematDropout()]
+    outputs = []
+
+    class Scale(keras.layers.Layer):
+        def build(self, input_shape):
+            self.scale = self.add_weight(
+                shape=input_shape[-1:], initializer="ones"
+            )
+
+        def call(self, inputs):
+            return inputs * self.scale
+
+    class Tap(keras.layers.Layer):
+        def call(self, inputs):
+            if isinstance(inputs, tf.__internal__.EagerTensor):
+                outputs.append(inputs.numpy())
+            return inputs
+
+    stack[1] = Scale()
+    model = keras_esam.ESAMModel(
+        keras.Sequential([*stack, Tap()]), rho=1e-30, beta=1, gamma=1
+    )
+    model.compile(keras.optimizers.SGD(1.0), lambda y, p: p, run_eagerly=True)
+    x = np.ones((1, 64), "float32")
+    model.fit(x, x, verbose=0)
+    changed = model.get_weights()[0] != 1
+    np.testing.assert_array_equal(changed, outputs[0][0] != 0)
+    assert 10 < changed.sum() < 54
+
+
+def test_variable_without_influence_is_no_error():
+    class Unused(keras.layers.Layer):
+        def build(self, input_shape):
+            self.unused = self.add_weight(shape=(3,))
+
+        def call(self, inputs):
+            return inputs
+
+    stack = [keras.Input((8,)), Unused(), keras.layers.Dense(3)]
+    model = keras_esam.ESAMModel(keras.Sequential(stack), beta=1)
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        fit(model, X, X[:, :3])
+
+
+def spectral_network():
+    keras.utils.set_random_seed(1)
+    dense = keras.layers.Dense(16, activation="relu")
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.SpectralNormalization(dense),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def test_weights_that_a_layer_assigns_train_as_in_keras():
+    """With a perturbation of no size the step is that of the bare model."""
+    bare = compile_model(spectral_network())
+    fit(bare, X, Y, epochs=3)
+    model = keras_esam.ESAMModel(spectral_network(), rho=1e-30, gamma=1)
+    fit(compile_model(model), X, Y, epochs=3)
+    for a, b in zip(all_values(bare), all_values(model.model), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_weights_that_a_layer_assigns_are_perturbed_from_their_new_value():
+    """One step by hand: `w` becomes `2 w` in each pass, and `loss = w^2`."""
+
+    class Doubles(keras.layers.Layer):
+        def build(self, input_shape):
+            self.w = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, inputs, training=False):
+            if training:
+                self.w.assign(2 * self.w)
+            return inputs * self.w
+
+    stack = keras.Sequential([keras.Input((1,)), Doubles()])
+    model = keras_esam.ESAMModel(stack, rho=0.5, beta=1, gamma=1)
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.fit(np.ones((4, 1)), np.zeros((4, 1)), verbose=0)
+    # Clean pass at 2, eps = 0.5; second pass at 2 * 2.5, gradient 2 * 5.
+    np.testing.assert_allclose(model.get_weights()[0], 2 - 0.01 * 10, rtol=1e-6)
