@@ -20,6 +20,9 @@ Reference:
     1/beta in the place of the misprinted 1/(1-beta)
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -27,14 +30,14 @@ SCALES = ("horvitz_thompson", "authors")
 
 
 def ascent_step(
-    gradients,
-    weights,
-    rho,
-    probabilities,
-    masks=None,
-    adaptive=False,
-    scale="horvitz_thompson",
-):
+    gradients: Sequence,
+    weights: Sequence,
+    rho: float,
+    probabilities: Sequence[float],
+    masks: Sequence | None = None,
+    adaptive: bool = False,
+    scale: str = "horvitz_thompson",
+) -> tuple[list, Any]:
     """Perturbation of the weights that increases the loss the most.
 
     Args:
@@ -103,7 +106,7 @@ def ascent_step(
     return perturbations, norm
 
 
-def global_norm(tensors, factors=None):
+def global_norm(tensors: Sequence, factors: Sequence[float] | None = None):
     """Square root of the weighted sum of the squares in all `tensors`.
 
     Args:
@@ -127,7 +130,11 @@ def global_norm(tensors, factors=None):
     return ops.sqrt(sum(ops.cast(term, widest) for term in terms))
 
 
-def bernoulli_masks(shapes, probability, seed_generator):
+def bernoulli_masks(
+    shapes: Sequence,
+    probability: float,
+    seed_generator: keras.random.SeedGenerator,
+) -> list:
     """Boolean masks whose entries are `True` independently of each other.
 
     Args:

@@ -121,6 +121,7 @@ class ESAMModel(Trainer, keras.Model):
         self.sharpness_tracker = keras.metrics.Mean(name="sharpness")
         self._num_executions = 0
         self._traced_subset_index = None
+        self._has_checked_gradients = False
 
     def call(self, inputs, training=None):
         if self._call_has_training_arg:

@@ -47,7 +47,7 @@ def compiled_sample_losses(compile_loss, y_true, y_pred, sample_weight=None):
     return None if reducing or total is None else total
 
 
-def sample_losses(loss, y_true, y_pred, sample_weight=None):
+def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
     """Per-sample losses whose mean over the batch is the reduced loss.
 
     Args:

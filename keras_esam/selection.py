@@ -6,6 +6,7 @@ whose loss rises the most when the weights are perturbed.
 
 import fractions
 import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -17,7 +18,7 @@ RANKINGS = ("sharpness", "loss", "random")
 LARGEST_DENOMINATOR = 10_000
 
 
-def num_selected(batch_size, gamma):
+def num_selected(batch_size, gamma: float):
     """Number of samples to keep: `max(1, ceil(gamma * batch_size))`.
 
     Args:
@@ -50,7 +51,7 @@ def select(scores, count):
     return ops.sort(indices)
 
 
-def gather(batch, indices, take=None):
+def gather(batch, indices, take: Callable | None = None):
     """The selected samples of every tensor in a nested structure.
 
     Args:

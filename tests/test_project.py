@@ -9,11 +9,13 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_esam
+from keras_esam.trainers import base_trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -88,6 +90,25 @@ def test_library_imports_run_one_way(path):
             assert package != "keras_esam"
         if path.parent.name == "trainers" and package == "keras_esam":
             assert "esam_model" not in name and "callbacks" not in name
+
+
+def test_private_names_of_keras_are_there():
+    """Keras promises none of them; the list is in `base_trainer`."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.train_on_batch(np.ones((2, 2)), np.ones((2, 1)))
+    owners = [model, model._compile_loss, model.optimizer]
+    listed = re.findall(r"`(_[a-z_]+)`", base_trainer.__doc__)
+    assert len(listed) == 10
+    for name in listed:
+        assert any(hasattr(owner, name) for owner in owners)
+    used = set()
+    for path in LIBRARY:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr[0] == "_":
+                used.add(node.attr)
+    private = {name for name in used if hasattr(keras.Model, name)}
+    assert {n for n in private if not n.startswith("__")} <= set(listed)
 
 
 def test_readme_explains_every_argument_and_key():

@@ -45,7 +45,7 @@ class ThroughputLogger(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs=None):
-        self._warm = set()
+        self._train_function = None
         self._num_steps = self.params.get("steps")
         self._length_is_known = self._num_steps is not None
         self._segment = None
@@ -56,6 +56,10 @@ class ThroughputLogger(keras.callbacks.Callback):
         self._last_step = None
 
     def on_train_batch_begin(self, batch, logs=None):
+        if self._train_function is not self.model.train_function:
+            # Also in mid-training, where an attribute of the model was set.
+            self._train_function = self.model.train_function
+            self._warm = set()
         subset = getattr(self.model, "upcoming_subset", 0)
         next_step = batch + self.model.steps_per_execution
         self._is_last = (

@@ -17,17 +17,12 @@ class SubsetDispatcher:
 
     Args:
         model: The `ESAMModel`.
-
-    Attributes:
-        has_checked_gradients: Boolean, whether a step has checked that no
-            gradient is lost.
     """
 
     def __init__(self, model):
         self._model = model
         self._functions = {}
         self._is_built = False
-        self.has_checked_gradients = False
 
     def __call__(self, iterator):
         if not self._is_built:

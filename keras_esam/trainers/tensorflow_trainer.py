@@ -42,6 +42,7 @@ class TensorFlowTrainer(BaseTrainer):
         """
         if self.train_function is None or force:
             self.train_function = SubsetDispatcher(self)
+            self._has_checked_gradients = False
 
     def train_step(self, data):
         """One training step as in the module's docstring.
@@ -76,9 +77,9 @@ class TensorFlowTrainer(BaseTrainer):
             per_sample=self.gamma == 1,
             valid=norm,
         )
-        if not self.train_function.has_checked_gradients:
+        if not self._has_checked_gradients:
             tensorflow_passes.check_gradients(self, batch, gradients)
-            self.train_function.has_checked_gradients = True
+            self._has_checked_gradients = True
         if final.sample_losses is not None:
             rise = final.sample_losses - clean.sample_losses
 

@@ -283,3 +283,19 @@ def test_empty_data_set_of_unknown_length_is_nan():
         callbacks=[ThroughputLogger()],
     )
     assert all(map(math.isnan, history.history["images_per_second"]))
+
+
+def test_compiling_again_in_mid_epoch_does_not_count(clock):
+    """An attribute that is set there makes all compiled steps anew."""
+    model = compile_model(keras_esam.ESAMModel(dense_network(), beta=1))
+    model.train_function = SlowSteps(model, clock)
+
+    class Changes(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 3:
+                model.rho = 0.1
+                model.train_function = SlowSteps(model, clock)
+
+    x, y = dense_data(16 * 8)
+    history = fit(model, x, y, callbacks=[Changes(), ThroughputLogger()])
+    assert history.history["images_per_second"] == [16.0]
