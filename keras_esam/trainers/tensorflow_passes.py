@@ -96,16 +96,15 @@ def forward(
 class BackwardScope(keras.StatelessScope):
     """Scope of a gradient computation, in which no weight is to be read.
 
-    What a recomputation in it reads of other variables are the values that the
-    forward pass started from, so dropout masks are those of the forward pass.
+    Other variables still have the values that the forward pass started from,
+    so a recomputation has its dropout masks, and what it assigns is dropped.
 
     Args:
-        state: List of pairs `(variable, tensor)` for all other variables.
         weights: List of the trainable variables.
     """
 
-    def __init__(self, state, weights):
-        super().__init__(state)
+    def __init__(self, weights):
+        super().__init__()
         self._weights = {id(variable) for variable in weights}
 
     def get_current_value(self, variable):

@@ -133,7 +133,7 @@ class TensorFlowTrainer(BaseTrainer):
                     tf.ones((), loss.dtype),
                     tf.constant(float("nan"), loss.dtype),
                 )
-        with tensorflow_passes.BackwardScope(state, self.trainable_variables):
+        with tensorflow_passes.BackwardScope(self.trainable_variables):
             gradients = tape.gradient(
                 loss, [result.weights[index] for index in sources]
             )

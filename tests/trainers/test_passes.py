@@ -35,17 +35,16 @@ class WrappedProduct(keras.layers.Layer):
         return self.product(inputs)
 
 
-def network(wrapper):
+def network(wrapper, batch_norm=True):
     keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((8,)),
-            WrappedProduct(16, wrapper),
-            keras.layers.BatchNormalization(),
-            WrappedProduct(16, wrapper),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
+    stack = [
+        keras.Input((8,)),
+        WrappedProduct(16, wrapper),
+        keras.layers.BatchNormalization() if batch_norm else None,
+        WrappedProduct(16, wrapper),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+    return keras.Sequential([layer for layer in stack if layer is not None])
 
 
 def trained_weights(wrapper, called_before=False, **kwargs):
@@ -78,11 +77,19 @@ def test_setting_of_tensorflow_survives_an_error():
 
 
 @pytest.mark.parametrize("run_eagerly", [False, True])
-def test_weights_in_remat_are_an_error(run_eagerly):
-    model = keras_esam.ESAMModel(network(keras.remat))
+@pytest.mark.parametrize(
+    ("batch_norm", "message"),
+    [
+        # Without other weights below, nothing is computed again.
+        (True, "is read when gradients are computed.*`keras.remat`"),
+        (False, r"\['.*', '.*'\] would be lost.*`keras.remat`"),
+    ],
+)
+def test_weights_in_remat_are_an_error(run_eagerly, batch_norm, message):
+    model = keras_esam.ESAMModel(network(keras.remat, batch_norm))
     compile_model(model, run_eagerly=run_eagerly)
     before = all_values(model)
-    with pytest.raises(ValueError, match="`keras.remat`"):
+    with pytest.raises(ValueError, match=message):
         fit(model, X, Y)
     assert_identical(before, all_values(model))
     model.rho = 0
@@ -168,23 +175,42 @@ def test_variable_without_influence_is_no_error():
         fit(model, X, X[:, :3])
 
 
-def spectral_network():
+class AssignsFromAnother(keras.layers.Layer):
+    """Its second weight is set from the first, through which no gradient is."""
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.first = self.add_weight(shape=shape, initializer="ones")
+        self.second = self.add_weight(shape=shape, initializer="ones")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.second.assign(2 * self.first)
+        return inputs * self.first + self.second
+
+
+def assigning_network(layer):
     keras.utils.set_random_seed(1)
-    dense = keras.layers.Dense(16, activation="relu")
+    if layer == "spectral_normalization":
+        dense = keras.layers.Dense(16, activation="relu")
+        layer = keras.layers.SpectralNormalization(dense)
+    else:
+        layer = AssignsFromAnother()
     return keras.Sequential(
         [
             keras.Input((8,)),
-            keras.layers.SpectralNormalization(dense),
+            layer,
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
 
 
-def test_weights_that_a_layer_assigns_train_as_in_keras():
+@pytest.mark.parametrize("layer", ["spectral_normalization", "from_another"])
+def test_weights_that_a_layer_assigns_train_as_in_keras(layer):
     """With a perturbation of no size the step is that of the bare model."""
-    bare = compile_model(spectral_network())
+    bare = compile_model(assigning_network(layer))
     fit(bare, X, Y, epochs=3)
-    model = keras_esam.ESAMModel(spectral_network(), rho=1e-30, gamma=1)
+    model = keras_esam.ESAMModel(assigning_network(layer), rho=1e-30, gamma=1)
     fit(compile_model(model), X, Y, epochs=3)
     for a, b in zip(all_values(bare), all_values(model.model), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
