@@ -63,7 +63,7 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
         `loss(y_true, y_pred, sample_weight)`, times `batch_size`; or `None` if
         the loss reduces over the batch by itself.
     """
-    if not _has_sample_axis(loss, y_true, y_pred):
+    if not _keeps_samples_apart(loss, y_true, y_pred):
         return None
     unreduced = _shallow_copy(loss)
     unreduced.reduction = "none"
@@ -79,24 +79,31 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
     return ops.divide_no_nan(totals * batch_size, divisor)
 
 
-def _has_sample_axis(loss, y_true, y_pred):
+def _keeps_samples_apart(loss, y_true, y_pred):
     """Whether the first axis of the unreduced loss is that of the samples.
 
     It is not with `Dice(axis=(0,))`, whose values are those of the classes. A
     symbolic call, in which the batch size alone is unknown, tells them apart
     even where there are as many classes as samples.
     """
-    specs = keras.tree.map_structure(
-        lambda tensor: keras.KerasTensor(
+
+    def spec(tensor):
+        return keras.KerasTensor(
             (None, *[size or 1 for size in tensor.shape[1:]]),
             dtype=keras.backend.standardize_dtype(tensor.dtype),
-        ),
-        (y_true, y_pred),
+        )
+
+    call = keras.layers.Lambda(
+        lambda pair: loss.call(*pair), dtype=y_pred.dtype, name="sample_losses"
     )
-    values = keras.layers.Lambda(
-        lambda pair: loss.call(*pair), dtype=y_pred.dtype
-    ).compute_output_spec(specs)
-    return len(values.shape) > 0 and values.shape[0] is None
+    try:
+        specs = keras.tree.map_structure(spec, (y_true, y_pred))
+        shape = call.compute_output_spec(specs).shape
+    except Exception:
+        # Whatever a user's loss raises that works with full shapes only.
+        shape = loss.call(y_true, y_pred).shape
+        return len(shape) > 0 and shape[0] == y_pred.shape[0]
+    return len(shape) > 0 and shape[0] is None
 
 
 def _num_valid(values, y_pred):

@@ -74,6 +74,38 @@ def test_loss_that_reduces_by_itself_has_no_sample_losses():
     assert sample_losses.compiled_sample_losses(compiled, y, y_pred) is None
 
 
+class NeedsFullShapes(keras.losses.Loss):
+    """Mean squares over one axis, where all sizes are known only.
+
+    Args:
+        axis: Integer, 1 for the losses of samples, 0 for those of classes.
+    """
+
+    def __init__(self, axis):
+        super().__init__()
+        self.axis = axis
+
+    def call(self, y_true, y_pred):
+        num_entries = int(y_pred.shape[0]) * int(y_pred.shape[1])
+        difference = keras.ops.reshape(y_pred - y_true, (num_entries,))
+        difference = keras.ops.reshape(difference, y_pred.shape)
+        return keras.ops.mean(difference**2, axis=self.axis)
+
+
+def test_loss_that_needs_full_shapes():
+    y, y_pred = random(6, 4), random(6, 4, seed=1)
+    result, of_classes = (
+        sample_losses.sample_losses(
+            NeedsFullShapes(axis), tensor(y), tensor(y_pred)
+        )
+        for axis in (1, 0)
+    )
+    np.testing.assert_allclose(
+        result, np.mean((y_pred - y) ** 2, axis=1), rtol=1e-6
+    )
+    assert of_classes is None
+
+
 @pytest.mark.parametrize("structure", ["list", "dict", "nested"])
 def test_outputs_and_loss_weights_are_summed(structure):
     make = {
