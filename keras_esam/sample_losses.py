@@ -8,6 +8,10 @@ their `loss_weights` added up.
 import keras
 from keras import ops
 
+# Primes, so that they are no product of other sizes either; more of them than
+# two tensors have axes.
+PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
+
 
 def compiled_sample_losses(compile_loss, y_true, y_pred, sample_weight=None):
     """Per-sample losses whose mean over the batch is the compiled loss.
@@ -83,13 +87,17 @@ def _keeps_samples_apart(loss, y_true, y_pred):
     """Whether the first axis of the unreduced loss is that of the samples.
 
     It is not with `Dice(axis=(0,))`, whose values are those of the classes. A
-    symbolic call, in which the batch size alone is unknown, tells them apart
+    symbolic call, with a batch size that no other axis has, tells them apart
     even where there are as many classes as samples.
     """
+    if type(loss).__call__ is not keras.losses.Loss.__call__:
+        return False  # It does not let itself be asked not to reduce.
+    sizes = {*y_true.shape, *y_pred.shape}
+    batch_size = next(n for n in PROBE_BATCH_SIZES if n not in sizes)
 
     def spec(tensor):
         return keras.KerasTensor(
-            (None, *[size or 1 for size in tensor.shape[1:]]),
+            (batch_size, *[size or 1 for size in tensor.shape[1:]]),
             dtype=keras.backend.standardize_dtype(tensor.dtype),
         )
 
@@ -100,10 +108,10 @@ def _keeps_samples_apart(loss, y_true, y_pred):
         specs = keras.tree.map_structure(spec, (y_true, y_pred))
         shape = call.compute_output_spec(specs).shape
     except Exception:
-        # Whatever a user's loss raises that works with full shapes only.
+        # Whatever a user's loss raises that works with its own sizes only.
         shape = loss.call(y_true, y_pred).shape
-        return len(shape) > 0 and shape[0] == y_pred.shape[0]
-    return len(shape) > 0 and shape[0] is None
+        batch_size = y_pred.shape[0]
+    return len(shape) > 0 and shape[0] == batch_size
 
 
 def _num_valid(values, y_pred):

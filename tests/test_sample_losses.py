@@ -74,8 +74,26 @@ def test_loss_that_reduces_by_itself_has_no_sample_losses():
     assert sample_losses.compiled_sample_losses(compiled, y, y_pred) is None
 
 
-class NeedsFullShapes(keras.losses.Loss):
-    """Mean squares over one axis, where all sizes are known only.
+def test_flattened_losses_are_not_those_of_the_samples():
+    class Flattened(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.reshape((y_true - y_pred) ** 2, (-1,))
+
+    y, y_pred = tensor(random(4, 2)), tensor(random(4, 2, seed=1))
+    assert sample_losses.sample_losses(Flattened(), y, y_pred) is None
+
+
+def test_loss_that_reduces_in_a_call_method_of_its_own():
+    class Own(keras.losses.Loss):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            return keras.ops.mean((y_true - y_pred) ** 2)
+
+    y, y_pred = tensor(random(4, 2)), tensor(random(4, 2, seed=1))
+    assert sample_losses.sample_losses(Own(), y, y_pred) is None
+
+
+class NeedsItsSizes(keras.losses.Loss):
+    """Mean squares over one axis, for batches of 6 samples only.
 
     Args:
         axis: Integer, 1 for the losses of samples, 0 for those of classes.
@@ -86,17 +104,15 @@ class NeedsFullShapes(keras.losses.Loss):
         self.axis = axis
 
     def call(self, y_true, y_pred):
-        num_entries = int(y_pred.shape[0]) * int(y_pred.shape[1])
-        difference = keras.ops.reshape(y_pred - y_true, (num_entries,))
-        difference = keras.ops.reshape(difference, y_pred.shape)
+        difference = keras.ops.reshape(y_pred - y_true, (6, 4))
         return keras.ops.mean(difference**2, axis=self.axis)
 
 
-def test_loss_that_needs_full_shapes():
+def test_loss_that_needs_its_sizes():
     y, y_pred = random(6, 4), random(6, 4, seed=1)
     result, of_classes = (
         sample_losses.sample_losses(
-            NeedsFullShapes(axis), tensor(y), tensor(y_pred)
+            NeedsItsSizes(axis), tensor(y), tensor(y_pred)
         )
         for axis in (1, 0)
     )

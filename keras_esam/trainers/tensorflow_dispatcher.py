@@ -23,6 +23,7 @@ class SubsetDispatcher:
         self._model = model
         self._functions = {}
         self._is_built = False
+        self._weights = None
 
     def __call__(self, iterator):
         if not self._is_built:
@@ -31,12 +32,24 @@ class SubsetDispatcher:
         if index in self._functions:
             logs = self._functions[index](iterator)
         else:
+            self.forget_if_weights_changed()
             function = self._make_function(index)
             with _no_retracing_warning():
                 logs = function(iterator)
             self._functions[index] = function
         self._model._num_executions += 1
         return logs
+
+    def forget_if_weights_changed(self):
+        """Drops the compiled steps if layers were frozen or unfrozen.
+
+        Steps that were compiled before and after it would train other weights.
+        """
+        weights = [id(variable) for variable in self._model.trainable_variables]
+        if self._is_built and weights != self._weights:
+            self._functions.clear()
+            self._model._check_trainable()
+            self._weights = weights
 
     def _make_function(self, index):
         def step(data):
@@ -74,6 +87,7 @@ class SubsetDispatcher:
             ):
                 model._symbolic_build(data_batch=batch)
         model._check_trainable()
+        self._weights = [id(variable) for variable in model.trainable_variables]
         self._is_built = True
         return iterator
 

@@ -5,8 +5,8 @@ variables do not change. TensorFlow has three ways past such a scope, which
 would lose gradients without a word:
 
 - A `tf.function` in a layer keeps the tensors of the pass that it was traced
-    in. While a pass runs, the bodies of such functions are therefore run in
-    place.
+    in. While the model is called, the bodies of such functions are therefore
+    run in place, unless they need AutoGraph.
 - `tf.recompute_grad` (`keras.remat`) knows the gradients of its arguments and
     of variables, not those of tensors that its function reads. It is an error.
 - Anything else that leaves a weight without a gradient which it has in plain
@@ -60,6 +60,16 @@ def forward(
     Returns:
         A `ForwardPass`.
     """
+    arguments = (model, batch, weights, state, total, per_sample, tape)
+    try:
+        return _forward(*arguments, context=functions_in_place())
+    except tf.errors.OperatorNotAllowedInGraphError:
+        # The body of a `tf.function` needs AutoGraph. `check_gradients` sees
+        # to it that there are no weights in it.
+        return _forward(*arguments, context=contextlib.nullcontext())
+
+
+def _forward(model, batch, weights, state, total, per_sample, tape, context):
     x, y, sample_weight = batch
     variables = model.trainable_variables
     trainable = {id(variable) for variable in variables}
@@ -75,12 +85,11 @@ def forward(
 
     loss = sample_losses = None
     mapping = [*zip(variables, weights, strict=True), *state]
-    with RecordingScope(mapping, on_assign) as scope, functions_in_place():
+    with RecordingScope(mapping, on_assign) as scope:
         # A `call` without the argument decides for itself, as in Keras.
-        if model._call_has_training_arg:
-            y_pred = model(x, training=True)
-        else:
-            y_pred = model(x)
+        training = {"training": True} if model._call_has_training_arg else {}
+        with context:
+            y_pred = model(x, **training)
         if total:
             loss = model._compute_loss(
                 x, y, y_pred, sample_weight, training=True
@@ -188,6 +197,7 @@ def check_gradients(model, batch, gradients):
         raise ValueError(
             f"The gradients of the weights {lost} would be lost. They reach "
             "the loss in a way that a stateless call does not follow, as "
-            "within `keras.remat` or `tf.recompute_grad`. Do not use these "
-            "around trainable weights, or train with `rho=0`."
+            "within `keras.remat`, `tf.recompute_grad` or a `tf.function` that "
+            "needs AutoGraph. Do not use these around trainable weights, or "
+            "train with `rho=0`."
         )

@@ -43,6 +43,8 @@ class TensorFlowTrainer(BaseTrainer):
         if self.train_function is None or force:
             self.train_function = SubsetDispatcher(self)
             self._has_checked_gradients = False
+        elif isinstance(self.train_function, SubsetDispatcher):
+            self.train_function.forget_if_weights_changed()
 
     def train_step(self, data):
         """One training step as in the module's docstring.

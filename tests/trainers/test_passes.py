@@ -67,6 +67,77 @@ def test_weights_in_a_tf_function_train_as_others(run_eagerly, called_before):
     assert not tf.config.functions_run_eagerly()
 
 
+class Branches(keras.layers.Layer):
+    """Has a Python condition on a tensor, which AutoGraph translates.
+
+    Args:
+        uses_weight: Boolean, whether its weight is used in the `tf.function`.
+    """
+
+    def __init__(self, uses_weight):
+        super().__init__()
+        self.uses_weight = uses_weight
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    @tf.function
+    def branch(self, x):
+        if tf.reduce_sum(x) > -1e9:
+            return x * self.scale if self.uses_weight else 2 * x
+        return x
+
+    def call(self, inputs):
+        outputs = self.branch(inputs)
+        return outputs if self.uses_weight else outputs * self.scale
+
+
+def branching_model(uses_weight):
+    keras.utils.set_random_seed(1)
+    stack = [
+        keras.Input((8,)),
+        keras.layers.BatchNormalization(),
+        Branches(uses_weight),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+    return keras.Sequential(stack)
+
+
+def test_tf_function_that_needs_autograph():
+    """Without weights in it, it trains, and the statistics move once."""
+    bare = compile_model(branching_model(uses_weight=False))
+    fit(bare, X, Y)
+    model = keras_esam.ESAMModel(branching_model(uses_weight=False), rho=1e-30)
+    model.gamma = 1
+    fit(compile_model(model), X, Y)
+    for a, b in zip(all_values(bare), all_values(model.model), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_weights_in_a_tf_function_that_needs_autograph_are_an_error():
+    model = keras_esam.ESAMModel(branching_model(uses_weight=True))
+    with pytest.raises(ValueError, match="needs AutoGraph"):
+        fit(compile_model(model), X, Y)
+
+
+def test_loss_that_needs_autograph():
+    @tf.function
+    def loss(y_true, y_pred):
+        if tf.reduce_sum(y_pred) > 0:
+            return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+        return tf.zeros(tf.shape(y_pred)[0])
+
+    weights = []
+    for function in (loss, "sparse_categorical_crossentropy"):
+        model = network(lambda function: function)
+        model = keras_esam.ESAMModel(model, seed=1)
+        model.compile("sgd", function)
+        fit(model, X, Y)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_setting_of_tensorflow_survives_an_error():
     def fails(function):
         raise RuntimeError("told to fail")

@@ -73,6 +73,43 @@ def test_each_subset_is_traced_once():
     assert sorted(traces) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("in_mid_training", [False, True])
+def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
+    x, y = dense_data(16 * 10)
+    network = dense_network()
+    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    kernel = network.layers[0].kernel
+
+    def freeze(batch=0, logs=None):
+        if batch == 2:
+            network.layers[0].trainable = False
+            model.frozen_at = kernel.numpy()
+
+    if in_mid_training:
+        hook = keras.callbacks.LambdaCallback(on_train_batch_end=freeze)
+        fit(model, x, y, callbacks=[hook])
+    else:
+        fit(model, x, y)
+        freeze(batch=2)
+        fit(model, x, y)
+    np.testing.assert_array_equal(kernel, model.frozen_at)
+    network.layers[0].trainable = True
+    fit(model, x, y)
+    assert not np.array_equal(kernel, model.frozen_at)
+
+
+def test_layer_that_becomes_trainable_is_unknown_to_the_optimizer():
+    x, y = dense_data(16 * 2)
+    network = dense_network()
+    network.layers[0].trainable = False
+    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    fit(model, x, y)
+    network.layers[0].trainable = True
+    with pytest.raises(ValueError, match="became trainable"):
+        fit(model, x, y)
+    fit(compile_model(model), x, y)
+
+
 class FailsInPass(keras.layers.Layer):
     """Raises an error in a chosen forward pass of the training step."""
 
