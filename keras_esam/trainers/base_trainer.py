@@ -5,7 +5,7 @@ attributes of `keras.Model` and its parts, checked by a test against the
 installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
 `_flatten_layers`, `_loss_tracker`, `_make_function`, `_symbolic_build`;
 `_flat_losses` and `_metrics` of `CompileLoss`; `_check_variables_are_known` of
-`keras.optimizers.Optimizer`.
+`keras.optimizers.Optimizer`; `_is_default` of a `build` method.
 """
 
 import keras
