@@ -12,6 +12,9 @@ from keras_esam import ascent
 from keras_esam import selection
 from keras_esam import subsets
 
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+Stages = keras.optimizers.schedules.PiecewiseConstantDecay
+
 # Methods of a network that `fit`, `evaluate` and `predict` would call on the
 # network itself. The wrapper has its own, so a network that overrides them
 # would train differently.
@@ -50,10 +53,30 @@ def check_network(model, wrapper):
         )
 
 
+def check_together(model):
+    """Checks arguments of an `ESAMModel` that depend on each other."""
+    selects = min(values_of(model.gamma)) < 1
+    if model.ascent == "previous" and selects and model.rank_by == "sharpness":
+        raise ValueError(
+            '`ascent="previous"` runs no pass at the unperturbed weights, so '
+            "the rise of the losses is not known. Use `gamma=1`, "
+            '`rank_by="loss"` or `rank_by="random"` with it. '
+            f"Received: gamma={model.gamma}, rank_by={model.rank_by!r}"
+        )
+
+
+def values_of(value):
+    """Values of a fraction: those of its stages, or the constant alone."""
+    return value.values if isinstance(value, Stages) else [value]
+
+
 def check_rho(rho):
+    if isinstance(rho, Schedule):
+        return rho
     if not _is_number(rho):
         raise TypeError(
-            f"`rho` must be a number. Received: rho={rho!r} of type {type(rho)}"
+            "`rho` must be a number or a `LearningRateSchedule`. "
+            f"Received: rho={rho!r} of type {type(rho)}"
         )
     if not 0 <= rho < math.inf:
         raise ValueError(
@@ -64,9 +87,14 @@ def check_rho(rho):
 
 
 def check_fraction(name, value):
+    if isinstance(value, Stages):
+        for stage in value.values:
+            check_fraction(name, stage)
+        return value
     if not _is_number(value):
         raise TypeError(
-            f"`{name}` must be a number. "
+            f"`{name}` must be a number or, for a few constant stages, a "
+            "`keras.optimizers.schedules.PiecewiseConstantDecay`. "
             f"Received: {name}={value!r} of type {type(value)}"
         )
     if not 0 < value <= 1:
@@ -91,6 +119,20 @@ def check_boolean(name, value):
             f"Received: {name}={value!r} of type {type(value)}"
         )
     return bool(value)
+
+
+def check_interval(interval):
+    if isinstance(interval, bool) or not isinstance(interval, numbers.Integral):
+        raise TypeError(
+            "`interval` must be an integer. "
+            f"Received: interval={interval!r} of type {type(interval)}"
+        )
+    if interval < 1:
+        raise ValueError(
+            "`interval` must be at least 1; `rho=0` trains with the base "
+            f"optimizer alone. Received: interval={interval}"
+        )
+    return int(interval)
 
 
 def check_seed(seed):
@@ -124,6 +166,8 @@ CHECKS = {
     "gamma": functools.partial(check_fraction, "gamma"),
     "granularity": _choice("granularity", subsets.GRANULARITIES),
     "rank_by": _choice("rank_by", selection.RANKINGS),
+    "ascent": _choice("ascent", ascent.SOURCES),
+    "interval": check_interval,
     "adaptive": functools.partial(check_boolean, "adaptive"),
     "scale": _choice("scale", ascent.SCALES),
     "seed": check_seed,

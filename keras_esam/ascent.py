@@ -28,11 +28,14 @@ from keras import ops
 
 SCALES = ("horvitz_thompson", "authors")
 
+# Of which gradient: that of the step's own batch, or that of the last update.
+SOURCES = ("current", "previous")
+
 
 def ascent_step(
     gradients: Sequence,
     weights: Sequence,
-    rho: float,
+    rho,
     probabilities: Sequence[float],
     masks: Sequence | None = None,
     adaptive: bool = False,
@@ -44,7 +47,8 @@ def ascent_step(
         gradients: List of dense tensors, one for each perturbed variable,
             or `None` where the loss does not depend on the variable.
         weights: List of tensors with the shapes of `gradients`.
-        rho: Float, radius of the neighbourhood (l2 norm of the perturbation).
+        rho: Float or scalar tensor, radius of the neighbourhood (l2 norm of the
+            perturbation).
         probabilities: List of floats in `(0, 1]`, the probability with which
             each of the variables (or, with `masks`, each scalar in it) is
             perturbed.

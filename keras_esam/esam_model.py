@@ -4,7 +4,11 @@ import keras
 import numpy as np
 
 from keras_esam import arguments
+from keras_esam.gradient_memory import GradientMemory
 from keras_esam.trainers import Trainer
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 
 @keras.saving.register_keras_serializable(package="keras_esam")
@@ -91,11 +95,13 @@ class ESAMModel(Trainer, keras.Model):
     def __init__(
         self,
         model: keras.Model,
-        rho: float = 0.05,
-        beta: float = 0.6,
-        gamma: float = 0.5,
+        rho: float | Schedule = 0.05,
+        beta: float | Stages = 0.6,
+        gamma: float | Stages = 0.5,
         granularity: str = "variable",
         rank_by: str = "sharpness",
+        ascent: str = "current",
+        interval: int = 1,
         adaptive: bool = False,
         scale: str = "horvitz_thompson",
         seed: int | None = None,
@@ -110,17 +116,23 @@ class ESAMModel(Trainer, keras.Model):
         self.gamma = gamma
         self.granularity = granularity
         self.rank_by = rank_by
+        self.ascent = ascent
+        self.interval = interval
         self.adaptive = adaptive
         self.scale = scale
         self.seed = seed
+        arguments.check_together(self)
         self.model = model
         self.supports_masking = True
         # Keras passes `training` only to a `call` that asks for it.
         self._call_has_training_arg = model._call_has_training_arg
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.sharpness_tracker = keras.metrics.Mean(name="sharpness")
+        self._gradient_memory = GradientMemory()
         self._num_executions = 0
-        self._traced_subset_index = None
+        self._num_steps = 0
+        self._traced_plan = None
+        self._has_sample_losses = True
         self._has_checked_gradients = False
 
     def call(self, inputs, training=None):
@@ -176,13 +188,17 @@ class ESAMModel(Trainer, keras.Model):
         """Saves the place in the order of subsets, and all random states.
 
         Keras does not save the states of seed generators, so without this a
-        resumed run would draw other dropout masks.
+        resumed run would draw other dropout masks. One-step ESAM's gradient of
+        the last step is saved too.
         """
         super().save_own_variables(store)
         store["seed"] = np.asarray(self.seed)
         store["num_executions"] = np.asarray(self._num_executions)
+        store["num_steps"] = np.asarray(self._num_steps)
         for index, variable in enumerate(self._random_states()):
             store[f"random_state_{index}"] = variable
+        for index, variable in enumerate(self._gradient_memory.variables):
+            store[f"previous_gradient_{index}"] = variable
 
     def load_own_variables(self, store):
         """Restores what `save_own_variables` saved."""
@@ -204,7 +220,12 @@ class ESAMModel(Trainer, keras.Model):
             )
         for index, variable in enumerate(states):
             variable.assign(store[f"random_state_{index}"])
+        if "previous_gradient_0" in keys:
+            self._gradient_memory.build(self.trainable_variables)
+            for index, variable in enumerate(self._gradient_memory.variables):
+                variable.assign(store[f"previous_gradient_{index}"])
         self._num_executions = int(np.asarray(store["num_executions"]))
+        self._num_steps = int(np.asarray(store["num_steps"]))
         self.seed = int(np.asarray(store["seed"]))
 
     def _random_states(self):
@@ -212,13 +233,17 @@ class ESAMModel(Trainer, keras.Model):
         return [v for v in self.variables if id(v) not in weights]
 
     def get_config(self):
+        # Networks and schedules become dicts, all else stays what it is.
+        serialized = keras.saving.serialize_keras_object
         return {
-            "model": keras.saving.serialize_keras_object(self.model),
-            "rho": self.rho,
-            "beta": self.beta,
-            "gamma": self.gamma,
+            "model": serialized(self.model),
+            "rho": serialized(self.rho),
+            "beta": serialized(self.beta),
+            "gamma": serialized(self.gamma),
             "granularity": self.granularity,
             "rank_by": self.rank_by,
+            "ascent": self.ascent,
+            "interval": self.interval,
             "adaptive": self.adaptive,
             "scale": self.scale,
             "seed": self.seed,
@@ -228,7 +253,8 @@ class ESAMModel(Trainer, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["model"] = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
-        )
+        for key in ("model", "rho", "beta", "gamma"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
         return cls(**config)

@@ -6,6 +6,10 @@ once, with one compiled step each, and training goes through the pool in a
 shuffled order, a fresh permutation each round. Everything here is a function of
 the seed and the step: a resumed run continues as if it had not stopped, and all
 replicas and workers use the same subset.
+
+The subsets of `"variable"` are drawn at random. Those of `"depth"` reach from a
+variable in mid-network to the output, so that the layers below are the same in
+the clean and in the perturbed forward pass and need to run only once.
 """
 
 import dataclasses
@@ -14,7 +18,7 @@ import math
 
 import numpy as np
 
-GRANULARITIES = ("variable", "weight")
+GRANULARITIES = ("depth", "variable", "weight")
 
 # Each subset costs one compilation. Up to the largest size, the pool has the
 # size nearest to the preferred one in which every variable can be in exactly
@@ -37,27 +41,86 @@ class SubsetPool:
     probabilities: tuple[float, ...]
 
 
-def pool_size(beta: float) -> int:
-    """Number of subsets in the pool for `granularity="variable"`.
+def pool_size(beta: float, granularity: str = "variable") -> int:
+    """Number of subsets in the pool.
 
     Args:
-        beta: Float in `(0, 1]`, the inclusion probability.
+        beta: Float in `(0, 1]`, the expected fraction of the variables.
+        granularity: `"depth"`, `"variable"` or `"weight"`.
 
     Returns:
-        The size `K` nearest to 5, at most 10, for which `beta * K` is a whole
-        number; where there is none, 5, or `1 / beta` rounded up if that is
-        more, so that no variable is left out.
+        1 for `"weight"` and for `beta=1`. For `"variable"` the size `K` nearest
+        to 5, at most 10, for which `beta * K` is a whole number. Where there is
+        none, and for `"depth"`, 5, or `1 / beta` rounded up if that is more, so
+        that no variable is left out.
     """
-    if beta == 1:
+    if beta == 1 or granularity == "weight":
         return 1
     exact = [
         size
         for size in range(2, LARGEST_POOL_SIZE + 1)
         if _is_whole(beta * size)
     ]
-    if exact:
+    if exact and granularity == "variable":
         return min(exact, key=lambda size: abs(size - PREFERRED_POOL_SIZE))
-    return max(PREFERRED_POOL_SIZE, math.ceil(1 / beta))
+    return max(PREFERRED_POOL_SIZE, -_floor(-1 / beta))
+
+
+def make_pool(
+    granularity: str, num_variables: int, beta: float, seed: int
+) -> SubsetPool:
+    """The pool of subsets that training goes through.
+
+    Args:
+        granularity: `"depth"`, `"variable"` or `"weight"`.
+        num_variables: Integer, the number of trainable variables.
+        beta: Float in `(0, 1]`, the expected fraction of the variables.
+        seed: Integer.
+
+    Returns:
+        A `SubsetPool`.
+    """
+    if granularity == "depth":
+        return depth_pool(num_variables, beta)
+    if granularity == "variable":
+        return draw_pool(num_variables, beta, seed)
+    everything = tuple(range(num_variables))
+    return SubsetPool((everything,), (beta,) * num_variables)
+
+
+def depth_pool(num_variables: int, beta: float) -> SubsetPool:
+    """A pool of subsets that reach from some variable to the last one.
+
+    The sizes of the subsets are spread evenly, their mean is `beta`, and the
+    largest has all variables: for `beta >= 0.5` the covered fractions run from
+    `2 * beta - 1` to 1, and for smaller ones all but the largest run from 0 (at
+    least one variable) to what makes the mean right.
+
+    Args:
+        num_variables: Integer, the number of trainable variables, which are in
+            the order from the input to the output of the network.
+        beta: Float in `(0, 1]`, the expected fraction of the variables.
+
+    Returns:
+        A `SubsetPool`. The probabilities rise towards the output.
+    """
+    size = pool_size(beta, "depth")
+    if beta >= 0.5:
+        fractions = np.linspace(2 * beta - 1, 1, size)
+    else:
+        highest = 2 * (beta * size - 1) / (size - 1)
+        fractions = [*np.linspace(0, highest, size - 1), 1]
+    counts = [max(1, round(fraction * num_variables)) for fraction in fractions]
+    if size == 1:
+        counts = [num_variables]
+    firsts = [num_variables - count for count in counts]
+    return SubsetPool(
+        subsets=tuple(tuple(range(f, num_variables)) for f in firsts),
+        probabilities=tuple(
+            sum(first <= variable for first in firsts) / size
+            for variable in range(num_variables)
+        ),
+    )
 
 
 def draw_pool(num_variables: int, beta: float, seed: int) -> SubsetPool:

@@ -15,7 +15,8 @@ class ThroughputLogger(keras.callbacks.Callback):
     they compile, or may:
 
     - the first execution of each compiled step in a call of `fit` (an
-        `ESAMModel` has one for each of its `num_subsets`);
+        `ESAMModel` has one for each of its `num_subsets`, and more with
+        `interval` and with stages of `beta` and `gamma`);
     - the first of each that ends an epoch, as its last batch may be smaller;
     - with `jit_compile` and a data set of unknown length, the first epoch.
 
@@ -60,12 +61,12 @@ class ThroughputLogger(keras.callbacks.Callback):
             # Also in mid-training, where an attribute of the model was set.
             self._train_function = self.model.train_function
             self._warm = set()
-        subset = getattr(self.model, "upcoming_subset", 0)
+        step = getattr(self.model, "upcoming_step", None)
         next_step = batch + self.model.steps_per_execution
         self._is_last = (
             self._num_steps is not None and next_step >= self._num_steps
         )
-        self._execution = (subset, self._is_last)
+        self._execution = (step, self._is_last)
         if self._execution not in self._warm:
             self._close_segment()
         elif self._segment is None:

@@ -10,9 +10,13 @@ installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
 
 import keras
 
+from keras_esam import arguments
 from keras_esam import ascent
 from keras_esam import sample_losses
 from keras_esam import subsets
+from keras_esam.step_plan import StepPlan
+from keras_esam.step_plan import plan_step
+from keras_esam.step_plan import value_at
 
 
 class BaseTrainer:
@@ -23,71 +27,89 @@ class BaseTrainer:
     """
 
     @property
-    def num_subsets(self) -> int:
-        """Number of subsets of the variables, one compiled step for each."""
-        if self.rho == 0 or self.granularity == "weight":
-            return 1
-        return subsets.pool_size(self.beta)
+    def upcoming_step(self) -> StepPlan:
+        """What the next execution of `fit` does, and with which subset."""
+        if self._is_base_optimizer:
+            return StepPlan(perturbs=False)
+        return plan_step(
+            self._num_executions,
+            self._num_steps,
+            self.beta,
+            self.gamma,
+            self.granularity,
+            self.interval,
+            self.seed,
+        )
 
     @property
-    def upcoming_subset(self) -> int:
-        """Index of the subset that the next execution of `fit` perturbs."""
-        return subsets.subset_at(
-            self._num_executions, self.num_subsets, self.seed
-        )
+    def num_subsets(self) -> int:
+        """Number of subsets of the variables, one compiled step for each."""
+        if self._is_base_optimizer:
+            return 1
+        return subsets.pool_size(self._current_beta, self.granularity)
 
     @property
     def subset_pool(self) -> subsets.SubsetPool:
         """The subsets, as indices into `trainable_variables`."""
-        num_variables = len(self.trainable_variables)
-        if self.granularity == "weight":
-            everything = tuple(range(num_variables))
-            return subsets.SubsetPool(
-                (everything,), (self.beta,) * num_variables
-            )
-        return subsets.draw_pool(num_variables, self.beta, self.seed)
+        return self._make_pool(self._current_beta)
 
     @property
-    def _traced_subset(self) -> tuple[int, ...]:
-        """Indices of the variables that the step being traced perturbs."""
-        if self._traced_subset_index is None:
-            raise ValueError(
-                "`train_step()` is specialised to a subset of the variables "
-                "and is to be called by `fit()` or `train_on_batch()` only."
-            )
-        if self.rho == 0:
+    def _current_beta(self):
+        return value_at(self.beta, self._num_steps)
+
+    @property
+    def _is_base_optimizer(self) -> bool:
+        return isinstance(self.rho, float) and self.rho == 0
+
+    def _make_pool(self, beta):
+        # Keras has the variables of functional and Sequential networks in the
+        # order of the graph, nested ones too, and others in that of creation.
+        return subsets.make_pool(
+            self.granularity, len(self.trainable_variables), beta, self.seed
+        )
+
+    def _subset(self, plan) -> tuple[int, ...]:
+        """Indices of the variables that a step perturbs."""
+        if not plan.perturbs:
             return ()
-        return self.subset_pool.subsets[self._traced_subset_index]
+        return self._make_pool(plan.beta).subsets[plan.subset_index]
 
-    @property
-    def _selects_samples(self) -> bool:
-        return self.rho > 0 and self.gamma < 1
+    def _radius(self):
+        """Float, or scalar tensor if `rho` is a schedule."""
+        if isinstance(self.rho, float):
+            return self.rho
+        return self.rho(self.optimizer.iterations)
 
-    @property
-    def _uses_sample_losses(self) -> bool:
-        """Whether the clean pass needs the loss of each sample."""
-        return self.gamma == 1 or self.rank_by != "random"
+    def _logs_sharpness(self, plan) -> bool:
+        """Whether the rise of the losses is known without more passes."""
+        return (
+            self.ascent == "current"
+            and not self._is_base_optimizer
+            and (plan.gamma == 1 or self.rank_by == "sharpness")
+            and self._has_sample_losses
+        )
 
-    def _inclusion_probabilities(self, subset) -> list[float]:
+    def _inclusion_probabilities(self, subset, plan) -> list[float]:
         """Probability of being perturbed, for each variable in a subset."""
         if self.scale == "authors":
-            return [self.beta] * len(subset)
-        probabilities = self.subset_pool.probabilities
+            return [plan.beta] * len(subset)
+        probabilities = self._make_pool(plan.beta).probabilities
         return [probabilities[index] for index in subset]
 
-    def _draw_masks(self, weights):
+    def _draw_masks(self, weights, plan):
         """Masks of the perturbed scalars, or `None` to perturb them all.
 
         Args:
             weights: List of tensors, values of the trainable variables.
+            plan: `StepPlan`.
 
         Returns:
             List of boolean tensors with the shapes of `weights`, or `None`.
         """
-        if self.granularity != "weight" or self.beta == 1:
+        if self.granularity != "weight" or plan.beta == 1:
             return None
         return ascent.bernoulli_masks(
-            [weight.shape for weight in weights], self.beta, self.seed_generator
+            [weight.shape for weight in weights], plan.beta, self.seed_generator
         )
 
     def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
@@ -146,12 +168,15 @@ class BaseTrainer:
                 "optimizer=None"
             )
         self._check_optimizer()
+        arguments.check_together(self)
+        gammas = arguments.values_of(self.gamma)
         stateful = [
             layer.name
             for layer in self._flatten_layers()
             if getattr(layer, "stateful", False)
         ]
-        if self._selects_samples and stateful:
+        selects_samples = not self._is_base_optimizer and min(gammas) < 1
+        if selects_samples and stateful:
             raise ValueError(
                 f"`gamma` must be 1 for a network with stateful layers, "
                 f"{stateful}: they have a state for each sample of a batch, "

@@ -1,4 +1,4 @@
-"""The train function of `fit` on TensorFlow: one compiled step per subset."""
+"""The train function of `fit` on TensorFlow: one compiled step per plan."""
 
 import contextlib
 import itertools
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 
 class SubsetDispatcher:
-    """Runs the compiled step of the subset of variables that is due.
+    """Runs the compiled step that is due, see `keras_esam.step_plan`.
 
     It is called by `fit` with an iterator and runs one execution,
     `steps_per_execution` batches of it. The choice is made on the host: XLA is
-    slow for convolutions inside of conditionals. A step is traced when its
-    subset is first due.
+    slow for convolutions inside of conditionals. A step is traced when it is
+    first due.
 
     Args:
         model: The `ESAMModel`.
@@ -28,16 +28,18 @@ class SubsetDispatcher:
     def __call__(self, iterator):
         if not self._is_built:
             iterator = self._build(iterator)
-        index = self._model.upcoming_subset
-        if index in self._functions:
-            logs = self._functions[index](iterator)
+        plan = self._model.upcoming_step
+        if plan in self._functions:
+            logs = self._functions[plan](iterator)
         else:
             self.forget_if_weights_changed()
-            function = self._make_function(index)
+            self._forget_other_stages(plan)
+            function = self._make_function(plan)
             with _no_retracing_warning():
                 logs = function(iterator)
-            self._functions[index] = function
+            self._functions[plan] = function
         self._model._num_executions += 1
+        self._model._num_steps += self._model.steps_per_execution
         return logs
 
     def forget_if_weights_changed(self):
@@ -48,13 +50,20 @@ class SubsetDispatcher:
         weights = [id(variable) for variable in self._model.trainable_variables]
         if self._is_built and weights != self._weights:
             self._functions.clear()
-            self._model._check_trainable()
-            self._weights = weights
+            self._prepare()
 
-    def _make_function(self, index):
+    def _forget_other_stages(self, plan):
+        """Drops the steps of a `beta` or `gamma` that will not come again."""
+        self._functions = {
+            other: function
+            for other, function in self._functions.items()
+            if (other.beta, other.gamma) == (plan.beta, plan.gamma)
+        }
+
+    def _make_function(self, plan):
         def step(data):
-            # Runs at each tracing, so that every trace gets its own subset.
-            self._model._traced_subset_index = index
+            # Runs at each tracing, so that every trace gets its own plan.
+            self._model._traced_plan = plan
             return self._model.train_step(data)
 
         return self._model._make_function(step)
@@ -86,10 +95,17 @@ class SubsetDispatcher:
                 not (t.sparse or t.ragged) for t in leaves
             ):
                 model._symbolic_build(data_batch=batch)
-        model._check_trainable()
-        self._weights = [id(variable) for variable in model.trainable_variables]
+        self._prepare()
         self._is_built = True
         return iterator
+
+    def _prepare(self):
+        model = self._model
+        model._check_trainable()
+        if model.ascent == "previous":
+            with model.distribute_strategy.scope():
+                model._gradient_memory.build(model.trainable_variables)
+        self._weights = [id(variable) for variable in model.trainable_variables]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import threading
 
-import keras
 import tensorflow as tf
 
 from keras_esam.trainers.recording_scope import RecordingScope
@@ -102,31 +101,6 @@ def _forward(model, batch, weights, state, total, per_sample, tape, context):
     return ForwardPass(y_pred, loss, sample_losses, weights, scope)
 
 
-class BackwardScope(keras.StatelessScope):
-    """Scope of a gradient computation, in which no weight is to be read.
-
-    Other variables still have the values that the forward pass started from,
-    so a recomputation has its dropout masks, and what it assigns is dropped.
-
-    Args:
-        weights: List of the trainable variables.
-    """
-
-    def __init__(self, weights):
-        super().__init__()
-        self._weights = {id(variable) for variable in weights}
-
-    def get_current_value(self, variable):
-        if id(variable) in self._weights:
-            raise ValueError(
-                f"The weight `{variable.path}` is read when gradients are "
-                "computed, as within `keras.remat` or `tf.recompute_grad`, and "
-                "its own gradient would be lost. Do not use these around "
-                "trainable weights, or train with `rho=0`."
-            )
-        return super().get_current_value(variable)
-
-
 class _Turns:
     """How many passes run, and what TensorFlow's switch was before them."""
 
@@ -154,50 +128,3 @@ def functions_in_place():
             _Turns.count -= 1
             if _Turns.count == 0:
                 tf.config.run_functions_eagerly(_Turns.before)
-
-
-def check_gradients(model, batch, gradients):
-    """Raises an error if a gradient is missing which plain Keras has.
-
-    Args:
-        model: The `ESAMModel`.
-        batch: Tuple `(x, y, sample_weight)`.
-        gradients: List of the gradients of the trainable variables, `None`
-            where there is none.
-
-    Raises:
-        ValueError: If the loss depends on a variable without a gradient.
-    """
-    pairs = zip(model.trainable_variables, gradients, strict=True)
-    missing = [variable for variable, gradient in pairs if gradient is None]
-    if not missing:
-        return
-    x, y, sample_weight = batch
-    lost = []
-
-    # Traced and never run.
-    @tf.autograph.experimental.do_not_convert
-    def plain_step():
-        with tf.GradientTape() as tape:
-            training = (
-                {"training": True} if model._call_has_training_arg else {}
-            )
-            y_pred = model(x, **training)
-            loss = model._compute_loss(
-                x, y, y_pred, sample_weight, training=True
-            )
-        for variable, gradient in zip(
-            missing, tape.gradient(loss, missing), strict=True
-        ):
-            if gradient is not None:
-                lost.append(variable.path)
-
-    tf.function(plain_step).get_concrete_function()
-    if lost:
-        raise ValueError(
-            f"The gradients of the weights {lost} would be lost. They reach "
-            "the loss in a way that a stateless call does not follow, as "
-            "within `keras.remat`, `tf.recompute_grad` or a `tf.function` that "
-            "needs AutoGraph. Do not use these around trainable weights, or "
-            "train with `rho=0`."
-        )

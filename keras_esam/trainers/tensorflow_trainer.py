@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_esam import ascent
 from keras_esam import selection
+from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_passes
 from keras_esam.trainers.base_trainer import BaseTrainer
 from keras_esam.trainers.tensorflow_dispatcher import SubsetDispatcher
@@ -55,41 +56,36 @@ class TensorFlowTrainer(BaseTrainer):
         Returns:
             Dict of logs, metric name to scalar tensor.
         """
-        subset = self._traced_subset
-        if self.rho == 0 or (self.gamma == 1 and not subset):
-            return self._base_step(data)
+        plan = self._traced_plan
+        if plan is None:
+            raise ValueError(
+                "`train_step()` is specialised to a subset of the variables "
+                "and is to be called by `fit()` or `train_on_batch()` only."
+            )
+        if self._needs_no_perturbation(plan):
+            return self._base_step(data, plan)
         batch = keras.utils.unpack_x_y_sample_weight(data)
         weights = [tf.convert_to_tensor(v) for v in self.trainable_variables]
         state = [
             (v, tf.convert_to_tensor(v)) for v in self.non_trainable_variables
         ]
-
-        clean, gradients = self._gradients(
-            batch, weights, state, subset, per_sample=self._uses_sample_losses
+        run = (
+            self._two_gradients
+            if self.ascent == "current"
+            else self._one_gradient
         )
-        perturbed, norm = self._perturb(clean.weights, gradients, subset)
-        kept, rise = batch, None
-        if self.gamma < 1:
-            kept, rise = self._select(batch, clean, perturbed, state)
-        final, gradients = self._gradients(
-            kept,
-            perturbed,
-            state,
-            range(len(weights)),
-            per_sample=self.gamma == 1,
-            valid=norm,
-        )
+        observed, gradients, rise = run(batch, weights, state, plan)
         if not self._has_checked_gradients:
-            tensorflow_passes.check_gradients(self, batch, gradients)
+            tensorflow_gradients.check_gradients(self, batch, gradients)
             self._has_checked_gradients = True
-        if final.sample_losses is not None:
-            rise = final.sample_losses - clean.sample_losses
 
-        clean.scope.commit()
+        observed.scope.commit()
         self.optimizer.apply_gradients(
             zip(gradients, self.trainable_variables, strict=True)
         )
-        return self._update_metrics(batch, clean, rise)
+        if self.ascent == "previous":
+            self._gradient_memory.store(tensorflow_gradients.dense(gradients))
+        return self._update_metrics(batch, observed, rise, plan)
 
     def test_step(self, data):
         """Keras' evaluation step; `sharpness` is a training metric only."""
@@ -97,71 +93,92 @@ class TensorFlowTrainer(BaseTrainer):
         logs.pop(self.sharpness_tracker.name, None)
         return logs
 
-    def _base_step(self, data):
+    def _needs_no_perturbation(self, plan):
+        if self._is_base_optimizer:
+            return True
+        if self.ascent == "previous":
+            return False  # The gradient is to be stored.
+        return not plan.perturbs or (plan.gamma == 1 and not self._subset(plan))
+
+    def _base_step(self, data, plan):
         logs = super().train_step(data)
-        if self.rho == 0:
+        if not self._logs_sharpness(plan):
             logs.pop(self.sharpness_tracker.name, None)
         return logs
 
-    def _gradients(
-        self, batch, weights, state, sources, per_sample, valid=None
-    ):
-        """Forward pass, and the gradient of its loss.
+    def _two_gradients(self, batch, weights, state, plan):
+        """The ascent's gradient and the update's, both of this batch.
 
         Args:
             batch: Tuple `(x, y, sample_weight)`.
             weights: List of tensors, values of the trainable variables.
             state: List of pairs `(variable, tensor)` for all other variables.
-            sources: Indices of the `weights` to differentiate with respect to.
-            per_sample: Boolean, whether to compute the per-sample losses.
-            valid: Optional scalar. If it is not finite the gradient is NaN.
+            plan: `StepPlan`.
 
         Returns:
-            Tuple of a `ForwardPass` and a list of gradients, one for each of
-            the `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by
-            the optimizer's loss scale.
+            Tuple of the clean `ForwardPass`, the gradients for the update, and
+            the rise of each sample's loss, shape `(batch_size,)`, or `None`.
         """
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([weights[index] for index in sources])
-            result = self._forward(
-                batch, weights, state, per_sample=per_sample, tape=tape
-            )
-            loss = self.optimizer.scale_loss(result.loss)
-            if valid is not None:
-                # An overflow in B1 must reach the optimizer, which then skips
-                # the step, even where the network swallows a NaN in theta.
-                loss *= tf.where(
-                    tf.math.is_finite(valid),
-                    tf.ones((), loss.dtype),
-                    tf.constant(float("nan"), loss.dtype),
-                )
-        with tensorflow_passes.BackwardScope(self.trainable_variables):
-            gradients = tape.gradient(
-                loss, [result.weights[index] for index in sources]
-            )
-        return result, gradients
-
-    def _forward(self, batch, weights, state, **kwargs):
-        result = tensorflow_passes.forward(
-            self, batch, weights, state, **kwargs
+        selects = self._selects(batch, plan)
+        clean, gradients = tensorflow_gradients.gradients(
+            self,
+            batch,
+            weights,
+            state,
+            self._subset(plan),
+            per_sample=not selects or self.rank_by != "random",
         )
-        needed = kwargs.get("per_sample", True) and self.gamma < 1
-        if needed and result.sample_losses is None:
-            raise self._no_sample_losses_error()
-        return result
+        perturbed, norm = self._perturb(clean.weights, gradients, plan)
+        kept, rise = batch, None
+        if selects:
+            kept, rise = self._select(batch, plan, clean, perturbed, state)
+        final, gradients = tensorflow_gradients.gradients(
+            self,
+            kept,
+            perturbed,
+            state,
+            range(len(weights)),
+            per_sample=not selects,
+            valid=norm,
+        )
+        if final.sample_losses is not None:
+            rise = final.sample_losses - clean.sample_losses
+        elif not selects:
+            self._has_sample_losses = False
+        return clean, gradients, rise
 
-    def _perturb(self, weights, gradients, subset):
+    def _one_gradient(self, batch, weights, state, plan):
+        """As `_two_gradients`, with the ascent's gradient of the step before.
+
+        The one pass over the whole batch is that at the perturbed weights.
+        """
+        stored = self._gradient_memory.read()
+        gradients = [stored[index] for index in self._subset(plan)]
+        perturbed, _ = self._perturb(weights, gradients, plan)
+        kept, whole = batch, None
+        if self._selects(batch, plan):
+            whole = tensorflow_passes.forward(
+                self,
+                batch,
+                perturbed,
+                state,
+                per_sample=self.rank_by != "random",
+            )
+            kept, _ = self._select(batch, plan, whole, perturbed, state)
+        final, gradients = tensorflow_gradients.gradients(
+            self, kept, perturbed, state, range(len(weights)), per_sample=False
+        )
+        return whole or final, gradients, None
+
+    def _perturb(self, weights, gradients, plan):
         """The weights at theta + eps, and the norm of the ascent gradient."""
-        # Sums duplicate rows of an Embedding's gradient.
-        gradients = [
-            None if g is None else tf.convert_to_tensor(g) for g in gradients
-        ]
+        subset = self._subset(plan)
         perturbations, norm = ascent.ascent_step(
-            gradients,
+            tensorflow_gradients.dense(gradients),
             [weights[index] for index in subset],
-            self.rho,
-            self._inclusion_probabilities(subset),
-            masks=self._draw_masks(weights),
+            self._radius(),
+            self._inclusion_probabilities(subset, plan),
+            masks=self._draw_masks(weights, plan) if subset else None,
             adaptive=self.adaptive,
             scale=self.scale,
         )
@@ -171,7 +188,15 @@ class TensorFlowTrainer(BaseTrainer):
                 perturbed[index] = weights[index] + perturbation
         return perturbed, norm
 
-    def _select(self, batch, clean, perturbed, state):
+    def _selects(self, batch, plan):
+        """Whether a step drops samples, as far as it is known in tracing."""
+        if plan.gamma == 1 or not plan.perturbs:
+            return False
+        num_samples = batch_size(batch)
+        count = selection.num_selected(num_samples, plan.gamma)
+        return not isinstance(num_samples, int) or count < num_samples
+
+    def _select(self, batch, plan, observed, perturbed, state):
         """The samples to keep, and how much the loss of each sample rises."""
         num_samples = batch_size(batch)
         rise = None
@@ -179,29 +204,34 @@ class TensorFlowTrainer(BaseTrainer):
             scores = keras.random.uniform(
                 (num_samples,), seed=self.seed_generator
             )
-        elif self.rank_by == "loss":
-            scores = clean.sample_losses
         else:
-            ranking = self._forward(batch, perturbed, state, total=False)
-            scores = rise = ranking.sample_losses - clean.sample_losses
-        count = selection.num_selected(num_samples, self.gamma)
+            scores = observed.sample_losses
+            if scores is None:
+                raise self._no_sample_losses_error()
+        if self.rank_by == "sharpness":
+            ranking = tensorflow_passes.forward(
+                self, batch, perturbed, state, total=False
+            )
+            scores = rise = ranking.sample_losses - scores
+        count = selection.num_selected(num_samples, plan.gamma)
         indices = selection.select(scores, count)
         return selection.gather(batch, indices, take=take), rise
 
-    def _update_metrics(self, batch, clean, rise):
+    def _update_metrics(self, batch, observed, rise, plan):
         x, y, sample_weight = batch
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._loss_tracker.update_state(
-            clean.loss * tf.cast(num_replicas, clean.loss.dtype),
+            observed.loss * tf.cast(num_replicas, observed.loss.dtype),
             sample_weight=batch_size(batch),
         )
-        if rise is not None:
+        logs_sharpness = self._logs_sharpness(plan)
+        if logs_sharpness and rise is not None:
             # A step that the optimizer skips for an overflow does not count.
             valid = tf.math.is_finite(rise)
             self.sharpness_tracker.update_state(
                 tf.where(valid, rise, tf.zeros_like(rise)), sample_weight=valid
             )
-        logs = self.compute_metrics(x, y, clean.y_pred, sample_weight)
-        if rise is None:
+        logs = self.compute_metrics(x, y, observed.y_pred, sample_weight)
+        if not logs_sharpness:
             logs.pop(self.sharpness_tracker.name, None)
         return logs

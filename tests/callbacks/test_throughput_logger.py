@@ -49,7 +49,7 @@ class SlowSteps:
         return int(metric.count)
 
     def __call__(self, iterator):
-        subset = getattr(self.model, "upcoming_subset", 0)
+        subset = getattr(self.model, "upcoming_step", 0)
         before = self.samples()
         logs = self.function(iterator)
         samples = self.samples() - before

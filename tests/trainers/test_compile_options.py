@@ -88,7 +88,7 @@ def test_steps_per_execution_holds_one_subset_for_its_steps():
 
     class Seen(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            seen.append(self.model.upcoming_subset)
+            seen.append(self.model.upcoming_step)
 
     model = keras_esam.ESAMModel(dense_network(), seed=1)
     compile_model(model, steps_per_execution=3)

@@ -1,5 +1,6 @@
 """What the compiled step contains, and what an error in it leaves behind."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -26,14 +27,16 @@ def count_operations(kind, subset_index=0, **kwargs):
     model.compile("sgd", "mse")
     x = tf.ones((4, 8))
     model.train_on_batch(x, x)
-    model._traced_subset_index = subset_index
+    model._traced_plan = plan = dataclasses.replace(
+        model.upcoming_step, subset_index=subset_index
+    )
 
     @tf.function
     def step(x, y):
         return model.train_step((x, y))
 
     operations = step.get_concrete_function(x, x).graph.get_operations()
-    perturbed = model._traced_subset
+    perturbed = model._subset(plan)
     return sum(op.type == kind for op in operations), perturbed
 
 
@@ -65,7 +68,7 @@ def test_each_subset_is_traced_once():
 
     class Traced(keras_esam.ESAMModel):
         def train_step(self, data):
-            traces.append(self._traced_subset_index)
+            traces.append(self._traced_plan.subset_index)
             return super().train_step(data)
 
     model = compile_model(Traced(network, seed=1))

@@ -1,0 +1,31 @@
+"""The training methods that the benchmarks compare: arguments of ESAMModel."""
+
+PAPER = {"beta": 0.6, "gamma": 0.5}
+
+METHODS = {
+    "SGD": {"rho": 0},
+    "SAM": {"beta": 1, "gamma": 1},
+    "SWP weight": {"beta": 0.6, "gamma": 1, "granularity": "weight"},
+    "SWP variable": {"beta": 0.6, "gamma": 1, "granularity": "variable"},
+    "SWP depth": {"beta": 0.6, "gamma": 1, "granularity": "depth"},
+    "SDS": {"beta": 1, "gamma": 0.5},
+    "SDS by loss": {"beta": 1, "gamma": 0.5, "rank_by": "loss"},
+    "SDS random": {"beta": 1, "gamma": 0.5, "rank_by": "random"},
+    "ESAM weight": {**PAPER, "granularity": "weight"},
+    "ESAM variable": {**PAPER, "granularity": "variable"},
+    "ESAM variable by loss": {
+        **PAPER,
+        "granularity": "variable",
+        "rank_by": "loss",
+    },
+    "ESAM variable random": {
+        **PAPER,
+        "granularity": "variable",
+        "rank_by": "random",
+    },
+    "ESAM depth": {**PAPER, "granularity": "depth"},
+    "ESAM depth by loss": {**PAPER, "granularity": "depth", "rank_by": "loss"},
+    "ESAM depth random": {**PAPER, "granularity": "depth", "rank_by": "random"},
+    "one-step": {"beta": 0.6, "gamma": 1, "ascent": "previous"},
+    "one-step by loss": {**PAPER, "ascent": "previous", "rank_by": "loss"},
+}

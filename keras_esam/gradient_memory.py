@@ -1,0 +1,62 @@
+"""The gradient that the last training step computed, for one-step ESAM."""
+
+import keras
+from keras import ops
+
+from keras_esam import ascent
+
+
+class GradientMemory:
+    """Keeps a gradient from one training step to the next.
+
+    It is zero until one is stored. A gradient that is not finite, as after an
+    overflow in half precision, is not stored.
+
+    The variables are no weights of the model: the model saves them with its own
+    state.
+    """
+
+    def __init__(self):
+        self.variables = []
+        self._by_weight = {}
+
+    def build(self, weights):
+        """Creates a variable for each of the weights, or keeps the one it has.
+
+        Args:
+            weights: List of the trainable variables.
+        """
+        # The weights are kept too, so that their ids stay theirs.
+        self._by_weight = {
+            id(weight): self._by_weight.get(id(weight))
+            or (weight, _zeros_like(weight))
+            for weight in weights
+        }
+        self.variables = [variable for _, variable in self._by_weight.values()]
+
+    def read(self) -> list:
+        """The gradient: list of tensors with the shapes of the weights."""
+        return [ops.convert_to_tensor(variable) for variable in self.variables]
+
+    def store(self, gradients):
+        """Stores a gradient.
+
+        Args:
+            gradients: List of dense tensors with the shapes of the weights, or
+                `None` where the loss does not depend on the weight.
+        """
+        is_finite = ops.isfinite(ascent.global_norm(gradients))
+        for variable, gradient in zip(self.variables, gradients, strict=True):
+            if gradient is not None:
+                gradient = ops.cast(gradient, variable.dtype)
+                variable.assign(ops.where(is_finite, gradient, variable))
+
+
+def _zeros_like(weight):
+    return keras.Variable(
+        ops.zeros(weight.shape, weight.dtype),
+        trainable=False,
+        autocast=False,
+        aggregation="mean",
+        name="previous_gradient",
+    )

@@ -1,0 +1,121 @@
+"""Gradients of a model's loss at given values of its variables."""
+
+import keras
+import tensorflow as tf
+
+from keras_esam.trainers import tensorflow_passes
+
+
+def gradients(model, batch, weights, state, sources, per_sample, valid=None):
+    """Forward pass, and the gradient of its loss.
+
+    Args:
+        model: The `ESAMModel`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        state: List of pairs `(variable, tensor)` for all other variables.
+        sources: Indices of the `weights` to differentiate with respect to.
+        per_sample: Boolean, whether to compute the per-sample losses.
+        valid: Optional scalar. If it is not finite the gradient is NaN.
+
+    Returns:
+        Tuple of a `ForwardPass` and a list of gradients, one for each of the
+        `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by the
+        optimizer's loss scale.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([weights[index] for index in sources])
+        result = tensorflow_passes.forward(
+            model, batch, weights, state, per_sample=per_sample, tape=tape
+        )
+        loss = model.optimizer.scale_loss(result.loss)
+        if valid is not None:
+            # An overflow in B1 must reach the optimizer, which then skips the
+            # step, even where the network swallows a NaN in theta.
+            loss *= tf.where(
+                tf.math.is_finite(valid),
+                tf.ones((), loss.dtype),
+                tf.constant(float("nan"), loss.dtype),
+            )
+    with BackwardScope(model.trainable_variables):
+        values = tape.gradient(
+            loss, [result.weights[index] for index in sources]
+        )
+    return result, values
+
+
+def dense(values):
+    """Gradients without `tf.IndexedSlices`, whose duplicate rows are added."""
+    return [None if g is None else tf.convert_to_tensor(g) for g in values]
+
+
+class BackwardScope(keras.StatelessScope):
+    """Scope of a gradient computation, in which no weight is to be read.
+
+    Other variables still have the values that the forward pass started from,
+    so a recomputation has its dropout masks, and what it assigns is dropped.
+
+    Args:
+        weights: List of the trainable variables.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        self._weights = {id(variable) for variable in weights}
+
+    def get_current_value(self, variable):
+        if id(variable) in self._weights:
+            raise ValueError(
+                f"The weight `{variable.path}` is read when gradients are "
+                "computed, as within `keras.remat` or `tf.recompute_grad`, and "
+                "its own gradient would be lost. Do not use these around "
+                "trainable weights, or train with `rho=0`."
+            )
+        return super().get_current_value(variable)
+
+
+def check_gradients(model, batch, gradients):
+    """Raises an error if a gradient is missing which plain Keras has.
+
+    Args:
+        model: The `ESAMModel`.
+        batch: Tuple `(x, y, sample_weight)`.
+        gradients: List of the gradients of the trainable variables, `None`
+            where there is none.
+
+    Raises:
+        ValueError: If the loss depends on a variable without a gradient.
+    """
+    pairs = zip(model.trainable_variables, gradients, strict=True)
+    missing = [variable for variable, gradient in pairs if gradient is None]
+    if not missing:
+        return
+    x, y, sample_weight = batch
+    lost = []
+
+    # Traced and never run.
+    @tf.autograph.experimental.do_not_convert
+    def plain_step():
+        with tf.GradientTape() as tape:
+            training = (
+                {"training": True} if model._call_has_training_arg else {}
+            )
+            y_pred = model(x, **training)
+            loss = model._compute_loss(
+                x, y, y_pred, sample_weight, training=True
+            )
+        for variable, gradient in zip(
+            missing, tape.gradient(loss, missing), strict=True
+        ):
+            if gradient is not None:
+                lost.append(variable.path)
+
+    tf.function(plain_step).get_concrete_function()
+    if lost:
+        raise ValueError(
+            f"The gradients of the weights {lost} would be lost. They reach "
+            "the loss in a way that a stateless call does not follow, as "
+            "within `keras.remat`, `tf.recompute_grad` or a `tf.function` that "
+            "needs AutoGraph. Do not use these around trainable weights, or "
+            "train with `rho=0`."
+        )
