@@ -96,6 +96,8 @@ def ascent_step(
         [1 / p if estimated else 1.0 for p in probabilities],
     )
     divisor = ops.where(ops.equal(norm, 0), ops.ones_like(norm), norm)
+    if not isinstance(rho, (int, float)):
+        rho = ops.cast(rho, norm.dtype)
     perturbations = [
         None
         if direction is None

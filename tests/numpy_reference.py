@@ -13,7 +13,10 @@ import numpy as np
 
 @dataclasses.dataclass
 class Step:
-    """Arguments of one step; see `keras_esam.ESAMModel`."""
+    """Arguments of one step; see `keras_esam.ESAMModel`.
+
+    `previous` is the gradient of the step before, for `ascent="previous"`.
+    """
 
     rho: float
     gamma: float = 1.0
@@ -23,6 +26,7 @@ class Step:
     subset: tuple = (0, 1, 2, 3)
     probabilities: tuple = (1.0, 1.0, 1.0, 1.0)
     masks: list | None = None
+    previous: list | None = None
 
 
 def forward(params, x):
@@ -74,7 +78,7 @@ def perturbation(params, grads, step):
             squares += (m**2).sum()
         elif i in step.subset:
             squares += (m**2).sum() / step.probabilities[i]
-    norm = math.sqrt(squares)
+    norm = math.sqrt(squares) or 1.0
     for i, (p, g, mask) in enumerate(zip(params, grads, masks, strict=True)):
         direction = p**2 * g if step.adaptive else g
         eps[i] = step.rho * mask * direction / step.probabilities[i] / norm
@@ -84,19 +88,21 @@ def perturbation(params, grads, step):
 def kept_samples(params, perturbed, x, y, weights, step):
     n = len(y)
     count = max(1, math.ceil(step.gamma * n - 1e-9))
-    clean = sample_losses(params, x, y, weights)
-    if step.rank_by == "loss":
-        scores = clean
+    at_perturbed = sample_losses(perturbed, x, y, weights)
+    if step.rank_by == "sharpness":
+        scores = at_perturbed - sample_losses(params, x, y, weights)
+    elif step.previous is not None:
+        scores = at_perturbed
     else:
-        scores = sample_losses(perturbed, x, y, weights) - clean
+        scores = sample_losses(params, x, y, weights)
     return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
 def train_step(params, velocity, x, y, weights, step, lr, momentum, penalty):
-    """Returns the new parameters and the new velocity."""
+    """Returns the new parameters, the new velocity and the gradient."""
     perturbed = params
     if step.rho > 0:
-        grads = gradient(params, x, y, weights, penalty)
+        grads = step.previous or gradient(params, x, y, weights, penalty)
         eps = perturbation(params, grads, step)
         perturbed = [p + e for p, e in zip(params, eps, strict=True)]
     if step.rho > 0 and step.gamma < 1:
@@ -106,4 +112,5 @@ def train_step(params, velocity, x, y, weights, step, lr, momentum, penalty):
     velocity = [
         momentum * v - lr * g for v, g in zip(velocity, grads, strict=True)
     ]
-    return [p + v for p, v in zip(params, velocity, strict=True)], velocity
+    params = [p + v for p, v in zip(params, velocity, strict=True)]
+    return params, velocity, grads

@@ -87,3 +87,49 @@ def test_order_is_a_function_of_the_seed_and_the_step():
 def test_pool_is_a_function_of_the_seed():
     assert subsets.draw_pool(20, 0.6, 7) == subsets.draw_pool(20, 0.6, 7)
     assert subsets.draw_pool(20, 0.6, 7) != subsets.draw_pool(20, 0.6, 8)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("num_variables", [1, 2, 7, 62])
+def test_depth_subsets_reach_to_the_output_and_one_is_everything(
+    beta, num_variables
+):
+    pool = subsets.make_pool("depth", num_variables, beta, seed=1)
+    counts = np.zeros(num_variables)
+    for subset in pool.subsets:
+        assert subset == tuple(range(subset[0], num_variables))
+        counts[list(subset)] += 1
+    np.testing.assert_allclose(
+        counts / len(pool.subsets), pool.probabilities, atol=1e-12
+    )
+    assert len(max(pool.subsets)) >= 1
+    assert pool.subsets[-1] == tuple(range(num_variables))
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_depth_subsets_have_the_mean_size_beta(beta):
+    num_variables = 1000
+    pool = subsets.depth_pool(num_variables, beta)
+    mean = np.mean([len(subset) for subset in pool.subsets])
+    # A subset that should be empty has one variable.
+    np.testing.assert_allclose(mean / num_variables, beta, atol=1e-3)
+    np.testing.assert_allclose(np.mean(pool.probabilities), beta, atol=1e-3)
+
+
+def test_depth_subsets_by_hand():
+    sizes = [len(s) for s in subsets.depth_pool(10, 0.6).subsets]
+    assert sizes == [2, 4, 6, 8, 10]
+    probabilities = subsets.depth_pool(10, 0.6).probabilities
+    np.testing.assert_allclose(
+        probabilities, np.repeat([0.2, 0.4, 0.6, 0.8, 1.0], 2)
+    )
+    # Four from 0 to 0.5, which mean 0.25, and the whole.
+    sizes = [len(s) for s in subsets.depth_pool(60, 0.4).subsets]
+    assert sizes == [1, 10, 20, 30, 60]
+
+
+def test_beta_1_has_one_subset_at_every_granularity():
+    for granularity in subsets.GRANULARITIES:
+        pool = subsets.make_pool(granularity, 4, 1.0, seed=1)
+        assert pool.subsets == ((0, 1, 2, 3),)
+        assert pool.probabilities == (1.0,) * 4

@@ -9,6 +9,9 @@ from keras_esam import ascent
 from keras_esam import subsets
 from tests import numpy_reference as reference
 
+PiecewiseConstantDecay = keras.optimizers.schedules.PiecewiseConstantDecay
+PolynomialDecay = keras.optimizers.schedules.PolynomialDecay
+
 # Exact in float32, through which Keras' optimizers pass some of them.
 LEARNING_RATE, MOMENTUM, PENALTY = 0.5, 0.875, 1 / 128
 NUM_STEPS, BATCH_SIZE = 10, 9
@@ -31,6 +34,23 @@ METHODS = {
     "sds_loss": {"beta": 1, "rank_by": "loss"},
     "esam": {},
     "esam_weight": {"granularity": "weight"},
+    "swp_depth": {"gamma": 1, "granularity": "depth"},
+    "swp_depth_authors": {
+        "gamma": 1,
+        "granularity": "depth",
+        "scale": "authors",
+    },
+    "esam_depth": {"granularity": "depth"},
+    "esam_depth_small_beta": {"granularity": "depth", "beta": 0.3},
+    "esam_interval": {"interval": 3, "rank_by": "loss"},
+    "esam_schedules": {
+        "rho": PolynomialDecay(0.3, decay_steps=8, end_learning_rate=0.1),
+        "beta": PiecewiseConstantDecay([2, 6], [1.0, 0.5, 0.75]),
+        "gamma": PiecewiseConstantDecay([4], [1.0, 0.5]),
+    },
+    "one_step": {"gamma": 1, "ascent": "previous"},
+    "one_step_loss": {"ascent": "previous", "rank_by": "loss"},
+    "one_step_interval": {"gamma": 1, "ascent": "previous", "interval": 2},
     "esam_loss_adaptive": {"rank_by": "loss", "adaptive": True, "gamma": 0.3},
 }
 
@@ -78,25 +98,39 @@ def record_masks(monkeypatch):
     return drawn
 
 
+def at(value, step):
+    """Value of an argument that may be a schedule."""
+    return value if isinstance(value, (int, float)) else float(value(step))
+
+
+def reference_step(model, index, masks, previous):
+    beta = at(model.beta, index)
+    pool = subsets.make_pool(model.granularity, 4, beta, model.seed)
+    number, is_base = divmod(index, model.interval)
+    subset = subsets.subset_at(number, len(pool.subsets), model.seed)
+    return reference.Step(
+        rho=0.0 if is_base else at(model.rho, index),
+        gamma=at(model.gamma, index),
+        rank_by=model.rank_by,
+        adaptive=model.adaptive,
+        scale=model.scale,
+        subset=pool.subsets[subset],
+        probabilities=(
+            (beta,) * 4 if model.scale == "authors" else pool.probabilities
+        ),
+        masks=masks[index] if masks else None,
+        previous=previous if model.ascent == "previous" else None,
+    )
+
+
 def reference_weights(model, params, masks):
     velocity = [np.zeros_like(p) for p in params]
+    previous = velocity
     x, y, weights = make_data()
     for index in range(NUM_STEPS):
-        pool = model.subset_pool
-        step = reference.Step(
-            rho=model.rho,
-            gamma=model.gamma,
-            rank_by=model.rank_by,
-            adaptive=model.adaptive,
-            scale=model.scale,
-            subset=pool.subsets[
-                subsets.subset_at(index, model.num_subsets, model.seed)
-            ],
-            probabilities=pool.probabilities,
-            masks=masks[index] if masks else None,
-        )
+        step = reference_step(model, index, masks, previous)
         batch = slice(index * BATCH_SIZE, (index + 1) * BATCH_SIZE)
-        params, velocity = reference.train_step(
+        params, velocity, previous = reference.train_step(
             params,
             velocity,
             x[batch],

@@ -1,0 +1,127 @@
+"""`granularity="depth"`: order of the variables, and the shared prefix."""
+
+import collections
+import dataclasses
+
+import keras
+import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+import keras_esam
+
+layers = keras.layers
+
+
+def names(network):
+    model = keras_esam.ESAMModel(network, granularity="depth")
+    return [v.path.split("/")[-2] for v in model.trainable_variables][::2]
+
+
+def test_variables_of_a_functional_network_are_in_the_order_of_its_graph():
+    """Here the layers are created in another order than they are applied in."""
+    dense = {name: layers.Dense(4, name=name) for name in "edcba"}
+    inner_input = keras.Input((4,))
+    inner = keras.Model(inner_input, dense["c"](dense["b"](inner_input)))
+    inputs = keras.Input((4,))
+    late = dense["d"](inputs)  # joins the others behind `c`
+    x = layers.Add()([inner(dense["a"](inputs)), late])
+    network = keras.Model(inputs, dense["e"](x))
+    assert names(network) == list("abcde")
+
+
+def test_variables_of_nested_networks_are_in_the_order_of_the_graph():
+    head = keras.Sequential([layers.Dense(4, name="c")])
+    body = keras.Sequential([layers.Dense(4, name="a")])
+    middle = layers.Dense(4, name="b")
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, head(middle(body(inputs))))
+    assert names(network) == list("abc")
+    stack = keras.Sequential([keras.Input((4,)), network, layers.Dense(1)])
+    assert names(stack)[:3] == list("abc")
+
+
+def test_shared_layer_is_where_it_is_first_used():
+    shared = layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="first")(inputs)
+    x = layers.Dense(4, name="second")(shared(x))
+    network = keras.Model(inputs, layers.Dense(2, name="last")(shared(x)))
+    assert names(network) == ["first", "shared", "second", "last"]
+
+
+def conv_network(num_layers=5):
+    stack = [keras.Input((8, 8, 3))]
+    for _ in range(num_layers - 1):
+        stack.append(layers.Conv2D(4, 3, padding="same", use_bias=False))
+        stack.append(layers.BatchNormalization(scale=False))
+        stack.append(layers.Dropout(0.1))
+    stack.append(layers.Conv2D(3, 8, use_bias=False))
+    return keras.Sequential([*stack, layers.Flatten()])
+
+
+def convolutions(subset_index, **kwargs):
+    """Numbers of convolutions in a step, by the kind of operation.
+
+    Returns:
+        Two `collections.Counter`: of the step as traced, and as TensorFlow
+        runs it, after its optimization of the graph.
+    """
+    keras.utils.set_random_seed(1)
+    model = keras_esam.ESAMModel(conv_network(), seed=1, **kwargs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    x, y = tf.random.normal((4, 8, 8, 3)), tf.zeros((4,), tf.int32)
+    model.train_on_batch(x, y)
+    model._traced_plan = dataclasses.replace(
+        model.upcoming_step, subset_index=subset_index
+    )
+    step = tf.function(lambda x, y: model.train_step((x, y)))
+    step.get_concrete_function(x, y)
+    context.context().enable_run_metadata()
+    step(x, y)
+    graphs = context.context().export_run_metadata().function_graphs
+    context.context().disable_run_metadata()
+    largest = max(graphs, key=lambda g: len(g.pre_optimization_graph.node))
+    return [
+        collections.Counter(
+            node.op for node in graph.node if node.op.startswith("Conv2D")
+        )
+        for graph in (
+            largest.pre_optimization_graph,
+            largest.post_optimization_graph,
+        )
+    ]
+
+
+@pytest.mark.parametrize("subset_index", range(5))
+def test_passes_run_from_the_perturbed_layers_on(subset_index):
+    traced, run = convolutions(subset_index, granularity="depth", beta=0.6)
+    # Of nine variables, kernel and offset of each layer and the last kernel,
+    # the subsets have the last 2, 4, 5, 7 and 9.
+    perturbed_kernels = [1, 2, 3, 4, 5][subset_index]
+    starts_with_offset = [True, True, False, False, False][subset_index]
+    assert traced["Conv2D"] == 3 * 5
+    assert run["Conv2D"] == 5 + perturbed_kernels + 5
+    assert run["Conv2DBackpropFilter"] == perturbed_kernels + 5
+    # To reach the offset the gradient goes through the kernel above it.
+    passed = perturbed_kernels - (not starts_with_offset)
+    assert run["Conv2DBackpropInput"] == passed + 4
+
+
+def test_ranking_by_loss_runs_no_third_pass():
+    _, run = convolutions(4, granularity="depth", rank_by="loss")
+    assert run["Conv2D"] == 5 + 5
+
+
+def test_one_step_costs_what_the_base_optimizer_does():
+    _, base = convolutions(0, rho=0)
+    _, one_step = convolutions(0, ascent="previous", beta=1, gamma=1)
+    assert one_step == base
+    _, selected = convolutions(0, ascent="previous", rank_by="loss")
+    assert selected["Conv2D"] == 5 + 5
+
+
+def test_variable_subsets_rank_with_a_whole_pass():
+    _, run = convolutions(0, granularity="variable", beta=0.6)
+    assert run["Conv2D"] > 5 + 3 + 5
