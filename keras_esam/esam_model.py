@@ -118,6 +118,7 @@ class ESAMModel(Trainer, keras.Model):
         self.rank_by = rank_by
         self.ascent = ascent
         self.interval = interval
+        self.blend = 0.0
         self.adaptive = adaptive
         self.scale = scale
         self.seed = seed

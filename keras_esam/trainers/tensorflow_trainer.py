@@ -120,15 +120,16 @@ class TensorFlowTrainer(BaseTrainer):
             the rise of each sample's loss, shape `(batch_size,)`, or `None`.
         """
         selects = self._selects(batch, plan)
-        clean, gradients = tensorflow_gradients.gradients(
+        subset = self._subset(plan)
+        clean, clean_gradients = tensorflow_gradients.gradients(
             self,
             batch,
             weights,
             state,
-            self._subset(plan),
+            subset,
             per_sample=not selects or self.rank_by != "random",
         )
-        perturbed, norm = self._perturb(clean.weights, gradients, plan)
+        perturbed, norm = self._perturb(clean.weights, clean_gradients, plan)
         kept, rise = batch, None
         if selects:
             kept, rise = self._select(batch, plan, clean, perturbed, state)
@@ -141,6 +142,10 @@ class TensorFlowTrainer(BaseTrainer):
             per_sample=not selects,
             valid=norm,
         )
+        if self.blend > 0:
+            gradients = tensorflow_gradients.blend(
+                gradients, dict(zip(subset, clean_gradients)), self.blend
+            )
         if final.sample_losses is not None:
             rise = final.sample_losses - clean.sample_losses
         elif not selects:

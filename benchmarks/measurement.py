@@ -1,0 +1,150 @@
+"""Time and memory of training steps through `fit`.
+
+Time is that from the first to the last batch of an epoch: when `fit` ends,
+tf.data can hold the destruction of its iterator for seconds. Process CPU time
+is steadier than wall time where cores are shared.
+"""
+
+import dataclasses
+import pathlib
+import platform
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_esam
+from benchmarks.methods import METHODS
+from benchmarks.networks import INPUT_SHAPE
+from benchmarks.networks import NUM_CLASSES
+from benchmarks.networks import make_network
+
+BARE = "bare fit"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is measured: network, sizes and compilation."""
+
+    network: str = "resnet18"
+    width: int | None = None
+    depth: int | None = None
+    batch_size: int = 64
+    steps: int = 5
+    xla: bool = False
+    precision: str = "float32"
+
+
+def make_model(method, setting):
+    """The compiled model of a method, or the bare network."""
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy(setting.precision)
+    model = make_network(setting.network, setting.width, setting.depth)
+    if method != BARE:
+        model = keras_esam.ESAMModel(model, seed=1, **METHODS[method])
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=setting.xla,
+    )
+    return model
+
+
+def make_batch(batch_size):
+    """Random images, shape `(batch_size, 32, 32, 3)`, and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch_size, *INPUT_SHAPE)).astype("float32")
+    return x, rng.integers(0, NUM_CLASSES, batch_size).astype("int32")
+
+
+def make_data(batch_size, steps):
+    """`tf.data.Dataset` that has one random batch `steps` times."""
+    batch = make_batch(batch_size)
+    dataset = tf.data.Dataset.from_tensors(batch).repeat(steps)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+class EpochTimer:
+    """CPU and wall time from the first to the last batch of an epoch.
+
+    Args:
+        callback: Class `Callback` of the Keras that trains.
+    """
+
+    def __init__(self, callback):
+        self.callback = callback()
+        self.callback.on_train_batch_begin = self._begin
+        self.callback.on_train_batch_end = self._end
+
+    def _begin(self, batch, logs=None):
+        if batch == 0:
+            self.start = time.process_time(), time.perf_counter()
+
+    def _end(self, batch, logs=None):
+        self.end = time.process_time(), time.perf_counter()
+
+    @property
+    def seconds(self):
+        """List of the CPU seconds and the wall seconds."""
+        return [b - a for a, b in zip(self.start, self.end, strict=True)]
+
+
+def timed_epoch(model, setting, steps, callback=keras.callbacks.Callback):
+    """CPU and wall seconds of `steps` batches through `fit`."""
+    timer = EpochTimer(callback)
+    model.fit(
+        make_data(setting.batch_size, steps),
+        shuffle=False,
+        verbose=0,
+        callbacks=[timer.callback],
+    )
+    return timer.seconds
+
+
+def steps_per_round(model, steps):
+    """At least `steps`, and every compiled step equally often."""
+    num_subsets = getattr(model, "num_subsets", 1)
+    return -(-steps // num_subsets) * num_subsets
+
+
+def measure_memory(method, setting):
+    """Peak resident set in MiB, and how much of it came by training.
+
+    To be called in a process of its own, since a peak never falls. Both have
+    the compiled graphs, of which ESAM has one per subset.
+    """
+    model = make_model(method, setting)
+    before = resident_memory("VmRSS")
+    for _ in range(2):
+        timed_epoch(model, setting, steps_per_round(model, setting.steps))
+    peak = resident_memory("VmHWM")
+    return peak, peak - before
+
+
+def resident_memory(key):
+    """MiB of the resident set, now (`VmRSS`) or at its peak (`VmHWM`)."""
+    # Not `ru_maxrss`, which a process inherits from the one that started it.
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {key}. It needs Linux.")
+
+
+def describe_machine():
+    """Dict of the machine and the versions of what ran on it."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1] for line in lines if "model name" in line]
+    return {
+        "platform": platform.platform(),
+        "processor": names[0].strip() if names else platform.machine(),
+        "logical_cpus": len(names),
+        "devices": [d.name for d in tf.config.list_logical_devices()],
+        "python": platform.python_version(),
+        "keras_esam": keras_esam.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+    }

@@ -1,0 +1,129 @@
+"""The cost model: floating-point operations of a training step, counted.
+
+Counted are the convolutions and matrix products of the traced step, each once
+that TensorFlow runs once: it drops what nobody needs, and merges operations
+that are equal, such as the unperturbed layers of the clean pass and of the
+ranking pass. The same is done here on the graph as it was traced.
+"""
+
+import dataclasses
+import graphlib
+import math
+
+import keras
+import tensorflow as tf
+
+
+def operations_per_step(model, x, y):
+    """Mean over the subsets of the operations of a training step.
+
+    Args:
+        model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
+        x: Inputs, shape `(batch_size, d0, .. dN)`.
+        y: Targets, shape `(batch_size, d0, .. dN)`.
+
+    Returns:
+        Float, number of floating-point operations.
+    """
+    counts = [count_operations(graph) for graph in step_graphs(model, x, y)]
+    return sum(counts) / len(counts)
+
+
+def step_graphs(model, x, y):
+    """The graphs of the training step, one for each subset."""
+    plans = [None]
+    if hasattr(model, "upcoming_step"):
+        plans = [
+            dataclasses.replace(model.upcoming_step, subset_index=index)
+            for index in range(model.num_subsets)
+        ]
+    for plan in plans:
+        if plan is not None:
+            model._traced_plan = plan
+        step = tf.function(lambda x, y: model.train_step((x, y)))
+        yield step.get_concrete_function(x, y).graph
+
+
+def count_operations(graph):
+    """Floating-point operations of a graph, after merging and pruning.
+
+    Args:
+        graph: `tf.Graph` of a traced function.
+
+    Returns:
+        Integer. A multiplication and an addition are two operations.
+    """
+    return sum(_cost(op) for op in distinct_operations(graph))
+
+
+def distinct_operations(graph):
+    """The operations of a graph that are needed, equal ones once.
+
+    Args:
+        graph: `tf.Graph` of a traced function.
+
+    Returns:
+        List of `tf.Operation`.
+    """
+    representatives, classes = {}, {}
+    order = graphlib.TopologicalSorter(_predecessors(graph))
+    for op in order.static_order():
+        classes[op] = representatives.setdefault(_key(op, classes), op)
+    return list(representatives.values())
+
+
+def _predecessors(graph):
+    """Dict of each needed operation to those that it needs itself."""
+    outputs = [t.op for t in keras.tree.flatten(graph.structured_outputs)]
+    pending = [*outputs, *graph.control_outputs]
+    predecessors = {}
+    while pending:
+        op = pending.pop()
+        if op not in predecessors:
+            predecessors[op] = [t.op for t in op.inputs]
+            predecessors[op] += op.control_inputs
+            pending += predecessors[op]
+    return predecessors
+
+
+def _key(op, classes):
+    """Equal for two operations that compute the same."""
+    if op.op_def.is_stateful or op.type == "Placeholder":
+        return op
+    attributes = sorted(
+        (name, value.SerializeToString(deterministic=True))
+        for name, value in op.node_def.attr.items()
+        if not name.startswith("_")
+    )
+    inputs = tuple((classes[t.op], t.value_index) for t in op.inputs)
+    controls = frozenset(classes[c] for c in op.control_inputs)
+    return op.type, tuple(attributes), inputs, controls
+
+
+def _cost(op):
+    """Floating-point operations of a convolution or matrix product, else 0."""
+    kind = op.type
+    inputs = [tensor.shape for tensor in op.inputs]
+    if kind == "Conv2D":
+        return 2 * _size(op.outputs[0].shape) * _size(inputs[1][:-1])
+    if kind == "Conv2DBackpropInput":
+        return 2 * _size(inputs[2]) * _size(inputs[1][:-1])
+    if kind == "Conv2DBackpropFilter":
+        return 2 * _size(inputs[2]) * _size(op.outputs[0].shape[:-1])
+    if kind in ("MatMul", "BatchMatMulV2"):
+        transposed = "transpose_a" if kind == "MatMul" else "adj_x"
+        summed = inputs[0][-2 if op.get_attr(transposed) else -1]
+        return 2 * _size(op.outputs[0].shape) * summed
+    if kind == "Einsum":
+        labels = op.get_attr("equation").decode().split("->")[0].split(",")
+        sizes = {}
+        for names, shape in zip(labels, inputs, strict=True):
+            sizes.update(zip(names, shape, strict=True))
+        return (2 if len(labels) > 1 else 0) * math.prod(sizes.values())
+    if "Conv" in kind or "MatMul" in kind:
+        raise NotImplementedError(f"The cost of {kind} is not known.")
+    return 0
+
+
+def _size(shape):
+    return math.prod(shape.as_list())

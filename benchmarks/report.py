@@ -1,0 +1,188 @@
+"""Tables and pictures of `benchmarks.throughput`."""
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def summarise(samples, operations, images):
+    """What the table says of each method.
+
+    Args:
+        samples: Dict of method to a list, one entry a round, of CPU and wall
+            seconds per step.
+        operations: Dict of method to counted operations per step.
+        images: Integer, number of images in a step.
+
+    Returns:
+        Dict of method to a dict. Speeds are ratios of CPU time in the same
+        round, as quartiles.
+    """
+    rows = {}
+    for method, values in samples.items():
+        cpu, wall = np.median(values, axis=0)
+        rows[method] = {
+            "cpu_ms": 1e3 * float(cpu),
+            "wall_ms": 1e3 * float(wall),
+            "images_per_second": images / float(wall),
+        }
+        for reference in ("SAM", "SGD", "bare fit"):
+            if reference not in samples:
+                continue
+            rows[method][f"speed_relative_to_{reference}"] = quartiles(
+                [
+                    other[0] / own[0]
+                    for own, other in zip(
+                        values, samples[reference], strict=True
+                    )
+                ]
+            )
+        if method in operations and "SAM" in operations:
+            rows[method]["predicted"] = operations["SAM"] / operations[method]
+    return rows
+
+
+def quartiles(values):
+    return [float(q) for q in np.percentile(values, [25, 50, 75])]
+
+
+def markdown(rows, first_use, memory):
+    """Markdown table of the methods.
+
+    Args:
+        rows: Dict from `summarise`.
+        first_use: Dict of method to seconds of tracing and compilation.
+        memory: Dict of method to a list of peaks in MiB.
+
+    Returns:
+        String.
+    """
+    lines = [
+        "| | CPU ms/step | wall ms/step | images/s | speed / SAM (quartiles) "
+        "| by count | measured / count | speed / SGD | first use, s "
+        "| peak memory, MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, row in rows.items():
+        cells = [
+            method,
+            f"{row['cpu_ms']:.0f}",
+            f"{row['wall_ms']:.0f}",
+            f"{row['images_per_second']:.0f}",
+            spread(row.get("speed_relative_to_SAM")),
+        ]
+        predicted = row.get("predicted")
+        if predicted is None:
+            cells += ["", ""]
+        else:
+            measured = row["speed_relative_to_SAM"][1]
+            cells += [f"{predicted:.3f}", f"{measured / predicted:.3f}"]
+        cells.append(spread(row.get("speed_relative_to_SGD")))
+        seconds = first_use.get(method)
+        cells.append("" if seconds is None else f"{seconds:.1f}")
+        peaks = memory.get(method)
+        cells.append(f"{np.median(peaks):.0f}" if peaks else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_of_scaling(scaling):
+    """Markdown table of the CPU time against batch size or depth.
+
+    Args:
+        scaling: List of dicts with `batch_size`, `depth` and `rows`.
+
+    Returns:
+        String.
+    """
+    methods = list(scaling[0]["rows"])
+    lines = [
+        "| batch | depth | "
+        + " | ".join(f"{m}, CPU ms/step (speed / SAM)" for m in methods)
+        + " |",
+        "|---" * (len(methods) + 2) + "|",
+    ]
+    for entry in scaling:
+        cells = [str(entry["batch_size"]), str(entry["depth"] or "default")]
+        for row in entry["rows"].values():
+            speed = row["speed_relative_to_SAM"][1]
+            cells.append(f"{row['cpu_ms']:.0f} ({speed:.2f})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(ratios):
+    if ratios is None:
+        return ""
+    low, middle, high = ratios
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def draw(rows, scaling, title, path):
+    """Bars of the speeds beside what the count says, and the scaling.
+
+    Args:
+        rows: Dict from `summarise`.
+        scaling: List as in `markdown_of_scaling`, may be empty.
+        title: String.
+        path: Where the PNG goes.
+    """
+    height = 1.6 + 0.34 * len(rows)
+    figure, axes = plt.subplots(
+        1,
+        2 if scaling else 1,
+        figsize=(13 if scaling else 7.5, max(height, 4)),
+        layout="constrained",
+        squeeze=False,
+    )
+    _draw_speeds(axes[0][0], rows)
+    axes[0][0].set_title(title)
+    if scaling:
+        _draw_scaling(axes[0][1], scaling)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _draw_speeds(axes, rows):
+    positions = np.arange(len(rows))[::-1]
+    speeds = np.array([row["speed_relative_to_SAM"] for row in rows.values()])
+    middle = speeds[:, 1]
+    errors = [middle - speeds[:, 0], speeds[:, 2] - middle]
+    axes.barh(positions, middle, xerr=errors, color="C0", alpha=0.7, capsize=3)
+    predicted = [row.get("predicted", np.nan) for row in rows.values()]
+    axes.plot(predicted, positions, "kD", markersize=5)
+    axes.set_yticks(positions, list(rows))
+    axes.axvline(1, color="0.4", linewidth=1)
+    axes.set_xlabel(
+        "speed relative to SAM, by CPU time\n"
+        "bars: measured, median and quartiles; diamonds: by counted operations"
+    )
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _draw_scaling(axes, scaling):
+    labels = [
+        f"batch {entry['batch_size']}\ndepth {entry['depth'] or 'default'}"
+        for entry in scaling
+    ]
+    for method in scaling[0]["rows"]:
+        speeds = [
+            entry["rows"][method]["speed_relative_to_SAM"] for entry in scaling
+        ]
+        low, middle, high = np.transpose(speeds)
+        axes.errorbar(
+            range(len(scaling)),
+            middle,
+            yerr=[middle - low, high - middle],
+            fmt="o-",
+            capsize=3,
+            label=method,
+        )
+    axes.set_xticks(range(len(scaling)), labels, fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("speed relative to SAM, by CPU time")
+    axes.set_title("Against batch size and depth")
+    axes.grid(alpha=0.3)
+    axes.legend()

@@ -1,0 +1,209 @@
+"""How fast each training method is, measured and by the cost model.
+
+Command:   python -m benchmarks.throughput           (2 cores: about 40 minutes)
+           python -m benchmarks.throughput --quick   (2 minutes)
+Result:    a table; runs/throughput/results.json, table.md and throughput.png
+Targets:   width-32 ResNet-18, batch 64, no XLA, 2 CPU cores, speed relative to
+           SAM by CPU time: ESAM depth 1.40, ranked by loss 1.58, ESAM variable
+           1.15, one-step 1.95; `rho=0` at least 0.97 of bare `fit`
+
+All methods are in one process and train a few steps each in turn, after each
+has compiled. Speeds are ratios of the process CPU time in the same round; the
+table has their medians and quartiles. "By count" is the ratio of the
+operations of convolutions and matrix products, counted in the traced graphs
+(`benchmarks.operations`). Memory is measured in one process for each method.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+from benchmarks import measurement
+from benchmarks import operations
+from benchmarks import report
+from benchmarks import tf_keras_sam
+from benchmarks.measurement import BARE
+from benchmarks.measurement import Setting
+from benchmarks.methods import METHODS
+from benchmarks.networks import NETWORKS
+
+ALL = [BARE, *METHODS, tf_keras_sam.NAME]
+QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
+SCALED = ["SGD", "SAM", "ESAM depth"]
+BATCH_SIZES, DEPTHS = (16, 32, 64, 128), (1, 2, 3)
+
+
+def measure(methods, setting, rounds):
+    """Times and operations of the methods, in turn.
+
+    Args:
+        methods: List of names.
+        setting: `Setting`.
+        rounds: Integer.
+
+    Returns:
+        Tuple of dicts by method: list of `[CPU, wall]` seconds per step, one a
+        round; operations per step; seconds of the first use of all steps.
+    """
+    peer = None
+    if tf_keras_sam.NAME in methods:
+        peer = tf_keras_sam.Peer(setting)
+    models, first_use = {}, {}
+    for method in methods:
+        if method != tf_keras_sam.NAME:
+            models[method] = measurement.make_model(method, setting)
+            first_use[method] = compile_steps(models[method], setting)
+            progress(f"compiled {method} in {first_use[method]:.1f} s")
+    samples = {method: [] for method in methods}
+    for index in range(rounds):
+        # Turn the order round, so that no method always follows the same one.
+        for method in methods[:: 1 if index % 2 else -1]:
+            samples[method].append(
+                peer.round()
+                if method == tf_keras_sam.NAME
+                else seconds_per_step(models[method], setting)
+            )
+        progress(f"round {index + 1} of {rounds}")
+    if peer is not None:
+        peer.close()
+    batch = measurement.make_batch(setting.batch_size)
+    counts = {
+        method: operations.operations_per_step(model, *batch)
+        for method, model in models.items()
+    }
+    return samples, counts, first_use
+
+
+def compile_steps(model, setting):
+    """Seconds that the first use of all steps takes beyond their running."""
+    steps = measurement.steps_per_round(model, 1)
+    first = measurement.timed_epoch(model, setting, steps)[1]
+    return first - measurement.timed_epoch(model, setting, steps)[1]
+
+
+def seconds_per_step(model, setting):
+    steps = measurement.steps_per_round(model, setting.steps)
+    seconds = measurement.timed_epoch(model, setting, steps)
+    return [value / steps for value in seconds]
+
+
+def measure_scaling(setting, rounds):
+    """Summaries of some methods at other batch sizes and depths."""
+    settings = [
+        dataclasses.replace(setting, batch_size=size) for size in BATCH_SIZES
+    ] + [dataclasses.replace(setting, depth=depth) for depth in DEPTHS]
+    scaling = []
+    for other in settings:
+        samples, counts, _ = measure(SCALED, other, rounds)
+        rows = report.summarise(samples, counts, other.batch_size)
+        scaling.append(
+            {"batch_size": other.batch_size, "depth": other.depth, "rows": rows}
+        )
+    return scaling
+
+
+def memory_in_new_process(method, setting):
+    command = [sys.executable, "-m", "benchmarks.throughput"]
+    command += ["--memory-of", method, json.dumps(dataclasses.asdict(setting))]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(value) for value in result.stdout.splitlines()[-1].split()]
+
+
+def measure_memory(methods, setting, runs):
+    memory = {m: [] for m in methods if m != tf_keras_sam.NAME}
+    for index in range(runs):
+        for method, values in memory.items():
+            values.append(memory_in_new_process(method, setting))
+        progress(f"memory {index + 1} of {runs}")
+    return memory
+
+
+def progress(message):
+    print(message, file=sys.stderr, flush=True)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, default="resnet18")
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--depth", type=int)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=5, help="in a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--methods", nargs="+", choices=ALL, metavar="METHOD")
+    parser.add_argument("--xla", action="store_true")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--memory-runs", type=int, default=1)
+    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=pathlib.Path, default="runs/throughput")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.width = arguments.width or 8
+        arguments.rounds = 3
+        arguments.memory_runs = 0
+        arguments.methods = arguments.methods or QUICK
+    return arguments
+
+
+def choose_methods(names):
+    methods = [name for name in ALL if name in (names or ALL)]
+    if tf_keras_sam.NAME in methods and not tf_keras_sam.is_available():
+        progress("tf_keras is not installed; its SAM is left out.")
+        methods.remove(tf_keras_sam.NAME)
+    return methods if "SAM" in methods else ["SAM", *methods]
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.memory_of:
+        method, setting = arguments.memory_of
+        setting = Setting(**json.loads(setting))
+        print(*measurement.measure_memory(method, setting))
+        return
+    names = [field.name for field in dataclasses.fields(Setting)]
+    setting = Setting(**{name: getattr(arguments, name) for name in names})
+    methods = choose_methods(arguments.methods)
+    samples, counts, first_use = measure(methods, setting, arguments.rounds)
+    rows = report.summarise(samples, counts, setting.batch_size)
+    scaling = (
+        measure_scaling(setting, arguments.rounds) if arguments.scaling else []
+    )
+    memory = measure_memory(methods, setting, arguments.memory_runs)
+    write(arguments, setting, samples, counts, first_use, rows, scaling, memory)
+
+
+def write(
+    arguments, setting, samples, counts, first_use, rows, scaling, memory
+):
+    out = pathlib.Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    results = {
+        "machine": measurement.describe_machine(),
+        "setting": dataclasses.asdict(setting),
+        "seconds_per_step_cpu_wall": samples,
+        "operations_per_step": counts,
+        "first_use_seconds": first_use,
+        "summary": rows,
+        "scaling": scaling,
+        "peak_memory_mib_and_growth": memory,
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    peaks = {m: [peak for peak, _ in pairs] for m, pairs in memory.items()}
+    table = report.markdown(rows, first_use, peaks)
+    if scaling:
+        table += "\n" + report.markdown_of_scaling(scaling)
+    (out / "table.md").write_text(table)
+    title = f"{setting.network}, width {setting.width or 'default'}, "
+    title += f"batch {setting.batch_size}, {setting.precision}"
+    report.draw(rows, scaling, title, out / "throughput.png")
+    print(table)
+    print(f"Written to {out}")
+
+
+if __name__ == "__main__":
+    main()
