@@ -33,23 +33,38 @@ class ESAMModel(Trainer, keras.Model):
         model: A `keras.Model`: Sequential, functional or subclassed, built or
             not. It stays available as the attribute `model`; save that to get
             a plain Keras model.
-        rho: Float, radius of the neighbourhood (l2 norm). 0 trains with the
-            base optimizer alone; `beta` and `gamma` then have no effect.
+        rho: Float, radius of the neighbourhood (l2 norm), or a Keras
+            `LearningRateSchedule` of the optimizer's iterations. 0 trains with
+            the base optimizer alone; `beta` and `gamma` then have no effect.
             Defaults to `0.05`.
         beta: Float in `(0, 1]`, the expected fraction of the weights that a
-            step perturbs. Defaults to `0.6`.
+            step perturbs; or, for a few constant stages over the training
+            steps, a `keras.optimizers.schedules.PiecewiseConstantDecay`. Each
+            stage compiles its own steps. Defaults to `0.6`.
         gamma: Float in `(0, 1]`, the fraction of the batch that is kept for the
-            update: `max(1, ceil(gamma * batch_size))` samples. Constant values
-            below 1 slow early fitting. Defaults to `0.5`.
-        granularity: `"variable"` perturbs whole variables, out of a balanced
-            pool of subsets, and saves the gradients of the others; one step
-            function is compiled per subset (5 at `beta=0.6`). `"weight"`
-            perturbs each scalar weight independently, as in the paper's
-            equation 5, and saves nothing. Defaults to `"variable"`.
+            update: `max(1, ceil(gamma * batch_size))` samples; or stages as for
+            `beta`. Constant values below 1 slow early fitting. Defaults to
+            `0.5`.
+        granularity: Which weights a step perturbs, out of a balanced pool of
+            subsets, with one step function compiled per subset (5 at
+            `beta=0.6`). `"variable"`: whole variables; saves the gradients of
+            the others. `"depth"`: all variables from a random depth of the
+            network to its output; saves the whole backward pass below that
+            depth and the ranking pass' forward below it. `"weight"`: each
+            scalar weight independently, as in the paper's equation 5; saves
+            nothing. Defaults to `"variable"`.
         rank_by: How SDS ranks the samples: `"sharpness"`, the rise of the loss
             (one more forward pass, at the perturbed weights); `"loss"`, the
             loss at the unperturbed weights; `"random"`, the control that
             comparisons need. Defaults to `"sharpness"`.
+        ascent: Of which gradient the perturbation is taken: `"current"`, that
+            of the step's own batch, or `"previous"`, that of the last update
+            (one-step ESAM). `"previous"` has no pass at the unperturbed weights
+            and costs no more than the base optimizer; `beta` then saves
+            nothing, and `gamma < 1` needs `rank_by="loss"` or `"random"`.
+            Defaults to `"current"`.
+        interval: Integer, every how many steps one is sharpness-aware. The
+            steps in between are those of the base optimizer. Defaults to `1`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,
             for which `rho` is about ten times that of SAM. Defaults to `False`.
         scale: How SWP scales the perturbation: `"horvitz_thompson"`, unbiased,
@@ -69,9 +84,17 @@ class ESAMModel(Trainer, keras.Model):
     the rise of their loss, data loss at the perturbed weights minus data loss
     at the unperturbed ones, in units of the loss; samples whose rise is not
     finite do not count. `sharpness` is there where it costs nothing: with
-    `gamma=1`, and with `rank_by="sharpness"`.
+    `gamma=1`, and with `rank_by="sharpness"`. With `ascent="previous"` there is
+    no pass at the unperturbed weights: `loss`, the metrics and the
+    BatchNormalization statistics are those of the whole batch at the perturbed
+    weights, the loss the larger by the sharpness.
 
-    With `steps_per_execution=N` the subset changes every `N` steps.
+    `"depth"` takes the variables in the order of `trainable_variables`. In
+    functional and Sequential networks, nested ones too, that is their place in
+    the graph; in subclassed ones it is the order in which layers are created.
+
+    With `steps_per_execution=N` the subset and the stages of `beta` and `gamma`
+    change every `N` steps, and `interval` counts these executions.
 
     Example:
 
@@ -118,7 +141,6 @@ class ESAMModel(Trainer, keras.Model):
         self.rank_by = rank_by
         self.ascent = ascent
         self.interval = interval
-        self.blend = 0.0
         self.adaptive = adaptive
         self.scale = scale
         self.seed = seed

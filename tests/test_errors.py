@@ -33,8 +33,12 @@ X, Y = dense_data(16)
         (
             {"granularity": "layer"},
             ValueError,
-            r"one of \('variable', 'weight'\). Received: granularity='layer'",
+            r"\('depth', 'variable', 'weight'\). Received: granularity='layer'",
         ),
+        ({"ascent": "next"}, ValueError, r"Received: ascent='next'"),
+        ({"ascent": "previous"}, ValueError, r"runs no pass"),
+        ({"interval": 0}, ValueError, r"at least 1.* Received: interval=0"),
+        ({"interval": 2.0}, TypeError, r"Received: interval=2.0"),
         ({"rank_by": "grad"}, ValueError, r"Received: rank_by='grad'"),
         ({"rank_by": None}, ValueError, r"Received: rank_by=None"),
         ({"scale": "paper"}, ValueError, r"Received: scale='paper'"),
@@ -49,6 +53,15 @@ X, Y = dense_data(16)
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         keras_esam.ESAMModel(dense_network(), **arguments)
+
+
+def test_bad_stages():
+    zero = keras.optimizers.schedules.PiecewiseConstantDecay([2], [1.0, 0.0])
+    with pytest.raises(ValueError, match="Received: beta=0.0"):
+        keras_esam.ESAMModel(dense_network(), beta=zero)
+    smooth = keras.optimizers.schedules.CosineDecay(0.5, 10)
+    with pytest.raises(TypeError, match="PiecewiseConstantDecay.*Received: ga"):
+        keras_esam.ESAMModel(dense_network(), gamma=smooth)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 1])

@@ -159,15 +159,3 @@ def test_digits_example_writes_its_results(tmp_path):
     picture = (tmp_path / "accuracy_throughput.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
     assert str(tmp_path / "results.json") in output
-
-
-def test_overhead_benchmark_runs(tmp_path):
-    sizes = ("--width", 4, "--batch-size", 4, "--steps", 2, "--rounds", 1)
-    output = run(
-        *("-m", "benchmarks.overhead", *sizes, "--memory-runs", 1),
-        *("--methods", "SGD", "--out", tmp_path / "overhead.json"),
-        cwd=ROOT,
-    )
-    results = json.loads((tmp_path / "overhead.json").read_text())
-    assert set(results["peak_memory_mib"]) == {"bare fit", "SGD"}
-    assert "CPU time / bare fit" in output

@@ -49,25 +49,6 @@ def dense(values):
     return [None if g is None else tf.convert_to_tensor(g) for g in values]
 
 
-def blend(values, others, weight):
-    """Weighted means of gradients, where there are others to blend in.
-
-    Args:
-        values: List of gradients or `None`.
-        others: Dict of gradients or `None`, by their index in `values`.
-        weight: Float in `[0, 1]`, weight of the others.
-
-    Returns:
-        List of gradients or `None`.
-    """
-    blended = list(values)
-    for index, other in others.items():
-        if other is not None and values[index] is not None:
-            value, other = dense([values[index], other])
-            blended[index] = (1 - weight) * value + weight * other
-    return blended
-
-
 class BackwardScope(keras.StatelessScope):
     """Scope of a gradient computation, in which no weight is to be read.
 

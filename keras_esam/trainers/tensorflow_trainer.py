@@ -121,7 +121,7 @@ class TensorFlowTrainer(BaseTrainer):
         """
         selects = self._selects(batch, plan)
         subset = self._subset(plan)
-        clean, clean_gradients = tensorflow_gradients.gradients(
+        clean, gradients = tensorflow_gradients.gradients(
             self,
             batch,
             weights,
@@ -129,7 +129,7 @@ class TensorFlowTrainer(BaseTrainer):
             subset,
             per_sample=not selects or self.rank_by != "random",
         )
-        perturbed, norm = self._perturb(clean.weights, clean_gradients, plan)
+        perturbed, norm = self._perturb(clean.weights, gradients, plan)
         kept, rise = batch, None
         if selects:
             kept, rise = self._select(batch, plan, clean, perturbed, state)
@@ -142,10 +142,6 @@ class TensorFlowTrainer(BaseTrainer):
             per_sample=not selects,
             valid=norm,
         )
-        if self.blend > 0:
-            gradients = tensorflow_gradients.blend(
-                gradients, dict(zip(subset, clean_gradients)), self.blend
-            )
         if final.sample_losses is not None:
             rise = final.sample_losses - clean.sample_losses
         elif not selects:

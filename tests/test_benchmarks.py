@@ -1,0 +1,111 @@
+"""The benchmarks: counted operations by hand, and a run of each."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from benchmarks import operations
+from benchmarks import report
+from benchmarks.networks import INPUT_SHAPE
+from benchmarks.networks import NETWORKS
+from benchmarks.networks import make_network
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def count(layers, x, **kwargs):
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential([keras.Input(x.shape[1:]), *layers])
+    model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+    model.compile("sgd", "mse")
+    y = np.zeros((len(x), *network.output_shape[1:]), "float32")
+    model.train_on_batch(x, y)
+    return operations.operations_per_step(model, x, y)
+
+
+def dense_layers():
+    return [keras.layers.Dense(n, use_bias=False) for n in (8, 8, 3)]
+
+
+# Products of a batch of 4 with the kernels 5x8, 8x8 and 8x3.
+FIRST, SECOND, THIRD = (2 * 4 * n for n in (5 * 8, 8 * 8, 8 * 3))
+FORWARD = FIRST + SECOND + THIRD
+BACKWARD = 2 * FORWARD - FIRST  # no gradient of the input
+
+
+def test_operations_of_dense_layers_by_hand():
+    x = np.ones((4, 5), "float32")
+    base = FORWARD + BACKWARD
+    assert count(dense_layers(), x, rho=0) == base
+    assert count(dense_layers(), x, beta=1, gamma=1) == 2 * base
+    ranked_half = FORWARD + BACKWARD + FORWARD + base / 2
+    assert count(dense_layers(), x, beta=1, gamma=0.5) == ranked_half
+
+
+def test_operations_of_depth_subsets_by_hand():
+    """Subsets of the last 1, 1, 2, 2 and 3 of the three kernels."""
+    x = np.ones((4, 5), "float32")
+    counted = count(dense_layers(), x, granularity="depth", gamma=1)
+    one = THIRD + THIRD  # its gradient, and it runs again in the second pass
+    two = SECOND + 2 * THIRD + SECOND + THIRD
+    three = BACKWARD + FORWARD
+    # The second forward pass shares what is below the perturbed kernels.
+    expected = FORWARD + BACKWARD + np.mean([one, one, two, two, three])
+    assert counted == pytest.approx(expected)
+
+
+def test_operations_of_a_convolution_by_hand():
+    x = np.ones((2, 6, 6, 3), "float32")
+    layer = keras.layers.Conv2D(4, 3, use_bias=False)
+    forward = 2 * (2 * 4 * 4 * 4) * (3 * 3 * 3)
+    assert count([layer], x, rho=0) == 2 * forward
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_scale_with_width_and_depth(name):
+    width = {"mlp": 32, "transformer": 32}.get(name, 2)
+    sizes = [
+        make_network(name, width * w, d).count_params()
+        for w, d in ((1, 1), (2, 1), (1, 2))
+    ]
+    network = make_network(name, width, 1)
+    assert network.input_shape[1:] == INPUT_SHAPE
+    assert network.output_shape[1:] == (10,)
+    assert min(sizes[1:]) > sizes[0]
+
+
+def test_speeds_are_ratios_within_a_round():
+    samples = {"SAM": [[2.0, 1.0], [4.0, 2.0]], "SGD": [[1.0, 1.0]] * 2}
+    rows = report.summarise(samples, {"SAM": 6, "SGD": 3}, images=8)
+    assert rows["SGD"]["speed_relative_to_SAM"] == [2.5, 3.0, 3.5]
+    assert rows["SGD"]["predicted"] == 2
+    assert rows["SAM"]["images_per_second"] == pytest.approx(8 / 1.5)
+
+
+def test_throughput_benchmark_writes_its_results(tmp_path):
+    arguments = "--network mlp --width 16 --depth 2 --batch-size 8 --rounds 2"
+    output = subprocess.run(
+        [sys.executable, "-m", "benchmarks.throughput", *arguments.split()]
+        + ["--methods", "bare fit", "SGD", "ESAM depth", "--out", tmp_path],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    methods = ["bare fit", "SGD", "SAM", "ESAM depth"]
+    assert set(results["summary"]) == set(methods)
+    for method in methods:
+        assert f"| {method} |" in output
+        assert len(results["seconds_per_step_cpu_wall"][method]) == 2
+        assert results["summary"][method]["predicted"] > 0
+        assert results["peak_memory_mib_and_growth"][method][0][0] > 0
+    assert results["machine"]["keras"] == keras.__version__
+    assert (tmp_path / "table.md").read_text() in output
+    assert (tmp_path / "throughput.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,157 @@
+"""`ascent="previous"`: one forward and one backward pass a step."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.networks import all_values
+from tests.networks import assert_different
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+
+def one_step(network, **kwargs):
+    arguments = {"beta": 1, "gamma": 1, "seed": 1, **kwargs}
+    return keras_esam.ESAMModel(network, ascent="previous", **arguments)
+
+
+def stored(model):
+    return [v.numpy() for v in model._gradient_memory.variables]
+
+
+def test_first_step_is_that_of_the_base_optimizer():
+    """Statistics, seeds and metrics included: there is no gradient yet."""
+    x, y = dense_data(16)
+    results = []
+    for model in (
+        one_step(dense_network()),
+        keras_esam.ESAMModel(dense_network(), rho=0, seed=1),
+    ):
+        logs = fit(compile_model(model), x, y).history
+        results.append((all_values(model), logs))
+    for a, b in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    for key, values in results[1][1].items():
+        assert results[0][1][key] == pytest.approx(values)
+
+
+def test_gradient_of_the_last_update_is_kept():
+    x, y = dense_data(32)
+    model = one_step(dense_network())
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    fit(model, x[:16], y[:16])
+    for batch in (x[:16], y[:16]), (x[16:], y[16:]):
+        before = [w.numpy() for w in model.trainable_variables]
+        fit(model, *batch)
+        for old, new, gradient in zip(
+            before, model.trainable_variables, stored(model), strict=True
+        ):
+            np.testing.assert_allclose(old - new, gradient, atol=1e-6)
+            assert np.abs(gradient).max() > 0
+
+
+def test_logged_loss_is_that_at_the_perturbed_weights():
+    x, y = dense_data(16)
+    network = dense_network(batch_norm=False, dropout=False)
+    model = one_step(network, rho=0.5)
+    compile_model(model, keras.optimizers.SGD(0.1))
+    fit(model, x, y)
+    theta, gradients = network.get_weights(), stored(model)
+    norm = np.sqrt(sum(np.sum(g.astype("float64") ** 2) for g in gradients))
+    other = compile_model(dense_network(batch_norm=False, dropout=False))
+    other.set_weights(
+        [w + 0.5 * g / norm for w, g in zip(theta, gradients, strict=True)]
+    )
+    expected = other.evaluate(x, y, verbose=0, return_dict=True)
+    logs = fit(model, x, y).history
+    assert logs["loss"][0] == pytest.approx(expected["loss"], rel=1e-5)
+    assert logs["accuracy"][0] == pytest.approx(expected["accuracy"])
+    assert "sharpness" not in logs
+
+
+def test_selected_half_has_the_largest_losses_and_metrics_are_of_all():
+    """The first step, at eps = 0, is one of SDS by loss with the same seed."""
+    x, y = dense_data(16)
+    results = []
+    for kwargs in ({"ascent": "previous"}, {"rho": 1e-12}):
+        model = keras_esam.ESAMModel(
+            dense_network(dropout=False),
+            seed=1,
+            rank_by="loss",
+            beta=1,
+            **kwargs,
+        )
+        logs = fit(compile_model(model), x, y).history
+        results.append((model.get_weights(), logs))
+    for a, b in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for key, values in results[1][1].items():
+        assert results[0][1][key] == pytest.approx(values)
+
+
+def test_gradient_is_no_weight_of_the_model():
+    x, y = dense_data(32)
+    model = compile_model(one_step(dense_network()))
+    fit(model, x, y)
+    assert len(model.weights) == len(model.model.weights)
+    assert len(stored(model)) == len(model.trainable_variables)
+
+
+def test_saved_model_continues_with_the_gradient(tmp_path):
+    x, y = dense_data(32)
+    model = compile_model(one_step(dense_network(), rho=0.5))
+    fit(model, x, y)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_identical(stored(model), stored(loaded))
+    fit(model, x, y)
+    fit(loaded, x, y)
+    assert_identical(model.get_weights(), loaded.get_weights())
+
+
+def test_gradient_that_overflows_is_not_kept():
+    x, y = dense_data(32)
+    model = compile_model(one_step(dense_network()))
+    fit(model, x, y)
+    before = stored(model)
+    x[0, 0] = np.inf
+    fit(model, x, y)
+    assert_identical(before, stored(model))
+
+
+def test_gradients_of_other_layers_stay_when_one_is_frozen():
+    x, y = dense_data(16)
+    network = dense_network(dropout=False)
+    model = compile_model(one_step(network))
+    fit(model, x, y)
+    before = stored(model)
+    network.layers[0].trainable = False
+    model._gradient_memory.build(model.trainable_variables)
+    assert_identical(before[2:], stored(model))
+    fit(model, x, y)
+    assert len(stored(model)) == len(before) - 2
+    assert_different(before[2:], stored(model))
+
+
+@pytest.mark.parametrize("rank_by", ["sharpness"])
+def test_sharpness_ranking_has_nothing_to_compare(rank_by):
+    message = '`ascent="previous"` runs no pass .* Received: gamma=0.5'
+    with pytest.raises(ValueError, match=message):
+        one_step(dense_network(), gamma=0.5, rank_by=rank_by)
+    model = compile_model(one_step(dense_network()))
+    model.gamma = 0.5
+    with pytest.raises(ValueError, match=message):
+        fit(model, *dense_data(16))
+
+
+def test_switching_to_the_previous_gradient_in_training():
+    x, y = dense_data(32)
+    model = compile_model(keras_esam.ESAMModel(dense_network(), gamma=1))
+    fit(model, x, y)
+    model.ascent = "previous"
+    fit(model, x, y)
+    assert np.abs(stored(model)[0]).max() > 0

@@ -1,0 +1,118 @@
+"""`rho`, `beta` and `gamma` that change over the steps, and `interval`."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+schedules = keras.optimizers.schedules
+Stages = schedules.PiecewiseConstantDecay
+
+
+def train(num_steps=6, **kwargs):
+    x, y = dense_data(16 * 6)
+    x, y = x[: 16 * num_steps], y[: 16 * num_steps]
+    model = keras_esam.ESAMModel(
+        dense_network(), **{"seed": 1, "beta": 1, "gamma": 1, **kwargs}
+    )
+    history = fit(compile_model(model), x, y).history
+    return model, history
+
+
+def test_rho_schedule_of_a_constant_is_the_constant():
+    schedule = Stages([100], [0.25, 9.0])
+    scheduled, _ = train(rho=schedule)
+    constant, _ = train(rho=0.25)
+    for a, b in zip(
+        scheduled.get_weights(), constant.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_rho_schedule_is_of_the_optimizers_steps():
+    """A radius of 0 until step 3: until then the base optimizer's weights."""
+    schedule = Stages([2], [0.0, 0.5])
+    first, _ = train(3, rho=schedule)
+    base, _ = train(3, rho=0)
+    assert_identical(first.get_weights(), base.get_weights())
+    first, _ = train(4, rho=schedule)
+    base, _ = train(4, rho=0)
+    assert np.abs(first.get_weights()[0] - base.get_weights()[0]).max() > 1e-4
+
+
+def test_stages_compile_their_own_steps_and_drop_the_old_ones():
+    compiled = []
+
+    class Traced(keras_esam.ESAMModel):
+        def train_step(self, data):
+            compiled.append(self._traced_plan)
+            return super().train_step(data)
+
+    x, y = dense_data(16 * 12)
+    model = Traced(
+        dense_network(),
+        seed=1,
+        beta=Stages([5], [1.0, 0.5]),
+        gamma=Stages([1], [1.0, 0.5]),
+    )
+    compile_model(model)
+    fit(model, x, y)
+    assert [(plan.beta, plan.gamma) for plan in compiled] == [
+        (1.0, 1.0),
+        (1.0, 0.5),
+        *[(0.5, 0.5)] * 4,
+    ]
+    assert len(model.train_function._functions) == 4
+    assert model.num_subsets == 4
+
+
+def test_stages_survive_saving_and_loading(tmp_path):
+    x, y = dense_data(16 * 4)
+    model, _ = train(
+        4,
+        rho=schedules.CosineDecay(0.1, 10),
+        beta=Stages([5], [1.0, 0.5]),
+        gamma=Stages([5], [1.0, 0.5]),
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.rho, schedules.CosineDecay)
+    assert loaded.upcoming_step == model.upcoming_step
+    for trained in (model, loaded):
+        fit(trained, x, y)
+    assert_identical(model.get_weights(), loaded.get_weights())
+    assert model.upcoming_step.gamma == 0.5
+
+
+def test_steps_per_execution_counts_all_its_steps():
+    x, y = dense_data(16 * 6)
+    model = keras_esam.ESAMModel(dense_network(), gamma=Stages([3], [1.0, 0.5]))
+    compile_model(model, steps_per_execution=3)
+    fit(model, x, y)
+    assert model._num_steps == 6
+    assert model.upcoming_step.gamma == 0.5
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_sharpness_is_logged_whatever_the_last_step_is(interval):
+    _, history = train(4, interval=interval)
+    assert history["sharpness"][0] > 0
+
+
+def test_interval_beyond_the_training_perturbs_the_first_step_alone():
+    _, once = train(1)
+    _, first = train(4, interval=100)
+    assert first["sharpness"] == once["sharpness"]
+
+
+def test_nothing_is_dropped_where_all_samples_are_kept():
+    """ceil(0.99 * 16) = 16: no ranking pass, and the step of SAM."""
+    selecting, _ = train(beta=1, gamma=0.99)
+    sam, _ = train(beta=1, gamma=1)
+    assert_identical(selecting.get_weights(), sam.get_weights())
