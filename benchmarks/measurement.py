@@ -27,13 +27,13 @@ BARE = "bare fit"
 class Setting:
     """What is measured: network, sizes and compilation."""
 
-    network: str = "resnet18"
-    width: int | None = None
-    depth: int | None = None
-    batch_size: int = 64
-    steps: int = 5
-    xla: bool = False
-    precision: str = "float32"
+    network: str
+    width: int
+    depth: int
+    batch_size: int
+    steps: int
+    xla: bool
+    precision: str
 
 
 def make_model(method, setting):

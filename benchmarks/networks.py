@@ -4,6 +4,8 @@ Each is a function of a width and a depth that returns logits. They use layers
 that Keras 3 and `tf_keras` have alike; `api` is one or the other.
 """
 
+import inspect
+
 import keras
 
 INPUT_SHAPE = (32, 32, 3)
@@ -136,8 +138,12 @@ NETWORKS = {
 }
 
 
-def make_network(name, width=None, depth=None, api=keras):
-    """A network by name; `None` stands for its default width or depth."""
-    sizes = {"width": width, "depth": depth}
-    chosen = {key: size for key, size in sizes.items() if size is not None}
-    return NETWORKS[name](**chosen, api=api)
+def default_sizes(name):
+    """Dict with the default `width` and `depth` of a network."""
+    parameters = inspect.signature(NETWORKS[name]).parameters
+    return {key: parameters[key].default for key in ("width", "depth")}
+
+
+def make_network(name, width, depth, api=keras):
+    """A network by name."""
+    return NETWORKS[name](width=width, depth=depth, api=api)

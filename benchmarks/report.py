@@ -105,7 +105,7 @@ def markdown_of_scaling(scaling):
         "|---" * (len(methods) + 2) + "|",
     ]
     for entry in scaling:
-        cells = [str(entry["batch_size"]), str(entry["depth"] or "default")]
+        cells = [str(entry["batch_size"]), str(entry["depth"])]
         for row in entry["rows"].values():
             speed = row["speed_relative_to_SAM"][1]
             cells.append(f"{row['cpu_ms']:.0f} ({speed:.2f})")
@@ -164,7 +164,7 @@ def _draw_speeds(axes, rows):
 
 def _draw_scaling(axes, scaling):
     labels = [
-        f"batch {entry['batch_size']}\ndepth {entry['depth'] or 'default'}"
+        f"batch {entry['batch_size']}\ndepth {entry['depth']}"
         for entry in scaling
     ]
     for method in scaling[0]["rows"]:

@@ -30,6 +30,7 @@ from benchmarks.measurement import BARE
 from benchmarks.measurement import Setting
 from benchmarks.methods import METHODS
 from benchmarks.networks import NETWORKS
+from benchmarks.networks import default_sizes
 
 PEERS = tf_keras_sam.NAMES
 ALL = [BARE, *METHODS, *PEERS]
@@ -144,11 +145,16 @@ def parse_arguments():
     parser.add_argument("--out", type=pathlib.Path, default="runs/throughput")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.memory_of:
+        return arguments
     if arguments.quick:
         arguments.width = arguments.width or 8
         arguments.rounds = 3
         arguments.memory_runs = 0
         arguments.methods = arguments.methods or QUICK
+    for key, size in default_sizes(arguments.network).items():
+        if getattr(arguments, key) is None:
+            setattr(arguments, key, size)
     return arguments
 
 
@@ -200,8 +206,9 @@ def write(
     if scaling:
         table += "\n" + report.markdown_of_scaling(scaling)
     (out / "table.md").write_text(table)
-    title = f"{setting.network}, width {setting.width or 'default'}, "
-    title += f"batch {setting.batch_size}, {setting.precision}"
+    title = f"{setting.network}, width {setting.width}, depth {setting.depth}"
+    title += f", batch {setting.batch_size}, {setting.precision}"
+    title += ", XLA" if setting.xla else ""
     report.draw(rows, scaling, title, out / "throughput.png")
     print(table)
     print(f"Written to {out}")
