@@ -8,7 +8,7 @@ Time:      on one core about 10 s a run (digits) and 30 s (CIFAR-10)
 
 Three budgets: `short` and `long` epochs (in the long one the base optimizer
 fits the training set), and `time`: as many epochs as a method can do in the
-time of SAM's long budget, by the CPU time of the first seed's long runs. Each
+time of SAM's long budget, by the CPU time of the long runs of seed 0. Each
 budget is a whole training with cosine decay. For a seed, all methods start from
 the same weights and see the data in the same order. Always among them are the
 random ranking and the base optimizer with half the batch: SDS also changes the
@@ -58,8 +58,8 @@ def method_arguments(method, num_steps):
     return METHODS[method]
 
 
-class StepTimer(keras.callbacks.Callback):
-    """CPU seconds of the epochs after the first, which may compile."""
+class EpochTimer(keras.callbacks.Callback):
+    """CPU seconds of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -92,11 +92,12 @@ def train(task, data, settings):
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
     dataset = dataset.shuffle(len(x), seed=seed)
     dataset = dataset.batch(batch_size, drop_remainder=True)
-    timer = StepTimer()
+    timer = EpochTimer()
     history = model.fit(
         dataset, epochs=epochs, shuffle=False, verbose=0, callbacks=[timer]
     ).history
-    compiled = sorted(timer.epochs)[: max(1, len(timer.epochs) // 2)]
+    # The cheaper half; the others may have compiled.
+    compiled = sorted(timer.epochs)[: (epochs + 1) // 2]
     return {
         **settings,
         "train_accuracy": accuracy(model, x, y),
@@ -112,10 +113,16 @@ def accuracy(model, x, y):
     return 100 * scores["accuracy"]
 
 
+def result_path(folder, method, budget, seed):
+    name = f"{method}-{budget}-{seed}.json"
+    return folder / name.replace(" ", "_").replace(",", "")
+
+
 def finish(task, data, settings, folder):
     """The result of a run: from its file, or trained and written there."""
-    name = "{method}-{budget}-{seed}.json".format(**settings)
-    path = folder / name.replace(" ", "_").replace(",", "")
+    path = result_path(
+        folder, *(settings[key] for key in ("method", "budget", "seed"))
+    )
     if path.exists():
         result = json.loads(path.read_text())
         other = {k: result[k] for k in settings if result[k] != settings[k]}
@@ -124,7 +131,7 @@ def finish(task, data, settings, folder):
                 f"`{path}` is of a run with other settings, {other}. Choose "
                 f"another folder with --out. Received: {settings}"
             )
-        return result
+        return
     start = time.perf_counter()
     result = train(task, data, settings)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -136,17 +143,20 @@ def finish(task, data, settings, folder):
         f"{time.perf_counter() - start:.0f} s",
         flush=True,
     )
-    return result
 
 
-def epochs_in_equal_time(folder, method, seed, epochs):
-    """Epochs that take the CPU time of SAM's long budget."""
-    seconds = {}
+def epochs_in_equal_time(folder, method, epochs):
+    """Epochs that take the CPU time of SAM's long budget, by seed 0's runs."""
+    seconds = []
     for name in ("SAM", method):
-        path = folder / f"{name.replace(' ', '_').replace(',', '')}-long-"
-        file = pathlib.Path(f"{path}{seed}.json")
-        seconds[name] = json.loads(file.read_text())["cpu_seconds_per_epoch"]
-    return max(1, round(epochs * seconds["SAM"] / seconds[method]))
+        path = result_path(folder, name, "long", 0)
+        if not path.exists():
+            raise ValueError(
+                "The budget `time` needs the long runs of seed 0 of SAM and "
+                f"of the method. Received: a folder without `{path}`"
+            )
+        seconds.append(json.loads(path.read_text())["cpu_seconds_per_epoch"])
+    return max(1, round(epochs * seconds[0] / seconds[1]))
 
 
 def parse_arguments():
@@ -197,9 +207,7 @@ def run_all(task, arguments, folder):
             for method in arguments.methods:
                 epochs = getattr(task, budget, None)
                 if budget == "time":
-                    epochs = epochs_in_equal_time(
-                        folder, method, first, task.long
-                    )
+                    epochs = epochs_in_equal_time(folder, method, task.long)
                 settings = {
                     "task": arguments.task,
                     "method": method,

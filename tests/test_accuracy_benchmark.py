@@ -64,8 +64,10 @@ def test_equal_time_gives_a_faster_method_more_epochs(tmp_path):
         path = tmp_path / f"{name}-long-0.json"
         path.write_text(json.dumps({"cpu_seconds_per_epoch": seconds}))
     equal = accuracy.epochs_in_equal_time
-    assert equal(tmp_path, "ESAM depth", 0, 40) == 57
-    assert equal(tmp_path, "SAM", 0, 40) == 40
+    assert equal(tmp_path, "ESAM depth", 40) == 57
+    assert equal(tmp_path, "SAM", 40) == 40
+    with pytest.raises(ValueError, match="SGD-long-0.json"):
+        equal(tmp_path, "SGD", 40)
 
 
 def test_training_set_is_balanced_and_apart_from_the_test_set():
