@@ -3,37 +3,58 @@
 import math
 import statistics
 
+REFERENCE = "SAM"
+ACCURACIES = ("test_accuracy", "train_accuracy")
 
-def summarise(runs):
+
+def summarise(runs, budgets, methods):
     """Rows of the table.
 
     Args:
         runs: List of dicts, the results of the runs.
+        budgets: List of strings, in the order of the table.
+        methods: List of strings, in the order of the table.
 
     Returns:
-        List of dicts, one for each method and budget, in the order of the
-        budgets, with means and standard errors in per cent.
+        List of dicts, one for each budget and method that has runs: means and
+        standard errors in per cent, and the mean and standard error of the
+        difference to SAM's test accuracy on the same seeds, in points.
     """
     groups = {}
     for run in runs:
-        groups.setdefault((run["budget"], run["method"]), []).append(run)
-    rows = []
-    for (budget, method), group in sorted(groups.items()):
-        row = {
-            "budget": budget,
-            "method": method,
-            "epochs": sorted({run["epochs"] for run in group}),
-            "seeds": sorted(run["seed"] for run in group),
-            "cpu_seconds_per_epoch": statistics.median(
-                run["cpu_seconds_per_epoch"] for run in group
-            ),
-        }
-        for key in ("test_accuracy", "train_accuracy"):
-            values = [run[key] for run in group]
-            row[key] = statistics.mean(values)
-            row[f"{key}_sem"] = standard_error(values)
-        rows.append(row)
-    return rows
+        key = run["budget"], run["method"]
+        groups.setdefault(key, {})[run["seed"]] = run
+    return [
+        _row(budget, method, groups)
+        for budget in budgets
+        for method in methods
+        if (budget, method) in groups
+    ]
+
+
+def _row(budget, method, groups):
+    group = groups[budget, method]
+    row = {
+        "budget": budget,
+        "method": method,
+        "epochs": sorted({run["epochs"] for run in group.values()}),
+        "seeds": sorted(group),
+    }
+    for key in ACCURACIES:
+        values = [run[key] for run in group.values()]
+        row[key] = statistics.mean(values)
+        row[f"{key}_sem"] = standard_error(values)
+    # Weights and order of the data are those of the seed, for all methods.
+    reference = groups.get((budget, REFERENCE), {})
+    differences = [
+        run["test_accuracy"] - reference[seed]["test_accuracy"]
+        for seed, run in group.items()
+        if seed in reference
+    ]
+    if differences:
+        row["difference"] = statistics.mean(differences)
+        row["difference_sem"] = standard_error(differences)
+    return row
 
 
 def standard_error(values):
@@ -43,21 +64,36 @@ def standard_error(values):
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def markdown(rows):
-    """Markdown table of the rows of `summarise`."""
+def markdown(rows, seconds):
+    """Markdown table.
+
+    Args:
+        rows: List from `summarise`.
+        seconds: Dict of method to CPU seconds per epoch, may be empty.
+
+    Returns:
+        String.
+    """
     lines = [
-        "| budget | method | epochs | test accuracy, % | training accuracy, % "
-        "| CPU s/epoch | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| budget | method | epochs | test accuracy, % | minus SAM's, points "
+        "| training accuracy, % | speed / SAM | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        difference = ""
+        if "difference" in row:
+            difference = "{difference:+.2f} +- {difference_sem:.2f}"
+        speed = ""
+        if row["method"] in seconds:
+            speed = f"{seconds[REFERENCE] / seconds[row['method']]:.2f}"
         cells = [
             row["budget"],
             row["method"],
             ", ".join(map(str, row["epochs"])),
             "{test_accuracy:.2f} +- {test_accuracy_sem:.2f}".format(**row),
+            difference.format(**row),
             "{train_accuracy:.2f} +- {train_accuracy_sem:.2f}".format(**row),
-            f"{row['cpu_seconds_per_epoch']:.2f}",
+            speed,
             f"{len(row['seeds'])} ({row['seeds'][0]} to {row['seeds'][-1]})",
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -53,7 +53,7 @@ def load_digits(num_train, data_dir=None):
 
 
 def load_cifar10(num_train, data_dir=None):
-    """A balanced part of CIFAR-10's training set, and 2,000 test images."""
+    """A balanced part of CIFAR-10's training set, and the whole test set."""
     import tensorflow_datasets as tfds
 
     try:
@@ -67,7 +67,7 @@ def load_cifar10(num_train, data_dir=None):
             f"folder as --data-dir. Received: data_dir={data_dir!r}"
         ) from error
     parts = []
-    for split, count in (("train", num_train), ("test", 2000)):
+    for split, count in (("train", num_train), ("test", 10_000)):
         x, y = data[split]["image"].numpy(), data[split]["label"].numpy()
         chosen = balanced(y, count)
         x = (x[chosen].astype("float32") - 120.7) / 64.1  # mean, deviation
@@ -131,7 +131,7 @@ TASKS = {
         num_train=1000,
         batch_size=64,
         learning_rate=0.05,
-        rho=0.1,
+        rho=0.2,
         short=10,
         long=40,
     ),

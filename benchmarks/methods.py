@@ -8,6 +8,7 @@ METHODS = {
     "SWP weight": {"beta": 0.6, "gamma": 1, "granularity": "weight"},
     "SWP variable": {"beta": 0.6, "gamma": 1, "granularity": "variable"},
     "SWP depth": {"beta": 0.6, "gamma": 1, "granularity": "depth"},
+    "SWP depth 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
     "SDS": {"beta": 1, "gamma": 0.5},
     "SDS by loss": {"beta": 1, "gamma": 0.5, "rank_by": "loss"},
     "SDS random": {"beta": 1, "gamma": 0.5, "rank_by": "random"},
@@ -26,6 +27,12 @@ METHODS = {
     "ESAM depth": {**PAPER, "granularity": "depth"},
     "ESAM depth by loss": {**PAPER, "granularity": "depth", "rank_by": "loss"},
     "ESAM depth random": {**PAPER, "granularity": "depth", "rank_by": "random"},
-    "one-step": {"beta": 0.6, "gamma": 1, "ascent": "previous"},
-    "one-step by loss": {**PAPER, "ascent": "previous", "rank_by": "loss"},
+    "SAM, interval 2": {"beta": 1, "gamma": 1, "interval": 2},
+    "one-step": {"beta": 1, "gamma": 1, "ascent": "previous"},
+    "one-step by loss": {
+        "beta": 1,
+        "gamma": 0.5,
+        "ascent": "previous",
+        "rank_by": "loss",
+    },
 }

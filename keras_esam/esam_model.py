@@ -198,8 +198,10 @@ class ESAMModel(Trainer, keras.Model):
         if check is not None:
             value = check(value)
             changed = value != getattr(self, name, value)
-            if changed and self.train_function is not None:
-                # The compiled steps have the old value in them.
+            # Compiled steps have the old value in them; of the seed they have
+            # the subsets that it drew.
+            compiled = name != "seed" or self.granularity == "variable"
+            if changed and compiled and self.train_function is not None:
                 self.make_train_function(force=True)
         super().__setattr__(name, value)
 
@@ -247,6 +249,8 @@ class ESAMModel(Trainer, keras.Model):
             self._gradient_memory.build(self.trainable_variables)
             for index, variable in enumerate(self._gradient_memory.variables):
                 variable.assign(store[f"previous_gradient_{index}"])
+        else:
+            self._gradient_memory.clear()
         self._num_executions = int(np.asarray(store["num_executions"]))
         self._num_steps = int(np.asarray(store["num_steps"]))
         self.seed = int(np.asarray(store["seed"]))

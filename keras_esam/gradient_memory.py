@@ -34,6 +34,11 @@ class GradientMemory:
         }
         self.variables = [variable for _, variable in self._by_weight.values()]
 
+    def clear(self):
+        """Back to zero, as before the first step."""
+        for variable in self.variables:
+            variable.assign(ops.zeros_like(variable))
+
     def read(self) -> list:
         """The gradient: list of tensors with the shapes of the weights."""
         return [ops.convert_to_tensor(variable) for variable in self.variables]

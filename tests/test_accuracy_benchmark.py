@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -5,9 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import accuracy
+from benchmarks import accuracy_speeds
 from benchmarks import accuracy_summary
 from benchmarks import accuracy_tasks
+from benchmarks import accuracy_training
+from benchmarks.accuracy_tasks import TASKS
+from tests.networks import assert_identical
 from tests.test_benchmarks import ROOT
 
 
@@ -30,44 +34,97 @@ def test_runs_are_kept_and_not_mixed_with_others(tmp_path):
     again = run(tmp_path)
     assert again.stdout.count(" s\n") == 1
     assert "SAM-long-1: train" in again.stdout
-    rows = json.loads((tmp_path / "summary.json").read_text())
-    assert [row["method"] for row in rows] == ["SAM", "SGD"]
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["SGD", "SAM"]
     assert all(row["seeds"] == [0, 1] for row in rows)
     other = run(tmp_path, "--rho", "0.2")
     assert other.returncode != 0
     assert "run with other settings, {'rho': 0.1}" in other.stderr
 
 
+def fake_run(method, seed, test_accuracy, budget="long"):
+    return {
+        "budget": budget,
+        "method": method,
+        "epochs": 3,
+        "seed": seed,
+        "test_accuracy": test_accuracy,
+        "train_accuracy": 100.0,
+    }
+
+
 def test_mean_and_standard_error_by_hand():
-    runs = [
-        {
-            "budget": "long",
-            "method": "SAM",
-            "epochs": 3,
-            "seed": seed,
-            "cpu_seconds_per_epoch": 1.0,
-            "test_accuracy": value,
-            "train_accuracy": 100.0,
-        }
-        for seed, value in enumerate([90.0, 92.0, 97.0])
-    ]
-    (row,) = accuracy_summary.summarise(runs)
+    values = enumerate([90.0, 92.0, 97.0])
+    runs = [fake_run("SAM", seed, value) for seed, value in values]
+    (row,) = accuracy_summary.summarise(runs, ["long"], ["SAM"])
     assert row["test_accuracy"] == pytest.approx(93.0)
     # Deviations -3, -1 and 4: variance 26 / 2, over 3 runs.
     assert row["test_accuracy_sem"] == pytest.approx((13 / 3) ** 0.5)
-    assert "93.00 +- 2.08" in accuracy_summary.markdown([row])
+    assert "93.00 +- 2.08" in accuracy_summary.markdown([row], {})
     assert np.isnan(accuracy_summary.standard_error([1.0]))
 
 
+def test_difference_to_sam_is_that_on_the_same_seeds():
+    runs = [fake_run("SAM", seed, 90.0 + seed) for seed in range(3)]
+    runs += [fake_run("SGD", 2, 91.5), fake_run("SGD", 1, 90.0)]
+    runs += [fake_run("SAM", 1, 50.0, budget="short")]
+    rows = accuracy_summary.summarise(runs, ["short", "long"], ["SGD", "SAM"])
+    assert [(r["budget"], r["method"]) for r in rows] == [
+        ("short", "SAM"),
+        ("long", "SGD"),
+        ("long", "SAM"),
+    ]
+    # 91.5 - 92 and 90 - 91.
+    assert rows[1]["difference"] == pytest.approx(-0.75)
+    assert rows[1]["difference_sem"] == pytest.approx(0.25)
+    table = accuracy_summary.markdown(rows, {"SAM": 3.0, "SGD": 2.0})
+    assert "| 90.75 +- 0.75 | -0.75 +- 0.25 | 100.00 +- 0.00 | 1.50 |" in table
+
+
 def test_equal_time_gives_a_faster_method_more_epochs(tmp_path):
-    for name, seconds in (("SAM", 2.0), ("ESAM_depth", 1.4)):
-        path = tmp_path / f"{name}-long-0.json"
-        path.write_text(json.dumps({"cpu_seconds_per_epoch": seconds}))
-    equal = accuracy.epochs_in_equal_time
-    assert equal(tmp_path, "ESAM depth", 40) == 57
-    assert equal(tmp_path, "SAM", 40) == 40
-    with pytest.raises(ValueError, match="SGD-long-0.json"):
-        equal(tmp_path, "SGD", 40)
+    seconds = {"SGD": [1.0, 1.1, 9.0], "SAM": [2.0, 2.2, 2.4]}
+    (tmp_path / "speeds.json").write_text(json.dumps(seconds))
+    result = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    epochs = {row["method"]: row["epochs"] for row in rows}
+    assert epochs == {"SGD": [4], "SAM": [2]}
+    other = run(
+        *(tmp_path, "--budgets", "long_time"),
+        *("--methods", "SAM", "one-step", "--seeds", "1"),
+    )
+    assert "a file without {'one-step'}" in other.stderr
+
+
+def test_time_of_two_stages_is_the_mean_of_both(tmp_path):
+    task = dataclasses.replace(TASKS["digits"], num_train=100)
+    data = task.load(task.num_train)
+    methods = [accuracy_training.STAGES, "ESAM depth", "SWP depth"]
+    seconds = accuracy_speeds.measure(task, data, methods, rounds=2)
+    assert list(seconds) == methods
+    for stages, late, early in zip(*seconds.values(), strict=True):
+        assert 0 < stages == pytest.approx((late + early) / 2)
+
+
+@pytest.mark.parametrize("method", ["ESAM variable", "one-step"])
+def test_model_that_has_trained_starts_as_a_new_one(method):
+    task = dataclasses.replace(TASKS["digits"], num_train=100)
+    data = task.load(task.num_train)
+    settings = {"method": method, "num_train": 100, "epochs": 2, "rho": 0.1}
+
+    def trained(model, seed):
+        accuracy_training.start(model, task, {**settings, "seed": seed})
+        accuracy_training.fit(model, task, data, {**settings, "seed": seed})
+        return [
+            v.numpy() for v in (*model.variables, *model.optimizer.variables)
+        ]
+
+    used = accuracy_training.make_model(task, settings)
+    first = trained(used, 0)
+    second = trained(used, 1)
+    new = accuracy_training.make_model(task, settings)
+    assert_identical(second, trained(new, 1))
+    assert not np.array_equal(first[0], second[0])
 
 
 def test_training_set_is_balanced_and_apart_from_the_test_set():
@@ -85,7 +142,9 @@ def test_missing_cifar10_says_where_to_get_it(tmp_path):
 
 
 def test_full_batches_come_first_in_the_method_of_stages():
-    arguments = accuracy.method_arguments(accuracy.STAGES, 100)
+    arguments = accuracy_training.method_arguments(
+        accuracy_training.STAGES, 100
+    )
     gamma = arguments["gamma"]
     assert float(gamma(50)) == 1.0 and float(gamma(51)) == 0.5
     assert arguments["granularity"] == "depth"

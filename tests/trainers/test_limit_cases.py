@@ -276,3 +276,26 @@ def test_setting_an_attribute_changes_the_training():
         fit(model, x, y)
         weights.append(model.get_weights())
     assert_identical(*weights)
+
+
+@pytest.mark.parametrize("granularity", ["depth", "variable"])
+def test_seed_set_in_training_is_that_of_a_new_model(granularity):
+    """Only the subsets that the seed draws are compiled anew."""
+    x, y = dense_data()
+    results = []
+    for seed, late in ((1, None), (3, None), (1, 3)):
+        model = keras_esam.ESAMModel(
+            dense_network(dropout=False), seed=seed, granularity=granularity
+        )
+        compile_model(model)
+        model.make_train_function()
+        function = model.train_function
+        if late is not None:
+            model.seed = late
+            assert (model.train_function is function) == (
+                granularity == "depth"
+            )
+        fit(model, x, y)
+        results.append(model.get_weights())
+    assert_identical(results[1], results[2])
+    assert not np.array_equal(results[0][0], results[1][0])

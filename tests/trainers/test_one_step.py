@@ -113,6 +113,19 @@ def test_saved_model_continues_with_the_gradient(tmp_path):
     assert_identical(model.get_weights(), loaded.get_weights())
 
 
+def test_weights_of_a_model_that_has_not_trained_bring_no_gradient(tmp_path):
+    x, y = dense_data(32)
+    model = compile_model(one_step(dense_network()))
+    model.optimizer.build(model.trainable_variables)
+    model.save_weights(tmp_path / "start.weights.h5")
+    fit(model, x, y)
+    first = all_values(model)
+    model.load_weights(tmp_path / "start.weights.h5")
+    assert not any(np.any(gradient) for gradient in stored(model))
+    fit(model, x, y)
+    assert_identical(first, all_values(model))
+
+
 def test_gradient_that_overflows_is_not_kept():
     x, y = dense_data(32)
     model = compile_model(one_step(dense_network()))
