@@ -7,17 +7,22 @@ other methods.
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 from benchmarks import measurement
 from benchmarks import networks
 
 BARE = "tf_keras bare fit"
 SAM = "tf_keras SAM"
-NAMES = (BARE, SAM)
+# With batch normalization composed of single operations, as in Keras 3.
+BARE_COMPOSED = "tf_keras bare fit, composed BN"
+SAM_COMPOSED = "tf_keras SAM, composed BN"
+NAMES = (BARE, SAM, BARE_COMPOSED, SAM_COMPOSED)
 
 
 class Peer:
@@ -64,10 +69,13 @@ def make_model(method, setting):
 
     tf_keras.utils.set_random_seed(1)
     tf_keras.mixed_precision.set_global_policy(setting.precision)
+    api = tf_keras
+    if method in (BARE_COMPOSED, SAM_COMPOSED):
+        api = _with_composed_batch_normalization(tf_keras)
     model = networks.make_network(
-        setting.network, setting.width, setting.depth, api=tf_keras
+        setting.network, setting.width, setting.depth, api=api
     )
-    if method == SAM:
+    if method in (SAM, SAM_COMPOSED):
         model = tf_keras.models.experimental.SharpnessAwareMinimization(
             model, rho=0.05
         )
@@ -80,6 +88,16 @@ def make_model(method, setting):
     return model
 
 
+def _with_composed_batch_normalization(api):
+    layers = types.SimpleNamespace(**vars(api.layers))
+    layers.BatchNormalization = functools.partial(
+        api.layers.BatchNormalization, fused=False
+    )
+    return types.SimpleNamespace(
+        Input=api.Input, Model=api.Model, layers=layers
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("setting")
@@ -87,12 +105,16 @@ def main():
     import tf_keras
 
     callback = tf_keras.callbacks.Callback
-    models = {method: make_model(method, setting) for method in NAMES}
-    for model in models.values():
-        measurement.timed_epoch(model, setting, setting.steps, callback)
+    models = {}
     for line in sys.stdin:
+        method = line.strip()
+        if method not in models:
+            models[method] = make_model(method, setting)
+            measurement.timed_epoch(
+                models[method], setting, setting.steps, callback
+            )
         seconds = measurement.timed_epoch(
-            models[line.strip()], setting, setting.steps, callback
+            models[method], setting, setting.steps, callback
         )
         print(json.dumps([s / setting.steps for s in seconds]), flush=True)
 

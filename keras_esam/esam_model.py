@@ -47,12 +47,12 @@ class ESAMModel(Trainer, keras.Model):
             `0.5`.
         granularity: Which weights a step perturbs, out of a balanced pool of
             subsets, with one step function compiled per subset (5 at
-            `beta=0.6`). `"variable"`: whole variables; saves the gradients of
-            the others. `"depth"`: all variables from a random depth of the
-            network to its output; saves the whole backward pass below that
-            depth and the ranking pass' forward below it. `"weight"`: each
-            scalar weight independently, as in the paper's equation 5; saves
-            nothing. Defaults to `"variable"`.
+            `beta=0.6`). `"depth"`: all variables from a random depth of the
+            network to its output; saves the clean gradient below that depth
+            and one forward pass below it. `"variable"`: whole variables, as in
+            the authors' code; saves the gradients of the others. `"weight"`:
+            each scalar weight independently, as in the paper's equation 5;
+            saves nothing. Defaults to `"depth"`.
         rank_by: How SDS ranks the samples: `"sharpness"`, the rise of the loss
             (one more forward pass, at the perturbed weights); `"loss"`, the
             loss at the unperturbed weights; `"random"`, the control that
@@ -121,7 +121,7 @@ class ESAMModel(Trainer, keras.Model):
         rho: float | Schedule = 0.05,
         beta: float | Stages = 0.6,
         gamma: float | Stages = 0.5,
-        granularity: str = "variable",
+        granularity: str = "depth",
         rank_by: str = "sharpness",
         ascent: str = "current",
         interval: int = 1,

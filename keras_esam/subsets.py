@@ -66,6 +66,7 @@ def pool_size(beta: float, granularity: str = "variable") -> int:
     return max(PREFERRED_POOL_SIZE, -_floor(-1 / beta))
 
 
+@functools.lru_cache(maxsize=16)
 def make_pool(
     granularity: str, num_variables: int, beta: float, seed: int
 ) -> SubsetPool:

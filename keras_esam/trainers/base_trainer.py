@@ -8,6 +8,8 @@ installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
 `keras.optimizers.Optimizer`; `_is_default` of a `build` method.
 """
 
+import dataclasses
+
 import keras
 
 from keras_esam import arguments
@@ -31,7 +33,7 @@ class BaseTrainer:
         """What the next execution of `fit` does, and with which subset."""
         if self._is_base_optimizer:
             return StepPlan(perturbs=False)
-        return plan_step(
+        plan = plan_step(
             self._num_executions,
             self._num_steps,
             self.beta,
@@ -40,10 +42,20 @@ class BaseTrainer:
             self.interval,
             self.seed,
         )
+        if not plan.perturbs:
+            return plan
+        # A pool of few variables has equal subsets; they share one step.
+        pool = self._make_pool(plan.beta).subsets
+        first = pool.index(pool[plan.subset_index])
+        return dataclasses.replace(plan, subset_index=first)
 
     @property
     def num_subsets(self) -> int:
-        """Number of subsets of the variables, one compiled step for each."""
+        """Number of subsets of the variables.
+
+        There is one compiled step for each, or for several that are equal, as
+        they are in networks of few variables.
+        """
         if self._is_base_optimizer:
             return 1
         return subsets.pool_size(self._current_beta, self.granularity)

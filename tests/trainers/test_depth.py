@@ -146,3 +146,24 @@ def test_xla_merges_the_prefix_too():
         counts.append(program.count(" convolution("))
     # Fs four forward ones, B1 four filter and three input gradients.
     assert counts[1] - counts[0] == 4 + 4 + 3
+
+
+def test_equal_subsets_of_few_variables_share_one_compiled_step():
+    """Two variables: the subsets have the last one, or both."""
+    traced = []
+
+    class Traced(keras_esam.ESAMModel):
+        def train_step(self, data):
+            traced.append(self._subset(self._traced_plan))
+            return super().train_step(data)
+
+    x = tf.ones((4, 3))
+    model = Traced(
+        keras.Sequential([keras.Input((3,)), layers.Dense(3)]),
+        granularity="depth",
+    )
+    model.compile("sgd", "mse")
+    for _ in range(10):
+        model.train_on_batch(x, x)
+    assert sorted(traced) == [(0, 1), (1,)]
+    assert model.subset_pool.probabilities == (0.4, 1.0)

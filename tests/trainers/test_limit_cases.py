@@ -216,7 +216,9 @@ def test_one_variable_is_perturbed_in_the_fraction_beta_of_the_steps():
     network = keras.Sequential(
         [keras.Input((8,)), keras.layers.Dense(3, use_bias=False)]
     )
-    model = keras_esam.ESAMModel(network, rho=1.0, beta=0.6, seed=0)
+    model = keras_esam.ESAMModel(
+        network, rho=1.0, beta=0.6, granularity="variable", seed=0
+    )
     model.compile(
         keras.optimizers.SGD(0.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -244,7 +246,7 @@ def test_samples_are_selected_when_a_subset_is_empty():
     """One variable at beta=0.6: two of the five subsets are empty."""
     x, y = dense_data(16 * 5)
     stack = [keras.Input((8,)), keras.layers.Dense(3, "softmax", False)]
-    model = KeepsSizes(keras.Sequential(stack), seed=1)
+    model = KeepsSizes(keras.Sequential(stack), granularity="variable", seed=1)
     model.sizes = []
     assert sorted(map(len, model.subset_pool.subsets)) == [0, 0, 1, 1, 1]
     compile_model(model, run_eagerly=True)

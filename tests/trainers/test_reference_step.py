@@ -16,14 +16,15 @@ PolynomialDecay = keras.optimizers.schedules.PolynomialDecay
 LEARNING_RATE, MOMENTUM, PENALTY = 0.5, 0.875, 1 / 128
 NUM_STEPS, BATCH_SIZE = 10, 9
 
+VARIABLE = {"granularity": "variable"}
 METHODS = {
     "sgd": {"rho": 0.0},
     "sam": {"beta": 1, "gamma": 1},
     "asam": {"beta": 1, "gamma": 1, "adaptive": True},
-    "swp": {"gamma": 1},
-    "swp_uneven_probabilities": {"gamma": 1, "beta": 0.37},
-    "swp_authors": {"gamma": 1, "scale": "authors"},
-    "swp_adaptive": {"gamma": 1, "adaptive": True},
+    "swp": {"gamma": 1, **VARIABLE},
+    "swp_uneven_probabilities": {"gamma": 1, "beta": 0.37, **VARIABLE},
+    "swp_authors": {"gamma": 1, "scale": "authors", **VARIABLE},
+    "swp_adaptive": {"gamma": 1, "adaptive": True, **VARIABLE},
     "swp_weight": {"gamma": 1, "granularity": "weight"},
     "swp_weight_authors": {
         "gamma": 1,
@@ -32,7 +33,7 @@ METHODS = {
     },
     "sds": {"beta": 1},
     "sds_loss": {"beta": 1, "rank_by": "loss"},
-    "esam": {},
+    "esam": VARIABLE,
     "esam_weight": {"granularity": "weight"},
     "swp_depth": {"gamma": 1, "granularity": "depth"},
     "swp_depth_authors": {
@@ -42,7 +43,7 @@ METHODS = {
     },
     "esam_depth": {"granularity": "depth"},
     "esam_depth_small_beta": {"granularity": "depth", "beta": 0.3},
-    "esam_interval": {"interval": 3, "rank_by": "loss"},
+    "esam_interval": {"interval": 3, "rank_by": "loss", **VARIABLE},
     "esam_schedules": {
         "rho": PolynomialDecay(0.3, decay_steps=8, end_learning_rate=0.1),
         "beta": PiecewiseConstantDecay([2, 6], [1.0, 0.5, 0.75]),

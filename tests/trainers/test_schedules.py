@@ -58,6 +58,7 @@ def test_stages_compile_their_own_steps_and_drop_the_old_ones():
     model = Traced(
         dense_network(),
         seed=1,
+        granularity="variable",
         beta=Stages([5], [1.0, 0.5]),
         gamma=Stages([1], [1.0, 0.5]),
     )

@@ -46,7 +46,9 @@ def test_gradients_of_the_other_variables_are_not_computed():
     forward = 6
     whole = 6 + 5  # weight gradients, and input gradients of all but the first
     for subset in range(4):
-        count, perturbed = count_operations("MatMul", subset, beta=0.5, gamma=1)
+        count, perturbed = count_operations(
+            "MatMul", subset, granularity="variable", beta=0.5, gamma=1
+        )
         assert len(perturbed) == 3
         partial = len(perturbed) + 5 - min(perturbed)
         assert count == forward + partial + forward + whole
