@@ -10,12 +10,14 @@ Budgets: `short` and `long` epochs (in the long one the base optimizer fits the
 training set), and with `_time` as many epochs as a method can do in the CPU
 time that SAM takes for these, measured beforehand (`speeds.json`). Each budget
 is a whole training with cosine decay. For a seed, all methods start from the
-same weights and see the data in the same order. Always among them are the
-random ranking and the base optimizer with half the batch: SDS also changes the
-noise of the gradient.
+same weights and see the data in the same order. Among the default methods are
+the random ranking and the base optimizer with half the batch: SDS also changes
+the noise of the gradient. The tasks' `rho` is the one of several at which SAM
+was best after the long budget, on seeds from 100 on.
 
 A finished run is not repeated: start the command again to go on. Several
-processes may share the work, each with its own seeds.
+processes may share the work, each with its own seeds; for budgets of equal time
+start the others when `speeds.json` is there.
 """
 
 import argparse
@@ -44,9 +46,9 @@ from benchmarks.methods import METHODS
 
 ALL = ["SGD", HALF_BATCH, *list(METHODS)[1:], STAGES]
 DEFAULT = [
-    *("SGD", HALF_BATCH, "SAM", "SWP variable", "SWP depth", "SWP depth 0.3"),
+    *("SGD", HALF_BATCH, "SAM", "SWP variable", "SWP depth"),
     *("ESAM variable", "ESAM depth", "ESAM depth by loss"),
-    *("ESAM depth random", STAGES, "one-step"),
+    *("ESAM depth random", STAGES, "full-batch ESAM", "one-step"),
 ]
 BUDGETS = ("short", "long", "short_time", "long_time")
 
@@ -88,14 +90,14 @@ def parse_arguments():
     parser.add_argument("--budgets", nargs="+", choices=BUDGETS)
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--num-train", type=int)
-    parser.add_argument("--short", type=int, help="epochs")
-    parser.add_argument("--long", type=int, help="epochs")
-    parser.add_argument("--rho", type=float)
-    parser.add_argument("--data-dir")
+    parser.add_argument("--num-train", type=int, help="training samples")
+    parser.add_argument("--short", type=int, help="epochs of the budget")
+    parser.add_argument("--long", type=int, help="epochs of the budget")
+    parser.add_argument("--rho", type=float, help="of all methods")
+    parser.add_argument("--data-dir", help="of tensorflow-datasets")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--summary", action="store_true", help="only the table")
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, help="folder of the runs")
     return parser.parse_args()
 
 
@@ -110,8 +112,11 @@ def main():
     }
     task = dataclasses.replace(TASKS[arguments.task], **given)
     folder = arguments.out or pathlib.Path("runs/accuracy", arguments.task)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not arguments.summary:
+    if arguments.summary:
+        if not any(folder.glob("*-*-*.json")):
+            raise ValueError(f"There must be runs. Received: --out {folder}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
         run_all(task, arguments, folder)
     print(write_summary(folder))
     print(f"Written to {folder}")

@@ -5,6 +5,7 @@ their ratios do not depend on what else the machine did.
 """
 
 import json
+import os
 import statistics
 
 from benchmarks import accuracy_training
@@ -34,12 +35,14 @@ def load_or_measure(task, data, methods, folder):
         missing = set(methods) - set(samples)
         if missing:
             raise ValueError(
-                f"`{path}` must have all methods. Delete it, and the runs at "
-                f"equal time with it. Received: a file without {missing}"
+                f"`{path}` must have all methods. Choose another folder with "
+                f"--out. Received: a file without {missing}"
             )
     else:
         samples = measure(task, data, methods)
-        path.write_text(json.dumps(samples) + "\n")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(samples) + "\n")
+        temporary.replace(path)
     return medians(samples)
 
 

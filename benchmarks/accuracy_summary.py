@@ -64,6 +64,36 @@ def standard_error(values):
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
+def ranges(numbers):
+    """`"0 to 2, 7"` for ascending numbers 0, 1, 2 and 7."""
+    parts = []
+    for number in numbers:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(
+        str(first) if first == last else f"{first} to {last}"
+        for first, last in parts
+    )
+
+
+def fit_of_the_base_optimizer(rows, budget="long"):
+    """Sentence on whether the long budget does what it is to do, or `""`."""
+    fits = [
+        row["train_accuracy"]
+        for row in rows
+        if (row["budget"], row["method"]) == (budget, "SGD")
+    ]
+    if not fits:
+        return ""
+    does = "fits" if fits[0] >= 99 else "DOES NOT FIT"
+    return (
+        f"In the `{budget}` budget the base optimizer {does} the training set: "
+        f"{fits[0]:.2f}%.\n"
+    )
+
+
 def markdown(rows, seconds):
     """Markdown table.
 
@@ -94,7 +124,7 @@ def markdown(rows, seconds):
             difference.format(**row),
             "{train_accuracy:.2f} +- {train_accuracy_sem:.2f}".format(**row),
             speed,
-            f"{len(row['seeds'])} ({row['seeds'][0]} to {row['seeds'][-1]})",
+            f"{len(row['seeds'])} ({ranges(row['seeds'])})",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", fit_of_the_base_optimizer(rows)])

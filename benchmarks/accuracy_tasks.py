@@ -76,9 +76,19 @@ def load_cifar10(num_train, data_dir=None):
 
 
 def balanced(labels, count):
-    """Indices of `count` samples, equally many of each class, always alike."""
+    """Indices of `count` samples, equally many of each class, always alike.
+
+    Raises:
+        ValueError: If there are not as many of each class.
+    """
     rng = np.random.default_rng(0)
-    classes = np.unique(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    largest = len(classes) * sizes.min()
+    if count % len(classes) or not 0 < count <= largest:
+        raise ValueError(
+            f"The number of samples must be a multiple of {len(classes)} and "
+            f"at most {largest}. Received: {count}"
+        )
     return np.concatenate(
         [
             rng.permutation(np.flatnonzero(labels == label))[
@@ -120,7 +130,7 @@ TASKS = {
         num_train=200,
         batch_size=50,
         learning_rate=0.05,
-        rho=0.1,
+        rho=0.4,
         short=10,
         long=60,
     ),

@@ -106,9 +106,9 @@ def timed_epoch(model, setting, steps, callback=keras.callbacks.Callback):
 
 
 def steps_per_round(model, steps):
-    """At least `steps`, and every compiled step equally often."""
-    num_subsets = getattr(model, "num_subsets", 1)
-    return -(-steps // num_subsets) * num_subsets
+    """At least `steps`, and every compiled step as often as in training."""
+    period = getattr(model, "num_subsets", 1) * getattr(model, "interval", 1)
+    return -(-steps // period) * period
 
 
 def measure_memory(method, setting):

@@ -8,11 +8,20 @@ METHODS = {
     "SWP weight": {"beta": 0.6, "gamma": 1, "granularity": "weight"},
     "SWP variable": {"beta": 0.6, "gamma": 1, "granularity": "variable"},
     "SWP depth": {"beta": 0.6, "gamma": 1, "granularity": "depth"},
-    "SWP depth 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
     "SDS": {"beta": 1, "gamma": 0.5},
     "SDS by loss": {"beta": 1, "gamma": 0.5, "rank_by": "loss"},
     "SDS random": {"beta": 1, "gamma": 0.5, "rank_by": "random"},
     "ESAM weight": {**PAPER, "granularity": "weight"},
+    "ESAM weight by loss": {
+        **PAPER,
+        "granularity": "weight",
+        "rank_by": "loss",
+    },
+    "ESAM weight random": {
+        **PAPER,
+        "granularity": "weight",
+        "rank_by": "random",
+    },
     "ESAM variable": {**PAPER, "granularity": "variable"},
     "ESAM variable by loss": {
         **PAPER,
@@ -27,8 +36,10 @@ METHODS = {
     "ESAM depth": {**PAPER, "granularity": "depth"},
     "ESAM depth by loss": {**PAPER, "granularity": "depth", "rank_by": "loss"},
     "ESAM depth random": {**PAPER, "granularity": "depth", "rank_by": "random"},
+    "full-batch ESAM": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
     "SAM, interval 2": {"beta": 1, "gamma": 1, "interval": 2},
     "one-step": {"beta": 1, "gamma": 1, "ascent": "previous"},
+    "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "previous"},
     "one-step by loss": {
         "beta": 1,
         "gamma": 0.5,

@@ -9,13 +9,14 @@ ranking pass. The same is done here on the graph as it was traced.
 import dataclasses
 import graphlib
 import math
+import time
 
 import keras
 import tensorflow as tf
 
 
 def operations_per_step(model, x, y):
-    """Mean over the subsets of the operations of a training step.
+    """Operations of a training step, mean over the compiled steps.
 
     Args:
         model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
@@ -23,25 +24,43 @@ def operations_per_step(model, x, y):
         y: Targets, shape `(batch_size, d0, .. dN)`.
 
     Returns:
-        Float, number of floating-point operations.
+        Tuple of the number of floating-point operations, and the CPU seconds
+        that tracing all steps took.
     """
-    counts = [count_operations(graph) for graph in step_graphs(model, x, y)]
-    return sum(counts) / len(counts)
+    operations = seconds = 0.0
+    for share, plan in step_plans(model):
+        start = time.process_time()
+        graph = trace(model, plan, x, y)
+        seconds += time.process_time() - start
+        operations += share * count_operations(graph)
+    return operations, seconds
 
 
-def step_graphs(model, x, y):
-    """The graphs of the training step, one for each subset."""
-    plans = [None]
-    if hasattr(model, "upcoming_step"):
-        plans = [
-            dataclasses.replace(model.upcoming_step, subset_index=index)
-            for index in range(model.num_subsets)
-        ]
-    for plan in plans:
-        if plan is not None:
-            model._traced_plan = plan
-        step = tf.function(lambda x, y: model.train_step((x, y)))
-        yield step.get_concrete_function(x, y).graph
+def step_plans(model):
+    """Pairs of the share of a plan in the training, and the plan."""
+    if not hasattr(model, "upcoming_step"):
+        return [(1, None)]
+    subsets = model.subset_pool.subsets
+    if model.rho == 0:
+        subsets = [()]
+    plan = dataclasses.replace(model.upcoming_step, perturbs=model.rho != 0)
+    between = dataclasses.replace(plan, perturbs=False, subset_index=0)
+    share = 1 / model.interval
+    plans = [(1 - share, between)] if model.interval > 1 else []
+    return plans + [
+        (
+            share * subsets.count(subset) / len(subsets),
+            dataclasses.replace(plan, subset_index=subsets.index(subset)),
+        )
+        for subset in dict.fromkeys(subsets)
+    ]
+
+
+def trace(model, plan, x, y):
+    """The graph of the training step of a plan."""
+    model._traced_plan = plan
+    step = tf.function(lambda x, y: model.train_step((x, y)))
+    return step.get_concrete_function(x, y).graph
 
 
 def count_operations(graph):

@@ -22,11 +22,11 @@ def summarise(samples, operations, images):
     """
     rows = {}
     for method, values in samples.items():
-        cpu, wall = np.median(values, axis=0)
+        cpu, wall = np.transpose(values)
         rows[method] = {
-            "cpu_ms": 1e3 * float(cpu),
-            "wall_ms": 1e3 * float(wall),
-            "images_per_second": images / float(wall),
+            "cpu_ms": quartiles(1e3 * cpu),
+            "wall_ms": quartiles(1e3 * wall),
+            "images_per_second": quartiles(images / wall),
         }
         for reference in ("SAM", "SGD", "bare fit"):
             if reference not in samples:
@@ -48,29 +48,31 @@ def quartiles(values):
     return [float(q) for q in np.percentile(values, [25, 50, 75])]
 
 
-def markdown(rows, first_use, memory):
-    """Markdown table of the methods.
+def markdown(rows, compilation, memory):
+    """Markdown table of the methods. In brackets are the quartiles.
 
     Args:
         rows: Dict from `summarise`.
-        first_use: Dict of method to seconds of tracing and compilation.
+        compilation: Dict of method to the seconds of tracing all compiled
+            steps, and of their first use.
         memory: Dict of method to a list of peaks in MiB.
 
     Returns:
         String.
     """
     lines = [
-        "| | CPU ms/step | wall ms/step | images/s | speed / SAM (quartiles) "
-        "| by count | measured / count | speed / SGD | first use, s "
-        "| peak memory, MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | CPU ms/step | wall ms/step | images/s | speed / SAM | by count "
+        "| measured / count | speed / SGD | tracing, s (/ SAM's) "
+        "| first use, s | peak memory, MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    sam_tracing, _ = compilation["SAM"]
     for method, row in rows.items():
         cells = [
             method,
-            f"{row['cpu_ms']:.0f}",
-            f"{row['wall_ms']:.0f}",
-            f"{row['images_per_second']:.0f}",
+            spread(row["cpu_ms"], 0),
+            spread(row["wall_ms"], 0),
+            spread(row["images_per_second"], 0),
             spread(row.get("speed_relative_to_SAM")),
         ]
         predicted = row.get("predicted")
@@ -80,8 +82,12 @@ def markdown(rows, first_use, memory):
             measured = row["speed_relative_to_SAM"][1]
             cells += [f"{predicted:.3f}", f"{measured / predicted:.3f}"]
         cells.append(spread(row.get("speed_relative_to_SGD")))
-        seconds = first_use.get(method)
-        cells.append("" if seconds is None else f"{seconds:.1f}")
+        if method in compilation:
+            tracing, first_use = compilation[method]
+            relative = tracing / sam_tracing
+            cells += [f"{tracing:.1f} ({relative:.1f})", f"{first_use:.1f}"]
+        else:
+            cells += ["", ""]
         peaks = memory.get(method)
         cells.append(f"{np.median(peaks):.0f}" if peaks else "")
         lines.append("| " + " | ".join(cells) + " |")
@@ -108,16 +114,17 @@ def markdown_of_scaling(scaling):
         cells = [str(entry["batch_size"]), str(entry["depth"])]
         for row in entry["rows"].values():
             speed = row["speed_relative_to_SAM"][1]
-            cells.append(f"{row['cpu_ms']:.0f} ({speed:.2f})")
+            cells.append(f"{row['cpu_ms'][1]:.0f} ({speed:.2f})")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def spread(ratios):
-    if ratios is None:
+def spread(values, digits=3):
+    """Median and, in brackets, the other quartiles."""
+    if values is None:
         return ""
-    low, middle, high = ratios
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    low, middle, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"
 
 
 def draw(rows, scaling, title, path):

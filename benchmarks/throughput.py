@@ -1,6 +1,6 @@
 """How fast each training method is, measured and by the cost model.
 
-Command:   python -m benchmarks.throughput           (2 cores: about 40 minutes)
+Command:   python -m benchmarks.throughput           (2 cores: about 30 minutes)
            python -m benchmarks.throughput --quick   (2 minutes)
 Result:    a table; runs/throughput/results.json, table.md and throughput.png
 Targets:   width-32 ResNet-18, batch 64, no XLA, 2 CPU cores, speed relative to
@@ -37,6 +37,7 @@ ALL = [BARE, *METHODS, *PEERS]
 QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
 SCALED = ["SGD", "SAM", "ESAM depth"]
 BATCH_SIZES, DEPTHS = (16, 32, 64, 128), (1, 2, 3)
+PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 def measure(methods, setting, rounds):
@@ -49,7 +50,8 @@ def measure(methods, setting, rounds):
 
     Returns:
         Tuple of dicts by method: list of `[CPU, wall]` seconds per step, one a
-        round; operations per step; seconds of the first use of all steps.
+        round; operations per step; CPU seconds of tracing all compiled steps,
+        and wall seconds of their first use.
     """
     peer = None
     if not set(PEERS).isdisjoint(methods):
@@ -73,16 +75,18 @@ def measure(methods, setting, rounds):
     if peer is not None:
         peer.close()
     batch = measurement.make_batch(setting.batch_size)
-    counts = {
-        method: operations.operations_per_step(model, *batch)
-        for method, model in models.items()
-    }
-    return samples, counts, first_use
+    counts, tracing = {}, {}
+    for method, model in models.items():
+        counts[method], tracing[method] = operations.operations_per_step(
+            model, *batch
+        )
+    compilation = {m: [tracing[m], first_use[m]] for m in models}
+    return samples, counts, compilation
 
 
 def compile_steps(model, setting):
     """Seconds that the first use of all steps takes beyond their running."""
-    steps = measurement.steps_per_round(model, 1)
+    steps = measurement.steps_per_round(model, 2)
     first = measurement.timed_epoch(model, setting, steps)[1]
     return first - measurement.timed_epoch(model, setting, steps)[1]
 
@@ -100,7 +104,7 @@ def measure_scaling(setting, rounds):
     ] + [dataclasses.replace(setting, depth=depth) for depth in DEPTHS]
     scaling = []
     for other in settings:
-        samples, counts, _ = measure(SCALED, other, rounds)
+        samples, counts, _ = measure(SCALED, other, min(rounds, 5))
         rows = report.summarise(samples, counts, other.batch_size)
         scaling.append(
             {"batch_size": other.batch_size, "depth": other.depth, "rows": rows}
@@ -130,32 +134,47 @@ def progress(message):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", choices=NETWORKS, default="resnet18")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--depth", type=int)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=5, help="in a round")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--methods", nargs="+", choices=ALL, metavar="METHOD")
-    parser.add_argument("--xla", action="store_true")
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--memory-runs", type=int, default=1)
-    parser.add_argument("--scaling", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=pathlib.Path, default="runs/throughput")
-    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    option = parser.add_argument
+    option("--network", choices=NETWORKS, default="resnet18")
+    option("--width", type=positive, help="see `benchmarks.networks`")
+    option("--depth", type=positive, help="see `benchmarks.networks`")
+    option("--batch-size", type=positive, default=64)
+    option("--steps", type=positive, default=5, help="at least, in a round")
+    option("--rounds", type=positive)
+    option("--methods", nargs="+", choices=ALL, metavar="METHOD", help=str(ALL))
+    option("--xla", action="store_true", help="compile with `jit_compile`")
+    option("--precision", choices=PRECISIONS, default="float32")
+    option("--memory-runs", type=int, help="processes for each method")
+    option(
+        "--scaling",
+        action=argparse.BooleanOptionalAction,
+        help="whether to measure against batch size and depth too",
+    )
+    option("--quick", action="store_true", help="few methods, narrow network")
+    option("--out", type=pathlib.Path, default="runs/throughput")
+    option("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
         return arguments
+    defaults = {"rounds": 9, "memory_runs": 1, "scaling": True}
     if arguments.quick:
-        arguments.width = arguments.width or 8
-        arguments.rounds = 3
-        arguments.memory_runs = 0
-        arguments.methods = arguments.methods or QUICK
-    for key, size in default_sizes(arguments.network).items():
+        defaults = {"rounds": 3, "memory_runs": 0, "scaling": False}
+        defaults |= {"width": 8, "methods": QUICK}
+    for key, size in {
+        **default_sizes(arguments.network),
+        **defaults,
+    }.items():
         if getattr(arguments, key) is None:
             setattr(arguments, key, size)
     return arguments
+
+
+def positive(text):
+    """Integer of at least 1, for `argparse`."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"It must be at least 1. Received: {text}")
+    return value
 
 
 def choose_methods(names):
@@ -176,17 +195,19 @@ def main():
     names = [field.name for field in dataclasses.fields(Setting)]
     setting = Setting(**{name: getattr(arguments, name) for name in names})
     methods = choose_methods(arguments.methods)
-    samples, counts, first_use = measure(methods, setting, arguments.rounds)
+    samples, counts, compilation = measure(methods, setting, arguments.rounds)
     rows = report.summarise(samples, counts, setting.batch_size)
     scaling = (
         measure_scaling(setting, arguments.rounds) if arguments.scaling else []
     )
     memory = measure_memory(methods, setting, arguments.memory_runs)
-    write(arguments, setting, samples, counts, first_use, rows, scaling, memory)
+    write(
+        arguments, setting, samples, counts, compilation, rows, scaling, memory
+    )
 
 
 def write(
-    arguments, setting, samples, counts, first_use, rows, scaling, memory
+    arguments, setting, samples, counts, compilation, rows, scaling, memory
 ):
     out = pathlib.Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -195,14 +216,14 @@ def write(
         "setting": dataclasses.asdict(setting),
         "seconds_per_step_cpu_wall": samples,
         "operations_per_step": counts,
-        "first_use_seconds": first_use,
+        "tracing_and_first_use_seconds": compilation,
         "summary": rows,
         "scaling": scaling,
         "peak_memory_mib_and_growth": memory,
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     peaks = {m: [peak for peak, _ in pairs] for m, pairs in memory.items()}
-    table = report.markdown(rows, first_use, peaks)
+    table = report.markdown(rows, compilation, peaks)
     if scaling:
         table += "\n" + report.markdown_of_scaling(scaling)
     (out / "table.md").write_text(table)

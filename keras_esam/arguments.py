@@ -61,8 +61,15 @@ def check_together(model):
             '`ascent="previous"` runs no pass at the unperturbed weights, so '
             "the rise of the losses is not known. Use `gamma=1`, "
             '`rank_by="loss"` or `rank_by="random"` with it. '
-            f"Received: gamma={model.gamma}, rank_by={model.rank_by!r}"
+            f"Received: gamma={shown(model.gamma)}, rank_by={model.rank_by!r}"
         )
+
+
+def shown(value):
+    """A fraction or its stages, for an error message."""
+    if isinstance(value, Stages):
+        return f"stages {value.values} from steps {value.boundaries}"
+    return value
 
 
 def values_of(value):
@@ -87,7 +94,8 @@ def check_rho(rho):
 
 
 def check_fraction(name, value):
-    if isinstance(value, Stages):
+    # Not a subclass, whose values may be others.
+    if type(value) is Stages:
         for stage in value.values:
             check_fraction(name, stage)
         return value

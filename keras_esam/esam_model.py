@@ -84,17 +84,22 @@ class ESAMModel(Trainer, keras.Model):
     the rise of their loss, data loss at the perturbed weights minus data loss
     at the unperturbed ones, in units of the loss; samples whose rise is not
     finite do not count. `sharpness` is there where it costs nothing: with
-    `gamma=1`, and with `rank_by="sharpness"`. With `ascent="previous"` there is
+    `gamma=1`, and with `rank_by="sharpness"`; otherwise in no epoch that ends
+    in a stage of `gamma` below 1. With `ascent="previous"` there is
     no pass at the unperturbed weights: `loss`, the metrics and the
     BatchNormalization statistics are those of the whole batch at the perturbed
     weights, the loss the larger by the sharpness.
 
-    `"depth"` takes the variables in the order of `trainable_variables`. In
-    functional and Sequential networks, nested ones too, that is their place in
-    the graph; in subclassed ones it is the order in which layers are created.
+    `"depth"` takes the layers of functional and Sequential networks, nested
+    ones too, by their place in the graph; those of subclassed networks in the
+    order in which they become attributes.
 
-    With `steps_per_execution=N` the subset and the stages of `beta` and `gamma`
-    change every `N` steps, and `interval` counts these executions.
+    `rho` schedules follow the optimizer's iterations. The stages of `beta` and
+    `gamma` follow the steps of the model's whole training, which go on when it
+    is compiled again; boundaries belong to the earlier stage. With
+    `steps_per_execution=N` the subset and the stages change every `N` steps,
+    an execution that the end of the data cuts short counts as a whole one, and
+    `interval` counts executions.
 
     Example:
 
@@ -154,6 +159,7 @@ class ESAMModel(Trainer, keras.Model):
         self._gradient_memory = GradientMemory()
         self._num_executions = 0
         self._num_steps = 0
+        self._variable_order = None
         self._traced_plan = None
         self._has_sample_losses = True
         self._has_checked_gradients = False
@@ -198,12 +204,24 @@ class ESAMModel(Trainer, keras.Model):
         if check is not None:
             value = check(value)
             changed = value != getattr(self, name, value)
-            # Compiled steps have the old value in them; of the seed they have
-            # the subsets that it drew.
-            compiled = name != "seed" or self.granularity == "variable"
-            if changed and compiled and self.train_function is not None:
-                self.make_train_function(force=True)
+            if changed:
+                self._prepare_for_change(name, value)
         super().__setattr__(name, value)
+
+    def _prepare_for_change(self, name, value):
+        """Drops what depends on the value that an attribute had."""
+        # Compiled steps have it in them; of the seed, the subsets it drew.
+        compiled = name != "seed" or self.granularity == "variable"
+        if compiled and self.train_function is not None:
+            self.make_train_function(force=True)
+        if not hasattr(self, "_gradient_memory"):
+            return
+        if name == "seed":
+            state = keras.random.SeedGenerator(value).state
+            self.seed_generator.state.assign(state)
+        elif name == "ascent" or (name == "rho" and self._is_base_optimizer):
+            # The steps since then have stored no gradient.
+            self._gradient_memory.clear()
 
     def export(self, *args, **kwargs):
         """Exports the network for inference, see `keras.Model.export()`."""
@@ -222,8 +240,11 @@ class ESAMModel(Trainer, keras.Model):
         store["num_steps"] = np.asarray(self._num_steps)
         for index, variable in enumerate(self._random_states()):
             store[f"random_state_{index}"] = variable
-        for index, variable in enumerate(self._gradient_memory.variables):
-            store[f"previous_gradient_{index}"] = variable
+        if self.ascent == "previous":
+            for index, weight in enumerate(self.model.weights):
+                gradient = self._gradient_memory.variable_of(weight)
+                if gradient is not None:
+                    store[f"previous_gradient_{index}"] = gradient
 
     def load_own_variables(self, store):
         """Restores what `save_own_variables` saved."""
@@ -235,7 +256,6 @@ class ESAMModel(Trainer, keras.Model):
                 "`model.model.load_weights()`. "
                 f"Received: a file without the state of `{self.name}`"
             )
-        super().load_own_variables({k: store[k] for k in keys if k.isdigit()})
         states = self._random_states()
         saved = [key for key in keys if key.startswith("random_state_")]
         if len(saved) != len(states):
@@ -243,17 +263,20 @@ class ESAMModel(Trainer, keras.Model):
                 f"`{self.name}` has {len(states)} random states and the file "
                 f"has {len(saved)}. The saved network had other random layers."
             )
+        super().load_own_variables({k: store[k] for k in keys if k.isdigit()})
+        self.seed = int(np.asarray(store["seed"]))
         for index, variable in enumerate(states):
             variable.assign(store[f"random_state_{index}"])
-        if "previous_gradient_0" in keys:
+        self._gradient_memory.clear()
+        if self.ascent == "previous" and self.built:
             self._gradient_memory.build(self.trainable_variables)
-            for index, variable in enumerate(self._gradient_memory.variables):
-                variable.assign(store[f"previous_gradient_{index}"])
-        else:
-            self._gradient_memory.clear()
+            for index, weight in enumerate(self.model.weights):
+                gradient = self._gradient_memory.variable_of(weight)
+                key = f"previous_gradient_{index}"
+                if gradient is not None and key in keys:
+                    gradient.assign(store[key])
         self._num_executions = int(np.asarray(store["num_executions"]))
         self._num_steps = int(np.asarray(store["num_steps"]))
-        self.seed = int(np.asarray(store["seed"]))
 
     def _random_states(self):
         weights = {id(variable) for variable in self.weights}

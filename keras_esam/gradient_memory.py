@@ -20,6 +20,11 @@ class GradientMemory:
         self.variables = []
         self._by_weight = {}
 
+    def variable_of(self, weight):
+        """The variable with the gradient of a weight, or `None`."""
+        _, variable = self._by_weight.get(id(weight), (None, None))
+        return variable
+
     def build(self, weights):
         """Creates a variable for each of the weights, or keeps the one it has.
 

@@ -67,5 +67,5 @@ def value_at(value: float | Stages, step: int) -> float:
     """Value of a constant, or of a schedule in constant stages, at a step."""
     if not isinstance(value, Stages):
         return value
-    passed = sum(step > boundary for boundary in value.boundaries)
+    passed = sum(bool(step > boundary) for boundary in value.boundaries)
     return float(value.values[passed])

@@ -68,25 +68,35 @@ def pool_size(beta: float, granularity: str = "variable") -> int:
 
 @functools.lru_cache(maxsize=16)
 def make_pool(
-    granularity: str, num_variables: int, beta: float, seed: int
+    granularity: str, order: tuple[int, ...], beta: float, seed: int
 ) -> SubsetPool:
     """The pool of subsets that training goes through.
 
     Args:
         granularity: `"depth"`, `"variable"` or `"weight"`.
-        num_variables: Integer, the number of trainable variables.
+        order: Tuple of the indices of all trainable variables, in the order
+            from the input to the output of the network.
         beta: Float in `(0, 1]`, the expected fraction of the variables.
         seed: Integer.
 
     Returns:
         A `SubsetPool`.
     """
-    if granularity == "depth":
-        return depth_pool(num_variables, beta)
+    num_variables = len(order)
     if granularity == "variable":
         return draw_pool(num_variables, beta, seed)
-    everything = tuple(range(num_variables))
-    return SubsetPool((everything,), (beta,) * num_variables)
+    if granularity == "weight":
+        everything = tuple(range(num_variables))
+        return SubsetPool((everything,), (beta,) * num_variables)
+    pool = depth_pool(num_variables, beta)
+    places = np.argsort(order)
+    return SubsetPool(
+        subsets=tuple(
+            tuple(sorted(order[place] for place in subset))
+            for subset in pool.subsets
+        ),
+        probabilities=tuple(pool.probabilities[place] for place in places),
+    )
 
 
 def depth_pool(num_variables: int, beta: float) -> SubsetPool:
@@ -94,8 +104,9 @@ def depth_pool(num_variables: int, beta: float) -> SubsetPool:
 
     The sizes of the subsets are spread evenly, their mean is `beta`, and the
     largest has all variables: for `beta >= 0.5` the covered fractions run from
-    `2 * beta - 1` to 1, and for smaller ones all but the largest run from 0 (at
-    least one variable) to what makes the mean right.
+    `2 * beta - 1` to 1, and for smaller ones all but the largest run from 0 to
+    what makes the mean right. Sizes are whole numbers of variables and at least
+    one, so with few variables the mean is larger than a small `beta`.
 
     Args:
         num_variables: Integer, the number of trainable variables, which are in
@@ -185,7 +196,7 @@ def _permutation(size, turn, seed):
 
 
 def _is_whole(value):
-    return abs(value - round(value)) < 1e-9
+    return abs(value - round(value)) < 1e-6
 
 
 def _floor(value):

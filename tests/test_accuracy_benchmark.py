@@ -64,6 +64,18 @@ def test_mean_and_standard_error_by_hand():
     assert np.isnan(accuracy_summary.standard_error([1.0]))
 
 
+def test_table_says_whether_the_base_optimizer_fits_the_training_set():
+    runs = [fake_run("SGD", 0, 90.0), fake_run("SGD", 2, 90.0)]
+    for training, words in ((100.0, "fits"), (97.0, "DOES NOT FIT")):
+        runs[0]["train_accuracy"] = training
+        table = accuracy_summary.markdown(
+            accuracy_summary.summarise(runs, ["long"], ["SGD"]), {}
+        )
+        assert f"the base optimizer {words} the training set" in table
+    assert "| 2 (0, 2) |" in table
+    assert accuracy_summary.ranges([0, 1, 2, 7]) == "0 to 2, 7"
+
+
 def test_difference_to_sam_is_that_on_the_same_seeds():
     runs = [fake_run("SAM", seed, 90.0 + seed) for seed in range(3)]
     runs += [fake_run("SGD", 2, 91.5), fake_run("SGD", 1, 90.0)]
@@ -133,6 +145,12 @@ def test_training_set_is_balanced_and_apart_from_the_test_set():
     assert len(x) + len(x_test) == 1797
     together = {image.tobytes() for image in x}
     assert not any(image.tobytes() in together for image in x_test)
+
+
+@pytest.mark.parametrize("count", [0, 105, 1750])
+def test_balanced_part_that_there_is_not(count):
+    with pytest.raises(ValueError, match="multiple of 10 and at most 1740"):
+        accuracy_tasks.load_digits(count)
 
 
 def test_missing_cifar10_says_where_to_get_it(tmp_path):

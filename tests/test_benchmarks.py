@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_esam
+from benchmarks import measurement
 from benchmarks import operations
 from benchmarks import report
 from benchmarks.networks import INPUT_SHAPE
@@ -26,7 +27,9 @@ def count(layers, x, **kwargs):
     model.compile("sgd", "mse")
     y = np.zeros((len(x), *network.output_shape[1:]), "float32")
     model.train_on_batch(x, y)
-    return operations.operations_per_step(model, x, y)
+    counted, seconds = operations.operations_per_step(model, x, y)
+    assert seconds > 0
+    return counted
 
 
 def dense_layers():
@@ -46,6 +49,17 @@ def test_operations_of_dense_layers_by_hand():
     assert count(dense_layers(), x, beta=1, gamma=1) == 2 * base
     ranked_half = FORWARD + BACKWARD + FORWARD + base / 2
     assert count(dense_layers(), x, beta=1, gamma=0.5) == ranked_half
+
+
+def test_operations_of_steps_in_between_by_hand():
+    x = np.ones((4, 5), "float32")
+    base = FORWARD + BACKWARD
+    counted = count(dense_layers(), x, beta=1, gamma=1, interval=3)
+    assert counted == pytest.approx((2 * base + base + base) / 3)
+    settings = {"beta": 0.6, "interval": 3, "granularity": "depth"}
+    model = keras_esam.ESAMModel(keras.Sequential(dense_layers()), **settings)
+    assert measurement.steps_per_round(model, 5) == 15
+    assert measurement.steps_per_round(model, 16) == 30
 
 
 def test_operations_of_depth_subsets_by_hand():
@@ -85,11 +99,16 @@ def test_speeds_are_ratios_within_a_round():
     rows = report.summarise(samples, {"SAM": 6, "SGD": 3}, images=8)
     assert rows["SGD"]["speed_relative_to_SAM"] == [2.5, 3.0, 3.5]
     assert rows["SGD"]["predicted"] == 2
-    assert rows["SAM"]["images_per_second"] == pytest.approx(8 / 1.5)
+    assert rows["SAM"]["images_per_second"] == pytest.approx([5, 6, 7])
+    assert rows["SAM"]["cpu_ms"] == pytest.approx([2500, 3000, 3500])
+    table = report.markdown(rows, {"SAM": [2.0, 9.0], "SGD": [1.0, 4.0]}, {})
+    assert "| 3.000 (2.500 to 3.500) | 2.000 | 1.500 |" in table
+    assert "| 1.0 (0.5) | 4.0 |" in table
 
 
 def test_throughput_benchmark_writes_its_results(tmp_path):
     arguments = "--network mlp --width 16 --depth 2 --batch-size 8 --rounds 2"
+    arguments += " --no-scaling"
     output = subprocess.run(
         [sys.executable, "-m", "benchmarks.throughput", *arguments.split()]
         + ["--methods", "bare fit", "SGD", "ESAM depth", "--out", tmp_path],

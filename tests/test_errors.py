@@ -63,6 +63,13 @@ def test_bad_stages():
     with pytest.raises(TypeError, match="PiecewiseConstantDecay.*Received: ga"):
         keras_esam.ESAMModel(dense_network(), gamma=smooth)
 
+    class Other(keras.optimizers.schedules.PiecewiseConstantDecay):
+        def __call__(self, step):
+            return 0.25
+
+    with pytest.raises(TypeError, match="few constant stages"):
+        keras_esam.ESAMModel(dense_network(), gamma=Other([5], [1.0, 0.5]))
+
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 1])
 def test_numbers_of_any_kind_are_accepted(number):

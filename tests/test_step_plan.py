@@ -55,5 +55,5 @@ def test_stages_of_beta_have_pools_of_their_own():
 @pytest.mark.parametrize("granularity", subsets.GRANULARITIES)
 def test_index_is_one_of_the_pool(granularity):
     for plan in plans(40, granularity=granularity, beta=0.13):
-        pool = subsets.make_pool(granularity, 20, plan.beta, 1)
+        pool = subsets.make_pool(granularity, tuple(range(20)), plan.beta, 1)
         assert plan.subset_index < len(pool.subsets)

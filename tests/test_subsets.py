@@ -94,7 +94,7 @@ def test_pool_is_a_function_of_the_seed():
 def test_depth_subsets_reach_to_the_output_and_one_is_everything(
     beta, num_variables
 ):
-    pool = subsets.make_pool("depth", num_variables, beta, seed=1)
+    pool = subsets.make_pool("depth", tuple(range(num_variables)), beta, seed=1)
     counts = np.zeros(num_variables)
     for subset in pool.subsets:
         assert subset == tuple(range(subset[0], num_variables))
@@ -130,6 +130,17 @@ def test_depth_subsets_by_hand():
 
 def test_beta_1_has_one_subset_at_every_granularity():
     for granularity in subsets.GRANULARITIES:
-        pool = subsets.make_pool(granularity, 4, 1.0, seed=1)
+        pool = subsets.make_pool(granularity, (0, 1, 2, 3), 1.0, seed=1)
         assert pool.subsets == ((0, 1, 2, 3),)
         assert pool.probabilities == (1.0,) * 4
+
+
+def test_depth_subsets_follow_the_given_order():
+    order = (3, 0, 1, 4, 2)
+    pool = subsets.make_pool("depth", order, 0.6, seed=1)
+    by_place = subsets.depth_pool(5, 0.6)
+    for subset, places in zip(pool.subsets, by_place.subsets, strict=True):
+        assert set(subset) == {order[place] for place in places}
+        assert list(subset) == sorted(subset)
+    for place, variable in enumerate(order):
+        assert pool.probabilities[variable] == by_place.probabilities[place]

@@ -16,6 +16,7 @@ from keras_esam import arguments
 from keras_esam import ascent
 from keras_esam import sample_losses
 from keras_esam import subsets
+from keras_esam import variable_order
 from keras_esam.step_plan import StepPlan
 from keras_esam.step_plan import plan_step
 from keras_esam.step_plan import value_at
@@ -74,11 +75,19 @@ class BaseTrainer:
         return isinstance(self.rho, float) and self.rho == 0
 
     def _make_pool(self, beta):
-        # Keras has the variables of functional and Sequential networks in the
-        # order of the graph, nested ones too, and others in that of creation.
         return subsets.make_pool(
-            self.granularity, len(self.trainable_variables), beta, self.seed
+            self.granularity,
+            self._variable_order or self._find_variable_order(),
+            beta,
+            self.seed,
         )
+
+    def _find_variable_order(self) -> tuple[int, ...]:
+        """Indices of `trainable_variables` from the network's input on."""
+        variables = self.trainable_variables
+        index = {id(variable): i for i, variable in enumerate(variables)}
+        order = variable_order.graph_order(self.model)
+        return tuple(index[id(variable)] for variable in order)
 
     def _subset(self, plan) -> tuple[int, ...]:
         """Indices of the variables that a step perturbs."""
@@ -151,7 +160,7 @@ class BaseTrainer:
 
     def _no_sample_losses_error(self) -> ValueError:
         return ValueError(
-            f'`gamma={self.gamma}` with `rank_by="{self.rank_by}"` needs the '
+            f'`gamma < 1` with `rank_by="{self.rank_by}"` needs the '
             "loss of each sample, shape `(batch_size,)`. Compile with a loss "
             "that does not reduce over the batch by itself, override "
             "`compute_sample_losses()` along with `compute_loss()`, or use "
@@ -193,7 +202,7 @@ class BaseTrainer:
                 f"`gamma` must be 1 for a network with stateful layers, "
                 f"{stateful}: they have a state for each sample of a batch, "
                 "and the selected samples are a smaller batch. "
-                f"Received: gamma={self.gamma}"
+                f"Received: gamma={arguments.shown(self.gamma)}"
             )
         names = [
             metric.name

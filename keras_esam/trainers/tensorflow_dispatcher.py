@@ -35,11 +35,20 @@ class SubsetDispatcher:
             self.forget_if_weights_changed()
             self._forget_other_stages(plan)
             function = self._make_function(plan)
-            with _no_retracing_warning():
-                logs = function(iterator)
+            try:
+                with _no_retracing_warning():
+                    logs = function(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                # Data of unknown length has ended; the step is compiled.
+                self._functions[plan] = function
+                raise
             self._functions[plan] = function
         self._model._num_executions += 1
-        self._model._num_steps += self._model.steps_per_execution
+        # An iterator over one batch, as of `train_on_batch`, has no spec.
+        is_data_set = hasattr(iterator, "element_spec")
+        self._model._num_steps += (
+            self._model.steps_per_execution if is_data_set else 1
+        )
         return logs
 
     def forget_if_weights_changed(self):
@@ -106,6 +115,7 @@ class SubsetDispatcher:
             with model.distribute_strategy.scope():
                 model._gradient_memory.build(model.trainable_variables)
         self._weights = [id(variable) for variable in model.trainable_variables]
+        model._variable_order = model._find_variable_order()
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ class TensorFlowTrainer(BaseTrainer):
         if self.train_function is None or force:
             self.train_function = SubsetDispatcher(self)
             self._has_checked_gradients = False
+            self._has_sample_losses = True
         elif isinstance(self.train_function, SubsetDispatcher):
             self.train_function.forget_if_weights_changed()
 

@@ -15,7 +15,10 @@ layers = keras.layers
 
 def names(network):
     model = keras_esam.ESAMModel(network, granularity="depth")
-    return [v.path.split("/")[-2] for v in model.trainable_variables][::2]
+    variables = [
+        model.trainable_variables[i] for i in model._find_variable_order()
+    ]
+    return [variable.path.split("/")[-2] for variable in variables][::2]
 
 
 def test_variables_of_a_functional_network_are_in_the_order_of_its_graph():
@@ -48,6 +51,49 @@ def test_shared_layer_is_where_it_is_first_used():
     x = layers.Dense(4, name="second")(shared(x))
     network = keras.Model(inputs, layers.Dense(2, name="last")(shared(x)))
     assert names(network) == ["first", "shared", "second", "last"]
+
+
+class SetsLayersFirst(keras.Model):
+    """Functional, with layers that became attributes in another order."""
+
+    def __init__(self):
+        inputs = keras.Input((4,))
+        self.head = layers.Dense(4, name="head")
+        self.body = [layers.Dense(4, name=name) for name in "ab"]
+        x = inputs
+        for layer in self.body:
+            x = layer(x)
+        super().__init__(inputs, self.head(x))
+
+
+def test_layers_of_a_functional_subclass_are_in_the_order_of_its_graph():
+    network = SetsLayersFirst()
+    model = keras_esam.ESAMModel(network, granularity="depth", beta=0.5)
+    assert names(network) == ["a", "b", "head"]
+    # The smallest subset has the bias of the head alone, whatever its index.
+    (last,) = min(model.subset_pool.subsets, key=len)
+    assert model.trainable_variables[last] is network.head.bias
+    assert model.subset_pool.probabilities[last] == 1.0
+
+
+def test_layers_of_another_model_are_in_the_order_of_its_attributes():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.shift = self.add_weight(name="shift", shape=(4,))
+            self.first = layers.Dense(4, name="first", use_bias=False)
+            self.inner = SetsLayersFirst()
+            self.last = layers.Dense(4, name="last")
+
+        def call(self, inputs):
+            return self.last(self.inner(self.first(inputs + self.shift)))
+
+    network = Subclassed()
+    network(tf.ones((1, 4)))
+    assert names(network)[1:] == ["a", "b", "head", "last"]
+    model = keras_esam.ESAMModel(network)
+    first = [model.trainable_variables[i] for i in model._find_variable_order()]
+    assert first[0] is network.shift and first[1] is network.first.kernel
 
 
 def conv_network(num_layers=5):

@@ -280,23 +280,31 @@ def test_setting_an_attribute_changes_the_training():
     assert_identical(*weights)
 
 
-@pytest.mark.parametrize("granularity", ["depth", "variable"])
-def test_seed_set_in_training_is_that_of_a_new_model(granularity):
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"granularity": "depth"},
+        {"granularity": "variable"},
+        {"granularity": "weight"},
+        {"granularity": "depth", "rank_by": "random"},
+    ],
+    ids=str,
+)
+def test_seed_that_is_set_is_that_of_a_new_model(kwargs):
     """Only the subsets that the seed draws are compiled anew."""
     x, y = dense_data()
     results = []
     for seed, late in ((1, None), (3, None), (1, 3)):
         model = keras_esam.ESAMModel(
-            dense_network(dropout=False), seed=seed, granularity=granularity
+            dense_network(dropout=False), seed=seed, **kwargs
         )
         compile_model(model)
         model.make_train_function()
         function = model.train_function
         if late is not None:
             model.seed = late
-            assert (model.train_function is function) == (
-                granularity == "depth"
-            )
+            kept = kwargs["granularity"] != "variable"
+            assert (model.train_function is function) == kept
         fit(model, x, y)
         results.append(model.get_weights())
     assert_identical(results[1], results[2])

@@ -150,6 +150,49 @@ def test_gradients_of_other_layers_stay_when_one_is_frozen():
     assert_different(before[2:], stored(model))
 
 
+@pytest.mark.parametrize("frozen_first", [False, True])
+def test_gradient_is_loaded_to_its_own_weight(tmp_path, frozen_first):
+    """Other layers may be frozen in the model that loads it."""
+
+    def make(frozen):
+        stack = [keras.Input((8,))]
+        stack += [keras.layers.Dense(8, use_bias=False) for _ in range(3)]
+        stack[1].trainable = not frozen
+        model = one_step(keras.Sequential(stack))
+        model.compile("sgd", "mse")
+        return model
+
+    x, _ = dense_data(32)
+    saved, loaded = make(frozen_first), make(not frozen_first)
+    fit(saved, x, x)
+    saved.save_weights(tmp_path / "model.weights.h5")
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    assert_identical(stored(saved)[-2:], stored(loaded)[-2:])
+    assert len(stored(loaded)) == 3 - (not frozen_first)
+    if frozen_first:
+        assert not stored(loaded)[0].any()
+    plain = keras_esam.ESAMModel(keras.models.clone_model(saved.model))
+    plain.load_weights(tmp_path / "model.weights.h5")
+    assert not stored(plain)
+
+
+@pytest.mark.parametrize(
+    "between", [{"ascent": "current"}, {"rho": 0}], ids=str
+)
+def test_gradient_of_long_ago_is_forgotten(between):
+    x, y = dense_data(16)
+    model = compile_model(one_step(dense_network()))
+    before = {name: getattr(model, name) for name in between}
+    fit(model, x, y)
+    assert np.any(stored(model)[0])
+    for values in (between, before):
+        for name, value in values.items():
+            setattr(model, name, value)
+        if values is between:
+            fit(model, x, y)
+    assert not any(np.any(gradient) for gradient in stored(model))
+
+
 @pytest.mark.parametrize("rank_by", ["sharpness"])
 def test_sharpness_ranking_has_nothing_to_compare(rank_by):
     message = '`ascent="previous"` runs no pass .* Received: gamma=0.5'

@@ -106,7 +106,7 @@ def at(value, step):
 
 def reference_step(model, index, masks, previous):
     beta = at(model.beta, index)
-    pool = subsets.make_pool(model.granularity, 4, beta, model.seed)
+    pool = subsets.make_pool(model.granularity, (0, 1, 2, 3), beta, model.seed)
     number, is_base = divmod(index, model.interval)
     subset = subsets.subset_at(number, len(pool.subsets), model.seed)
     return reference.Step(

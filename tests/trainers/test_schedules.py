@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_esam
 from tests.networks import assert_identical
@@ -95,9 +96,27 @@ def test_steps_per_execution_counts_all_its_steps():
     x, y = dense_data(16 * 6)
     model = keras_esam.ESAMModel(dense_network(), gamma=Stages([3], [1.0, 0.5]))
     compile_model(model, steps_per_execution=3)
+    for _ in range(2):
+        model.train_on_batch(x[:16], y[:16])
+    assert model._num_steps == 2
     fit(model, x, y)
-    assert model._num_steps == 6
+    assert model._num_steps == 8
     assert model.upcoming_step.gamma == 0.5
+
+
+def test_boundaries_may_be_tensors():
+    stages = Stages(tf.constant([2]), [1.0, 0.5])
+    model, _ = train(2, gamma=stages)
+    assert model.upcoming_step.gamma == 1.0
+    model, _ = train(3, gamma=stages)
+    assert model.upcoming_step.gamma == 0.5
+
+
+def test_stages_of_numpy_numbers_have_the_pool_of_the_numbers_they_stand_for():
+    stages = Stages([100], [np.float32(0.6), np.float32(0.7)])
+    model, _ = train(1, beta=stages, granularity="variable")
+    assert model.num_subsets == 5
+    assert model.subset_pool.probabilities == (0.6,) * 6
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3])

@@ -78,6 +78,37 @@ def test_each_subset_is_traced_once():
     assert sorted(traces) == [0, 1, 2, 3, 4]
 
 
+def test_each_subset_is_traced_once_with_data_of_unknown_length():
+    """The call that finds no batch compiles the step that was due."""
+    x, y = dense_data(32)
+    traces = []
+
+    class Traced(keras_esam.ESAMModel):
+        def train_step(self, data):
+            traces.append(self._traced_plan.subset_index)
+            return super().train_step(data)
+
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    data = data.filter(lambda x, y: True)
+    model = compile_model(Traced(dense_network(), seed=1))
+    for _ in range(6):
+        with pytest.warns(UserWarning, match="ran out of data"):
+            model.fit(data, shuffle=False, verbose=0)
+    assert sorted(traces) == [0, 1, 2, 3, 4]
+
+
+def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
+    def mean(y_true, y_pred):
+        return keras.ops.mean((y_true - y_pred) ** 2)
+
+    x, _ = dense_data(16)
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+    model = keras_esam.ESAMModel(network, gamma=1)
+    for loss, is_logged in ((mean, False), ("mse", True)):
+        model.compile("sgd", loss)
+        assert ("sharpness" in fit(model, x, x).history) == is_logged
+
+
 @pytest.mark.parametrize("in_mid_training", [False, True])
 def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
     x, y = dense_data(16 * 10)
