@@ -53,8 +53,8 @@ DEFAULT = [
 BUDGETS = ("short", "long", "short_time", "long_time")
 
 
-def result_path(folder, method, budget, seed):
-    name = f"{method}-{budget}-{seed}.json"
+def result_path(folder, settings):
+    name = "{method}-{budget}-{seed}.json".format(**settings)
     return folder / name.replace(" ", "_").replace(",", "")
 
 
@@ -73,6 +73,19 @@ def is_finished(path, settings):
             f"`{path}` is of a run with other settings, {other}. Choose "
             f"another folder with --out. Received: {settings}"
         )
+    return True
+
+
+def is_same_run(path, settings, folder):
+    """Whether equal time is equal epochs, as for SAM; then it is written."""
+    equal = {**settings, "budget": settings["budget"].removesuffix("_time")}
+    other = result_path(folder, equal)
+    if other == path or not other.exists():
+        return False
+    result = json.loads(other.read_text())
+    if any(result[key] != value for key, value in equal.items()):
+        return False
+    write({**result, "budget": settings["budget"]}, path)
     return True
 
 
@@ -173,10 +186,8 @@ def run_seeds(task, data, settings, seeds, folder):
     model = None
     for seed in seeds:
         settings = {**settings, "seed": seed}
-        path = result_path(
-            folder, *(settings[key] for key in ("method", "budget", "seed"))
-        )
-        if is_finished(path, settings):
+        path = result_path(folder, settings)
+        if is_finished(path, settings) or is_same_run(path, settings, folder):
             continue
         begin = time.perf_counter()
         if model is None:

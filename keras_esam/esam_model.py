@@ -1,9 +1,9 @@
 """`ESAMModel`: sharpness-aware training of any Keras model with `fit`."""
 
 import keras
-import numpy as np
 
 from keras_esam import arguments
+from keras_esam import training_state
 from keras_esam.gradient_memory import GradientMemory
 from keras_esam.trainers import Trainer
 
@@ -29,6 +29,11 @@ class ESAMModel(Trainer, keras.Model):
     ASAM; `rho=0` is the base optimizer, step for step. The variables of the
     network are never set to the perturbed values.
 
+    The default `beta` and `gamma` are the paper's. `gamma < 1` slows early
+    fitting, since every step learns from a part of its batch only. Full-batch
+    ESAM, `beta=0.3, gamma=1`, does not: by operations 1.54 times as fast as
+    SAM, it keeps SAM's accuracy at short and at long budgets.
+
     Args:
         model: A `keras.Model`: Sequential, functional or subclassed, built or
             not. It stays available as the attribute `model`; save that to get
@@ -43,8 +48,7 @@ class ESAMModel(Trainer, keras.Model):
             stage compiles its own steps. Defaults to `0.6`.
         gamma: Float in `(0, 1]`, the fraction of the batch that is kept for the
             update: `max(1, ceil(gamma * batch_size))` samples; or stages as for
-            `beta`. Constant values below 1 slow early fitting. Defaults to
-            `0.5`.
+            `beta`, for instance 1 until the network fits. Defaults to `0.5`.
         granularity: Which weights a step perturbs, out of a balanced pool of
             subsets, with one step function compiled per subset (5 at
             `beta=0.6`). `"depth"`: all variables from a random depth of the
@@ -228,59 +232,16 @@ class ESAMModel(Trainer, keras.Model):
         return self.model.export(*args, **kwargs)
 
     def save_own_variables(self, store):
-        """Saves the place in the order of subsets, and all random states.
-
-        Keras does not save the states of seed generators, so without this a
-        resumed run would draw other dropout masks. One-step ESAM's gradient of
-        the last step is saved too.
-        """
+        """Saves what `keras_esam.training_state` says, beside the weights."""
         super().save_own_variables(store)
-        store["seed"] = np.asarray(self.seed)
-        store["num_executions"] = np.asarray(self._num_executions)
-        store["num_steps"] = np.asarray(self._num_steps)
-        for index, variable in enumerate(self._random_states()):
-            store[f"random_state_{index}"] = variable
-        if self.ascent == "previous":
-            for index, weight in enumerate(self.model.weights):
-                gradient = self._gradient_memory.variable_of(weight)
-                if gradient is not None:
-                    store[f"previous_gradient_{index}"] = gradient
+        training_state.save(self, store)
 
     def load_own_variables(self, store):
         """Restores what `save_own_variables` saved."""
-        keys = list(store.keys())
-        if "num_executions" not in keys:
-            raise ValueError(
-                f"The file must be one that an `{type(self).__name__}` was "
-                "saved to. To load the weights of a plain network, call "
-                "`model.model.load_weights()`. "
-                f"Received: a file without the state of `{self.name}`"
-            )
-        states = self._random_states()
-        saved = [key for key in keys if key.startswith("random_state_")]
-        if len(saved) != len(states):
-            raise ValueError(
-                f"`{self.name}` has {len(states)} random states and the file "
-                f"has {len(saved)}. The saved network had other random layers."
-            )
-        super().load_own_variables({k: store[k] for k in keys if k.isdigit()})
-        self.seed = int(np.asarray(store["seed"]))
-        for index, variable in enumerate(states):
-            variable.assign(store[f"random_state_{index}"])
-        self._gradient_memory.clear()
-        if self.ascent == "previous" and self.built:
-            self._gradient_memory.build(self.trainable_variables)
-            for index, weight in enumerate(self.model.weights):
-                gradient = self._gradient_memory.variable_of(weight)
-                key = f"previous_gradient_{index}"
-                if gradient is not None and key in keys:
-                    gradient.assign(store[key])
-        self._num_executions = int(np.asarray(store["num_executions"]))
-        self._num_steps = int(np.asarray(store["num_steps"]))
-
-    def _random_states(self):
-        weights = {id(variable) for variable in self.weights}
-        return [v for v in self.variables if id(v) not in weights]
+        training_state.check(self, store)
+        weights = {key: store[key] for key in store.keys() if key.isdigit()}
+        super().load_own_variables(weights)
+        training_state.load(self, store)
 
     def get_config(self):
         # Networks and schedules become dicts, all else stays what it is.

@@ -39,7 +39,7 @@ def test_runs_are_kept_and_not_mixed_with_others(tmp_path):
     assert all(row["seeds"] == [0, 1] for row in rows)
     other = run(tmp_path, "--rho", "0.2")
     assert other.returncode != 0
-    assert "run with other settings, {'rho': 0.1}" in other.stderr
+    assert "run with other settings, {'rho': 0.4}" in other.stderr
 
 
 def fake_run(method, seed, test_accuracy, budget="long"):
@@ -101,6 +101,12 @@ def test_equal_time_gives_a_faster_method_more_epochs(tmp_path):
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
     epochs = {row["method"]: row["epochs"] for row in rows}
     assert epochs == {"SGD": [4], "SAM": [2]}
+    # SAM's run is that of the other budget, and not trained again.
+    result = run(tmp_path, "--budgets", "long", "long_time", "--seeds", "2")
+    assert "SAM-long-1: train" in result.stdout
+    assert "SAM-long_time-1: train" not in result.stdout
+    path = tmp_path / "SAM-long_time-1.json"
+    assert json.loads(path.read_text())["budget"] == "long_time"
     other = run(
         *(tmp_path, "--budgets", "long_time"),
         *("--methods", "SAM", "one-step", "--seeds", "1"),

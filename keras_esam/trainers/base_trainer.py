@@ -43,7 +43,7 @@ class BaseTrainer:
             self.interval,
             self.seed,
         )
-        if not plan.perturbs:
+        if not plan.perturbs or not self.built:
             return plan
         # A pool of few variables has equal subsets; they share one step.
         pool = self._make_pool(plan.beta).subsets

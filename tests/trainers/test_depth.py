@@ -213,3 +213,17 @@ def test_equal_subsets_of_few_variables_share_one_compiled_step():
         model.train_on_batch(x, x)
     assert sorted(traced) == [(0, 1), (1,)]
     assert model.subset_pool.probabilities == (0.4, 1.0)
+
+
+def test_upcoming_step_of_a_network_that_is_not_built():
+    model = keras_esam.ESAMModel(keras.Sequential([layers.Dense(3)]), seed=1)
+    model.compile("sgd", "mse")
+    assert model.upcoming_step.perturbs
+    model.fit(
+        tf.ones((8, 3)),
+        tf.ones((8, 3)),
+        batch_size=4,
+        verbose=0,
+        callbacks=[keras_esam.callbacks.ThroughputLogger()],
+    )
+    assert model.built
