@@ -23,7 +23,6 @@ start the others when `speeds.json` is there.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import time
 
@@ -42,6 +41,7 @@ from benchmarks.accuracy_training import make_model
 from benchmarks.accuracy_training import start
 from benchmarks.accuracy_training import train
 from benchmarks.measurement import describe_machine
+from benchmarks.measurement import write_json
 from benchmarks.methods import METHODS
 
 ALL = ["SGD", HALF_BATCH, *list(METHODS)[1:], STAGES]
@@ -76,8 +76,13 @@ def is_finished(path, settings):
     return True
 
 
-def is_same_run(path, settings, folder):
-    """Whether equal time is equal epochs, as for SAM; then it is written."""
+def copy_equal_run(settings, folder):
+    """Copies the run of equal epochs where equal time is the same, as for SAM.
+
+    Returns:
+        Boolean, whether there was one.
+    """
+    path = result_path(folder, settings)
     equal = {**settings, "budget": settings["budget"].removesuffix("_time")}
     other = result_path(folder, equal)
     if other == path or not other.exists():
@@ -85,15 +90,8 @@ def is_same_run(path, settings, folder):
     result = json.loads(other.read_text())
     if any(result[key] != value for key, value in equal.items()):
         return False
-    write({**result, "budget": settings["budget"]}, path)
+    write_json({**result, "budget": settings["budget"]}, path)
     return True
-
-
-def write(result, path):
-    """Writes a result at once or, if interrupted, not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(path)
 
 
 def parse_arguments():
@@ -151,7 +149,7 @@ def write_summary(folder):
         "rows": rows,
         "runs": runs,
     }
-    write(summary, folder / "summary.json")
+    write_json(summary, folder / "summary.json")
     table = markdown(rows, seconds)
     (folder / "summary.md").write_text(table)
     return table
@@ -187,7 +185,7 @@ def run_seeds(task, data, settings, seeds, folder):
     for seed in seeds:
         settings = {**settings, "seed": seed}
         path = result_path(folder, settings)
-        if is_finished(path, settings) or is_same_run(path, settings, folder):
+        if is_finished(path, settings) or copy_equal_run(settings, folder):
             continue
         begin = time.perf_counter()
         if model is None:
@@ -195,7 +193,7 @@ def run_seeds(task, data, settings, seeds, folder):
             model = make_model(task, settings)
         start(model, task, settings)
         result = train(model, task, data, settings)
-        write(result, path)
+        write_json(result, path)
         print(
             f"{path.stem}: train {result['train_accuracy']:.2f}%, "
             f"test {result['test_accuracy']:.2f}%, "

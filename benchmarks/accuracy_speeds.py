@@ -5,11 +5,11 @@ their ratios do not depend on what else the machine did.
 """
 
 import json
-import os
 import statistics
 
 from benchmarks import accuracy_training
 from benchmarks.accuracy_training import STAGES
+from benchmarks.measurement import write_json
 
 SPEEDS = "speeds.json"
 ROUNDS = 7
@@ -40,9 +40,7 @@ def load_or_measure(task, data, methods, folder):
             )
     else:
         samples = measure(task, data, methods)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(samples) + "\n")
-        temporary.replace(path)
+        write_json(samples, path)
     return medians(samples)
 
 

@@ -6,6 +6,8 @@ is steadier than wall time where cores are shared.
 """
 
 import dataclasses
+import json
+import os
 import pathlib
 import platform
 import time
@@ -132,6 +134,13 @@ def resident_memory(key):
         if line.startswith(key):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"/proc/self/status has no {key}. It needs Linux.")
+
+
+def write_json(value, path):
+    """Writes a file at once or, if interrupted, not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def describe_machine():

@@ -1,6 +1,6 @@
 """How fast each training method is, measured and by the cost model.
 
-Command:   python -m benchmarks.throughput           (2 cores: about 30 minutes)
+Command:   python -m benchmarks.throughput           (2 cores: about 40 minutes)
            python -m benchmarks.throughput --quick   (2 minutes)
 Result:    a table; runs/throughput/results.json, table.md and throughput.png
 Targets:   width-32 ResNet-18, batch 64, no XLA, 2 CPU cores, speed relative to

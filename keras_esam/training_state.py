@@ -20,7 +20,7 @@ def save(model, store):
     store["seed"] = np.asarray(model.seed)
     store["num_executions"] = np.asarray(model._num_executions)
     store["num_steps"] = np.asarray(model._num_steps)
-    for index, variable in enumerate(random_states(model)):
+    for index, variable in enumerate(_random_states(model)):
         store[f"random_state_{index}"] = variable
     if model.ascent == "previous":
         for key, gradient in _previous_gradients(model):
@@ -46,7 +46,7 @@ def check(model, store):
             "`model.model.load_weights()`. "
             f"Received: a file without the state of `{model.name}`"
         )
-    num_states = len(random_states(model))
+    num_states = len(_random_states(model))
     num_saved = sum(key.startswith("random_state_") for key in keys)
     if num_saved != num_states:
         raise ValueError(
@@ -64,7 +64,7 @@ def load(model, store):
     """
     # Setting it resets the random states, so it comes first.
     model.seed = int(np.asarray(store["seed"]))
-    for index, variable in enumerate(random_states(model)):
+    for index, variable in enumerate(_random_states(model)):
         variable.assign(store[f"random_state_{index}"])
     model._gradient_memory.clear()
     if model.ascent == "previous" and model.built:
@@ -77,7 +77,7 @@ def load(model, store):
     model._num_steps = int(np.asarray(store["num_steps"]))
 
 
-def random_states(model) -> list:
+def _random_states(model):
     """The variables of a model that are no weights: states of seeds."""
     weights = {id(variable) for variable in model.weights}
     return [v for v in model.variables if id(v) not in weights]

@@ -86,7 +86,7 @@ class BaseTrainer:
         """Indices of `trainable_variables` from the network's input on."""
         variables = self.trainable_variables
         index = {id(variable): i for i, variable in enumerate(variables)}
-        order = variable_order.graph_order(self.model)
+        order = variable_order.graph_order(self)
         return tuple(index[id(variable)] for variable in order)
 
     def _subset(self, plan) -> tuple[int, ...]:

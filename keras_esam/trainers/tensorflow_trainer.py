@@ -45,6 +45,7 @@ class TensorFlowTrainer(BaseTrainer):
             self.train_function = SubsetDispatcher(self)
             self._has_checked_gradients = False
             self._has_sample_losses = True
+            self._variable_order = None
         elif isinstance(self.train_function, SubsetDispatcher):
             self.train_function.forget_if_weights_changed()
 

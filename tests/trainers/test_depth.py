@@ -227,3 +227,21 @@ def test_upcoming_step_of_a_network_that_is_not_built():
         callbacks=[keras_esam.callbacks.ThroughputLogger()],
     )
     assert model.built
+
+
+@pytest.mark.parametrize("granularity", ["depth", "variable", "weight"])
+def test_weights_of_a_subclass_of_the_wrapper_are_perturbed_too(granularity):
+    class Shifted(keras_esam.ESAMModel):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.shift = self.add_weight(name="shift", shape=(3,))
+
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training) + self.shift
+
+    network = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    model = Shifted(network, granularity=granularity)
+    model.compile("sgd", "mse")
+    model.train_on_batch(tf.ones((4, 3)), tf.ones((4, 3)))
+    perturbed = {i for subset in model.subset_pool.subsets for i in subset}
+    assert perturbed == set(range(len(model.trainable_variables))) == {0, 1, 2}
