@@ -17,12 +17,16 @@ import numpy as np
 import tensorflow as tf
 
 import keras_esam
+from benchmarks import tf_keras_sam
 from benchmarks.methods import METHODS
 from benchmarks.networks import INPUT_SHAPE
+from benchmarks.networks import NETWORKS
 from benchmarks.networks import NUM_CLASSES
+from benchmarks.networks import default_sizes
 from benchmarks.networks import make_network
 
 BARE = "bare fit"
+PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,36 @@ class Setting:
     steps: int
     xla: bool
     precision: str
+
+
+def add_setting_options(parser):
+    """The options of a benchmark from which `make_setting` makes a setting."""
+    option = parser.add_argument
+    option("--network", choices=NETWORKS, default="resnet18")
+    option("--width", type=positive, help="see `benchmarks.networks`")
+    option("--depth", type=positive, help="see `benchmarks.networks`")
+    option("--batch-size", type=positive, default=64)
+    option("--steps", type=positive, default=5, help="at least, in a round")
+    option("--xla", action="store_true", help="compile with `jit_compile`")
+    option("--precision", choices=PRECISIONS, default="float32")
+
+
+def positive(text):
+    """Integer of at least 1, for `argparse`."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"It must be at least 1. Received: {text}")
+    return value
+
+
+def make_setting(arguments):
+    """The `Setting` of the arguments, with the default sizes of the network."""
+    given = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(Setting)
+        if getattr(arguments, field.name) is not None
+    }
+    return Setting(**{**default_sizes(arguments.network), **given})
 
 
 def make_model(method, setting):
@@ -95,9 +129,12 @@ class EpochTimer:
         return [b - a for a, b in zip(self.start, self.end, strict=True)]
 
 
-def timed_epoch(model, setting, steps, callback=keras.callbacks.Callback):
+def timed_epoch(model, setting, steps):
     """CPU and wall seconds of `steps` batches through `fit`."""
-    timer = EpochTimer(callback)
+    is_ours = isinstance(model, keras.Model)
+    timer = EpochTimer(
+        keras.callbacks.Callback if is_ours else tf_keras_sam.callback_class()
+    )
     model.fit(
         make_data(setting.batch_size, steps),
         shuffle=False,

@@ -29,15 +29,12 @@ from benchmarks import tf_keras_sam
 from benchmarks.measurement import BARE
 from benchmarks.measurement import Setting
 from benchmarks.methods import METHODS
-from benchmarks.networks import NETWORKS
-from benchmarks.networks import default_sizes
 
 PEERS = tf_keras_sam.NAMES
 ALL = [BARE, *METHODS, *PEERS]
 QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
 SCALED = ["SGD", "SAM", "ESAM depth"]
 BATCH_SIZES, DEPTHS = (16, 32, 64, 128), (1, 2, 3)
-PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 def measure(methods, setting, rounds):
@@ -53,27 +50,17 @@ def measure(methods, setting, rounds):
         round; operations per step; CPU seconds of tracing all compiled steps,
         and wall seconds of their first use.
     """
-    peer = None
-    if not set(PEERS).isdisjoint(methods):
-        peer = tf_keras_sam.Peer(setting)
     models, first_use = {}, {}
     for method in methods:
-        if method not in PEERS:
-            models[method] = measurement.make_model(method, setting)
-            first_use[method] = compile_steps(models[method], setting)
-            progress(f"compiled {method} in {first_use[method]:.1f} s")
+        models[method] = make_model(method, setting)
+        first_use[method] = compile_steps(models[method], setting)
+        progress(f"compiled {method} in {first_use[method]:.1f} s")
     samples = {method: [] for method in methods}
     for index in range(rounds):
         # Turn the order round, so that no method always follows the same one.
         for method in methods[:: 1 if index % 2 else -1]:
-            samples[method].append(
-                peer.round(method)
-                if method in PEERS
-                else seconds_per_step(models[method], setting)
-            )
+            samples[method].append(seconds_per_step(models[method], setting))
         progress(f"round {index + 1} of {rounds}")
-    if peer is not None:
-        peer.close()
     batch = measurement.make_batch(setting.batch_size)
     counts, tracing = {}, {}
     for method, model in models.items():
@@ -82,6 +69,12 @@ def measure(methods, setting, rounds):
         )
     compilation = {m: [tracing[m], first_use[m]] for m in models}
     return samples, counts, compilation
+
+
+def make_model(method, setting):
+    """The compiled model of a method or of a peer."""
+    module = tf_keras_sam if method in PEERS else measurement
+    return module.make_model(method, setting)
 
 
 def compile_steps(model, setting):
@@ -134,16 +127,10 @@ def progress(message):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    measurement.add_setting_options(parser)
     option = parser.add_argument
-    option("--network", choices=NETWORKS, default="resnet18")
-    option("--width", type=positive, help="see `benchmarks.networks`")
-    option("--depth", type=positive, help="see `benchmarks.networks`")
-    option("--batch-size", type=positive, default=64)
-    option("--steps", type=positive, default=5, help="at least, in a round")
-    option("--rounds", type=positive)
+    option("--rounds", type=measurement.positive)
     option("--methods", nargs="+", choices=ALL, metavar="METHOD", help=str(ALL))
-    option("--xla", action="store_true", help="compile with `jit_compile`")
-    option("--precision", choices=PRECISIONS, default="float32")
     option("--memory-runs", type=int, help="processes for each method")
     option(
         "--scaling",
@@ -160,21 +147,10 @@ def parse_arguments():
     if arguments.quick:
         defaults = {"rounds": 3, "memory_runs": 0, "scaling": False}
         defaults |= {"width": 8, "methods": QUICK}
-    for key, size in {
-        **default_sizes(arguments.network),
-        **defaults,
-    }.items():
+    for key, value in defaults.items():
         if getattr(arguments, key) is None:
-            setattr(arguments, key, size)
+            setattr(arguments, key, value)
     return arguments
-
-
-def positive(text):
-    """Integer of at least 1, for `argparse`."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(f"It must be at least 1. Received: {text}")
-    return value
 
 
 def choose_methods(names):
@@ -192,8 +168,7 @@ def main():
         setting = Setting(**json.loads(setting))
         print(*measurement.measure_memory(method, setting))
         return
-    names = [field.name for field in dataclasses.fields(Setting)]
-    setting = Setting(**{name: getattr(arguments, name) for name in names})
+    setting = measurement.make_setting(arguments)
     methods = choose_methods(arguments.methods)
     samples, counts, compilation = measure(methods, setting, arguments.rounds)
     rows = report.summarise(samples, counts, setting.batch_size)

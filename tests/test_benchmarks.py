@@ -13,6 +13,8 @@ import keras_esam
 from benchmarks import measurement
 from benchmarks import operations
 from benchmarks import report
+from benchmarks import tf_keras_sam
+from benchmarks import throughput
 from benchmarks.networks import INPUT_SHAPE
 from benchmarks.networks import NETWORKS
 from benchmarks.networks import make_network
@@ -104,6 +106,55 @@ def test_speeds_are_ratios_within_a_round():
     table = report.markdown(rows, {"SAM": [2.0, 9.0], "SGD": [1.0, 4.0]}, {})
     assert "| 3.000 (2.500 to 3.500) | 2.000 | 1.500 |" in table
     assert "| 1.0 (0.5) | 4.0 |" in table
+
+
+def test_peers_do_the_counted_work_of_their_keras_3_counterparts():
+    setting = measurement.Setting("mlp", 16, 2, 8, 2, False, "float32")
+    batch = measurement.make_batch(setting.batch_size)
+    counts = []
+    for method in ("bare fit", "SAM", *tf_keras_sam.NAMES):
+        model = throughput.make_model(method, setting)
+        cpu, wall = throughput.seconds_per_step(model, setting)
+        assert cpu > 0 and wall > 0
+        counts.append(operations.operations_per_step(model, *batch)[0])
+    assert counts == [counts[0], counts[1]] * 3
+    assert counts[1] == 2 * counts[0]
+
+
+def test_equal_work_peer_has_batch_statistics_in_both_passes():
+    """`SquaredDifference` is of the batch's variance, once a layer and pass."""
+    setting = measurement.Setting("resnet18", 2, 1, 4, 1, False, "float32")
+    batch = measurement.make_batch(setting.batch_size)
+    kinds = {}
+    for method in tf_keras_sam.NAMES:
+        model = tf_keras_sam.make_model(method, setting)
+        graph = operations.trace(model, None, *batch)
+        kinds[method] = [op.type for op in graph.get_operations()]
+    bare = kinds[tf_keras_sam.BARE_COMPOSED].count("SquaredDifference")
+    equal_work = kinds[tf_keras_sam.SAM_EQUAL_WORK].count("SquaredDifference")
+    assert equal_work == 2 * bare > 0
+    assert "FusedBatchNormV3" in kinds[tf_keras_sam.SAM]
+
+
+def test_profile_adds_up_to_the_step(tmp_path):
+    arguments = "--network mlp --width 512 --depth 2 --batch-size 32 --rounds 1"
+    arguments += " --methods SAM --steps 20"
+    output = subprocess.run(
+        [sys.executable, "-m", "benchmarks.profiling", *arguments.split()]
+        + ["--out", tmp_path],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert (tmp_path / "table.md").read_text() in output
+    results = json.loads((tmp_path / "results.json").read_text())
+    row = results["milliseconds_per_step"]["SAM"]
+    products = [k for k in row["operations"] if "MatMul" in k]
+    assert row["counted"] == pytest.approx(
+        sum(row["operations"][kind] for kind in products)
+    )
+    assert 0.5 * row["wall"] < row["counted"] + row["rest"] < 1.2 * row["wall"]
 
 
 def test_throughput_benchmark_writes_its_results(tmp_path):
