@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m examples.digits
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
