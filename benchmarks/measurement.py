@@ -193,4 +193,5 @@ def describe_machine():
         "keras_esam": keras_esam.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
+        "tf_keras": tf_keras_sam.version(),
     }

@@ -3,7 +3,7 @@
 Command:   python -m benchmarks.profiling
            python -m benchmarks.profiling --network transformer
 Result:    tables; runs/profiling/results.json and table.md
-Time:      about 3 minutes
+Time:      about 8 minutes
 
 TensorFlow's profiler records every operation of a few steps, on one thread, so
 that the times of the operations add up to that of the step. Convolutions and
@@ -30,7 +30,6 @@ from benchmarks import throughput
 METHODS = ["bare fit", "SAM", "ESAM variable", "ESAM depth"]
 METHODS += ["ESAM depth by loss", "full-batch ESAM", *tf_keras_sam.NAMES]
 COUNTED = ("Conv2D", "MatMul", "Einsum")
-STEPS = 3
 
 
 def time_by_operation(model, setting):
@@ -165,6 +164,8 @@ def main():
         "--out", type=pathlib.Path, default=pathlib.Path("runs/profiling")
     )
     arguments = parser.parse_args()
+    if arguments.xla:
+        parser.error("--xla: a compiled step has no operations to tell apart")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     setting = measurement.make_setting(arguments)
@@ -174,6 +175,7 @@ def main():
     results = {
         "machine": measurement.describe_machine(),
         "setting": dataclasses.asdict(setting),
+        "rounds": arguments.rounds,
         "milliseconds_per_step": rows,
     }
     measurement.write_json(results, arguments.out / "results.json")

@@ -8,6 +8,7 @@ same work, two methods compose it and compute that gradient in training mode.
 """
 
 import functools
+import importlib.metadata
 import importlib.util
 import types
 
@@ -22,6 +23,11 @@ NAMES = (BARE, SAM, BARE_COMPOSED, SAM_EQUAL_WORK)
 
 def is_available():
     return importlib.util.find_spec("tf_keras") is not None
+
+
+def version():
+    """Version of `tf_keras`, or `None` if it is not installed."""
+    return importlib.metadata.version("tf_keras") if is_available() else None
 
 
 def callback_class():

@@ -155,7 +155,7 @@ def parse_arguments():
 
 def choose_methods(names):
     methods = [name for name in ALL if name in (names or ALL)]
-    if not tf_keras_sam.is_available():
+    if not set(PEERS).isdisjoint(methods) and not tf_keras_sam.is_available():
         progress("tf_keras is not installed; its SAM is left out.")
         methods = [name for name in methods if name not in PEERS]
     return methods if "SAM" in methods else ["SAM", *methods]
@@ -196,7 +196,7 @@ def write(
         "scaling": scaling,
         "peak_memory_mib_and_growth": memory,
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    measurement.write_json(results, out / "results.json")
     peaks = {m: [peak for peak, _ in pairs] for m, pairs in memory.items()}
     table = report.markdown(rows, compilation, peaks)
     if scaling:

@@ -64,8 +64,10 @@ class ESAMModel(Trainer, keras.Model):
         ascent: Of which gradient the perturbation is taken: `"current"`, that
             of the step's own batch, or `"previous"`, that of the last update
             (one-step ESAM). `"previous"` has no pass at the unperturbed weights
-            and costs no more than the base optimizer; `beta` then saves
-            nothing, and `gamma < 1` needs `rank_by="loss"` or `"random"`.
+            and by operations costs what the base optimizer costs; networks
+            with more weights than work, such as MLPs on small batches, take
+            longer for the perturbation itself. `beta` then saves nothing, and
+            `gamma < 1` needs `rank_by="loss"` or `"random"`.
             Defaults to `"current"`.
         interval: Integer, every how many steps one is sharpness-aware. The
             steps in between are those of the base optimizer. Defaults to `1`.

@@ -154,7 +154,8 @@ def test_profile_adds_up_to_the_step(tmp_path):
     assert row["counted"] == pytest.approx(
         sum(row["operations"][kind] for kind in products)
     )
-    assert 0.5 * row["wall"] < row["counted"] + row["rest"] < 1.2 * row["wall"]
+    operations_time = row["counted"] + row["rest"]
+    assert 0.7 * row["wall"] < operations_time < 1.1 * row["wall"]
 
 
 def test_throughput_benchmark_writes_its_results(tmp_path):
