@@ -48,7 +48,7 @@ ALL = ["SGD", HALF_BATCH, *list(METHODS)[1:], STAGES]
 DEFAULT = [
     *("SGD", HALF_BATCH, "SAM", "SWP variable", "SWP depth"),
     *("ESAM variable", "ESAM depth", "ESAM depth by loss"),
-    *("ESAM depth random", STAGES, "full-batch ESAM", "one-step"),
+    *("ESAM depth random", STAGES, "SWP depth, beta 0.3", "one-step"),
 ]
 BUDGETS = ("short", "long", "short_time", "long_time")
 

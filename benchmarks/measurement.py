@@ -150,20 +150,6 @@ def steps_per_round(model, steps):
     return -(-steps // period) * period
 
 
-def measure_memory(method, setting):
-    """Peak resident set in MiB, and how much of it came by training.
-
-    To be called in a process of its own, since a peak never falls. Both have
-    the compiled graphs, of which ESAM has one per subset.
-    """
-    model = make_model(method, setting)
-    before = resident_memory("VmRSS")
-    for _ in range(2):
-        timed_epoch(model, setting, steps_per_round(model, setting.steps))
-    peak = resident_memory("VmHWM")
-    return peak, peak - before
-
-
 def resident_memory(key):
     """MiB of the resident set, now (`VmRSS`) or at its peak (`VmHWM`)."""
     # Not `ru_maxrss`, which a process inherits from the one that started it.

@@ -36,7 +36,7 @@ METHODS = {
     "ESAM depth": {**PAPER, "granularity": "depth"},
     "ESAM depth by loss": {**PAPER, "granularity": "depth", "rank_by": "loss"},
     "ESAM depth random": {**PAPER, "granularity": "depth", "rank_by": "random"},
-    "full-batch ESAM": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
+    "SWP depth, beta 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
     "SAM, interval 2": {"beta": 1, "gamma": 1, "interval": 2},
     "one-step": {"beta": 1, "gamma": 1, "ascent": "previous"},
     "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "previous"},

@@ -9,32 +9,37 @@ ranking pass. The same is done here on the graph as it was traced.
 import dataclasses
 import graphlib
 import math
+import statistics
 import time
 
 import keras
 import tensorflow as tf
 
 
-def operations_per_step(model, x, y):
+def operations_per_step(model, x, y, traces=1):
     """Operations of a training step, mean over the compiled steps.
 
     Args:
         model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
         x: Inputs, shape `(batch_size, d0, .. dN)`.
         y: Targets, shape `(batch_size, d0, .. dN)`.
+        traces: Integer, how often each step is traced for its time.
 
     Returns:
         Tuple of the number of floating-point operations, and the CPU seconds
-        that tracing all steps took.
+        that tracing all steps once takes, by the median for each step.
     """
     operations = seconds = 0.0
     plans = step_plans(model)
     # The first trace in a process takes longer, whatever is traced.
     trace(model, plans[0][1], x, y)
     for share, plan in plans:
-        start = time.process_time()
-        graph = trace(model, plan, x, y)
-        seconds += time.process_time() - start
+        times = []
+        for _ in range(traces):
+            start = time.process_time()
+            graph = trace(model, plan, x, y)
+            times.append(time.process_time() - start)
+        seconds += statistics.median(times)
         operations += share * count_operations(graph)
     return operations, seconds
 
@@ -62,7 +67,10 @@ def step_plans(model):
 def trace(model, plan, x, y):
     """The graph of the training step of a plan."""
     model._traced_plan = plan
-    step = tf.function(lambda x, y: model.train_step((x, y)))
+    # Without AutoGraph, as in the train function of Keras.
+    step = tf.function(
+        lambda x, y: model.train_step((x, y)), autograph=False
+    )
     try:
         return step.get_concrete_function(x, y).graph
     finally:

@@ -28,7 +28,7 @@ from benchmarks import tf_keras_sam
 from benchmarks import throughput
 
 METHODS = ["bare fit", "SAM", "ESAM variable", "ESAM depth"]
-METHODS += ["ESAM depth by loss", "full-batch ESAM", *tf_keras_sam.NAMES]
+METHODS += ["ESAM depth by loss", "SWP depth, beta 0.3", *tf_keras_sam.NAMES]
 COUNTED = ("Conv2D", "MatMul", "Einsum")
 
 
@@ -86,9 +86,9 @@ def profile(methods, setting, rounds):
     """Times of all methods, medians over the rounds.
 
     Returns:
-        Dict of method to a dict: `operations`, milliseconds per step by type;
-        `counted`, `rest`, `cpu` and `wall`, milliseconds; `count`,
-        floating-point operations per step.
+        Dict of method to a dict: `rounds`, milliseconds per step by type, a
+        list each; `operations`, their medians; `counted`, `rest`, `cpu` and
+        `wall`, milliseconds; `count`, floating-point operations per step.
     """
     models, samples = {}, {method: [] for method in methods}
     for method in methods:
@@ -104,12 +104,13 @@ def profile(methods, setting, rounds):
     rows = {}
     for method, values in samples.items():
         kinds = {kind for times, _ in values for kind in times}
-        times = {
-            kind: statistics.median(t.get(kind, 0) for t, _ in values)
-            for kind in kinds
+        rounds = {
+            kind: [times.get(kind, 0) for times, _ in values] for kind in kinds
         }
+        times = {kind: statistics.median(t) for kind, t in rounds.items()}
         counted = sum(t for kind, t in times.items() if is_counted(kind))
         rows[method] = {
+            "rounds": rounds,
             "operations": times,
             "counted": counted,
             "rest": sum(times.values()) - counted,

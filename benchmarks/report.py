@@ -62,9 +62,9 @@ def markdown(rows, compilation, memory):
     """
     lines = [
         "| | CPU ms/step | wall ms/step | images/s | speed / SAM | by count "
-        "| measured / count | speed / SGD | tracing, s (/ SAM's) "
-        "| first use, s | peak memory, MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| measured / count | speed / SGD | speed / bare fit "
+        "| tracing, s (/ SAM's) | first use, s | peak memory, MiB |",
+        "|---" * 12 + "|",
     ]
     sam_tracing, _ = compilation["SAM"]
     for method, row in rows.items():
@@ -81,7 +81,8 @@ def markdown(rows, compilation, memory):
         else:
             measured = row["speed_relative_to_SAM"][1]
             cells += [f"{predicted:.3f}", f"{measured / predicted:.3f}"]
-        cells.append(spread(row.get("speed_relative_to_SGD")))
+        for reference in ("SGD", "bare fit"):
+            cells.append(spread(row.get(f"speed_relative_to_{reference}")))
         if method in compilation:
             tracing, first_use = compilation[method]
             relative = tracing / sam_tracing
@@ -106,15 +107,15 @@ def markdown_of_scaling(scaling):
     methods = list(scaling[0]["rows"])
     lines = [
         "| batch | depth | "
-        + " | ".join(f"{m}, CPU ms/step (speed / SAM)" for m in methods)
+        + " | ".join(f"{m}, CPU ms/step (speed / SAM, by count)" for m in methods)
         + " |",
         "|---" * (len(methods) + 2) + "|",
     ]
     for entry in scaling:
         cells = [str(entry["batch_size"]), str(entry["depth"])]
         for row in entry["rows"].values():
-            speed = row["speed_relative_to_SAM"][1]
-            cells.append(f"{row['cpu_ms'][1]:.0f} ({speed:.2f})")
+            speed, count = row["speed_relative_to_SAM"][1], row["predicted"]
+            cells.append(f"{row['cpu_ms'][1]:.0f} ({speed:.2f}, {count:.2f})")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -34,6 +34,7 @@ PEERS = tf_keras_sam.NAMES
 ALL = [BARE, *METHODS, *PEERS]
 QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
 SCALED = ["SGD", "SAM", "ESAM depth"]
+TRACES = 3
 BATCH_SIZES, DEPTHS = (16, 32, 64, 128), (1, 2, 3)
 
 
@@ -65,7 +66,7 @@ def measure(methods, setting, rounds):
     counts, tracing = {}, {}
     for method, model in models.items():
         counts[method], tracing[method] = operations.operations_per_step(
-            model, *batch
+            model, *batch, traces=TRACES
         )
     compilation = {m: [tracing[m], first_use[m]] for m in models}
     return samples, counts, compilation
@@ -96,13 +97,28 @@ def measure_scaling(setting, rounds):
         dataclasses.replace(setting, batch_size=size) for size in BATCH_SIZES
     ] + [dataclasses.replace(setting, depth=depth) for depth in DEPTHS]
     scaling = []
-    for other in settings:
+    for other in dict.fromkeys(settings):
         samples, counts, _ = measure(SCALED, other, min(rounds, 5))
         rows = report.summarise(samples, counts, other.batch_size)
         scaling.append(
             {"batch_size": other.batch_size, "depth": other.depth, "rows": rows}
         )
     return scaling
+
+
+def memory_of(method, setting):
+    """Peak resident set in MiB, and how much of it came by training.
+
+    To be called in a process of its own, since a peak never falls. Both have
+    the compiled graphs, of which ESAM has one per subset.
+    """
+    model = make_model(method, setting)
+    before = measurement.resident_memory("VmRSS")
+    for _ in range(2):
+        steps = measurement.steps_per_round(model, setting.steps)
+        measurement.timed_epoch(model, setting, steps)
+    peak = measurement.resident_memory("VmHWM")
+    return peak, peak - before
 
 
 def memory_in_new_process(method, setting):
@@ -113,7 +129,7 @@ def memory_in_new_process(method, setting):
 
 
 def measure_memory(methods, setting, runs):
-    memory = {m: [] for m in methods if m not in PEERS}
+    memory = {method: [] for method in methods}
     for index in range(runs):
         for method, values in memory.items():
             values.append(memory_in_new_process(method, setting))
@@ -166,7 +182,7 @@ def main():
     if arguments.memory_of:
         method, setting = arguments.memory_of
         setting = Setting(**json.loads(setting))
-        print(*measurement.measure_memory(method, setting))
+        print(*memory_of(method, setting))
         return
     setting = measurement.make_setting(arguments)
     methods = choose_methods(arguments.methods)

@@ -30,9 +30,9 @@ class ESAMModel(Trainer, keras.Model):
     network are never set to the perturbed values.
 
     The default `beta` and `gamma` are the paper's. `gamma < 1` slows early
-    fitting, since every step learns from a part of its batch only. Full-batch
-    ESAM, `beta=0.3, gamma=1`, does not: by operations 1.54 times as fast as
-    SAM, it kept SAM's accuracy at short and at long budgets in the benchmarks.
+    fitting, since every step learns from a part of its batch only. SWP alone,
+    `beta=0.3, gamma=1`, does not: by operations 1.54 times as fast as SAM, it
+    kept SAM's accuracy at short and at long budgets in the benchmarks.
 
     Args:
         model: A `keras.Model`: Sequential, functional or subclassed, built or

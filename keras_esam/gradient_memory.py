@@ -3,14 +3,11 @@
 import keras
 from keras import ops
 
-from keras_esam import ascent
-
 
 class GradientMemory:
     """Keeps a gradient from one training step to the next.
 
-    It is zero until one is stored. A gradient that is not finite, as after an
-    overflow in half precision, is not stored.
+    It is zero until one is stored.
 
     The variables are no weights of the model: the model saves them with its own
     state.
@@ -55,11 +52,9 @@ class GradientMemory:
             gradients: List of dense tensors with the shapes of the weights, or
                 `None` where the loss does not depend on the weight.
         """
-        is_finite = ops.isfinite(ascent.global_norm(gradients))
         for variable, gradient in zip(self.variables, gradients, strict=True):
             if gradient is not None:
-                gradient = ops.cast(gradient, variable.dtype)
-                variable.assign(ops.where(is_finite, gradient, variable))
+                variable.assign(ops.cast(gradient, variable.dtype))
 
 
 def _zeros_like(weight):
