@@ -216,6 +216,7 @@ class ESAMModel(Trainer, keras.Model):
 
     def _prepare_for_change(self, name, value):
         """Drops what depends on the value that an attribute had."""
+        self._sync_variables()
         # Compiled steps have it in them; of the seed, the subsets it drew.
         compiled = name != "seed" or self.granularity == "variable"
         if compiled and self.train_function is not None:

@@ -6,6 +6,8 @@ if keras.backend.backend() == "tensorflow":
     from keras_esam.trainers.tensorflow_trainer import (
         TensorFlowTrainer as Trainer,
     )
+elif keras.backend.backend() == "jax":
+    from keras_esam.trainers.jax_trainer import JAXTrainer as Trainer
 else:
     from keras_esam.trainers.unsupported_trainer import (
         UnsupportedTrainer as Trainer,

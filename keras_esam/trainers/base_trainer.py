@@ -74,6 +74,9 @@ class BaseTrainer:
     def _is_base_optimizer(self) -> bool:
         return isinstance(self.rho, float) and self.rho == 0
 
+    def _sync_variables(self):
+        """Sees to it that the variables have their values, in `fit` too."""
+
     def _make_pool(self, beta):
         return subsets.make_pool(
             self.granularity,

@@ -7,9 +7,9 @@ class RecordingScope(keras.StatelessScope):
     """`keras.StatelessScope` that knows which variables were assigned in it.
 
     Inside, variables have the given values and assignments stay in the scope.
-    `commit()` makes the assignments real, and without it nothing happened. It
-    records every variable, also those that no layer tracks, such as the state
-    of Keras' global seed generator.
+    `updates` is the list of pairs `(variable, value)` of what was assigned:
+    every variable, also one that no layer tracks, such as the state of Keras'
+    global seed generator.
 
     Args:
         state_mapping: List of `(variable, value)` pairs. Other variables have
@@ -22,7 +22,8 @@ class RecordingScope(keras.StatelessScope):
     ```python
     with RecordingScope([(v, perturbed) for v, perturbed in pairs]) as scope:
         y_pred = model(x, training=True)
-    scope.commit()  # BatchNormalization statistics, dropout seeds, ...
+    for variable, value in scope.updates:
+        variable.assign(value)  # BatchNormalization statistics, seeds, ...
     ```
     """
 
@@ -38,7 +39,9 @@ class RecordingScope(keras.StatelessScope):
         super().add_update((variable, value))
         self._assigned[id(variable)] = variable
 
-    def commit(self):
-        """Assigns the recorded values. To be called outside of the scope."""
-        for variable in self._assigned.values():
-            variable.assign(self.get_current_value(variable))
+    @property
+    def updates(self):
+        return [
+            (variable, self.get_current_value(variable))
+            for variable in self._assigned.values()
+        ]

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_esam.trainers import passes
 from keras_esam.trainers import tensorflow_passes
 
 
@@ -28,15 +29,7 @@ def gradients(model, batch, weights, state, sources, per_sample, valid=None):
         result = tensorflow_passes.forward(
             model, batch, weights, state, per_sample=per_sample, tape=tape
         )
-        loss = model.optimizer.scale_loss(result.loss)
-        if valid is not None:
-            # An overflow in B1 must reach the optimizer, which then skips the
-            # step, even where the network swallows a NaN in theta.
-            loss *= tf.where(
-                tf.math.is_finite(valid),
-                tf.ones((), loss.dtype),
-                tf.constant(float("nan"), loss.dtype),
-            )
+        loss = passes.scaled_loss(model, result.loss, valid)
     with BackwardScope(model.trainable_variables):
         values = tape.gradient(
             loss, [result.weights[index] for index in sources]

@@ -1,8 +1,6 @@
-"""Forward and backward passes of a model at given values of its variables.
+"""Forward passes with TensorFlow, whose functions reach past a stateless scope.
 
-The values are tensors and the model is called in a stateless scope, so the
-variables do not change. TensorFlow has three ways past such a scope, which
-would lose gradients without a word:
+It has three ways past it, which would lose gradients without a word:
 
 - A `tf.function` in a layer keeps the tensors of the pass that it was traced
     in. While the model is called, the bodies of such functions are therefore
@@ -14,38 +12,17 @@ would lose gradients without a word:
 """
 
 import contextlib
-import dataclasses
 import threading
 
 import tensorflow as tf
 
-from keras_esam.trainers.recording_scope import RecordingScope
-
-
-@dataclasses.dataclass
-class ForwardPass:
-    """What a forward pass leaves behind.
-
-    Args:
-        y_pred: Predictions, nested structure of tensors.
-        loss: Scalar, the loss that is minimised; `None` in the ranking pass.
-        sample_losses: Tensor, shape `(batch_size,)`, or `None`.
-        weights: List of tensors, the values of the trainable variables that
-            the loss is a function of.
-        scope: `RecordingScope` with the updates of the pass.
-    """
-
-    y_pred: object
-    loss: tf.Tensor | None
-    sample_losses: tf.Tensor | None
-    weights: list
-    scope: RecordingScope
+from keras_esam.trainers import passes
 
 
 def forward(
     model, batch, weights, state, total=True, per_sample=True, tape=None
-) -> ForwardPass:
-    """Runs a model in training mode with the given variable values.
+) -> passes.ForwardPass:
+    """As `passes.forward`.
 
     Args:
         model: The `ESAMModel`.
@@ -59,19 +36,7 @@ def forward(
     Returns:
         A `ForwardPass`.
     """
-    arguments = (model, batch, weights, state, total, per_sample, tape)
-    try:
-        return _forward(*arguments, context=functions_in_place())
-    except tf.errors.OperatorNotAllowedInGraphError:
-        # The body of a `tf.function` needs AutoGraph. `check_gradients` sees
-        # to it that there are no weights in it.
-        return _forward(*arguments, context=contextlib.nullcontext())
-
-
-def _forward(model, batch, weights, state, total, per_sample, tape, context):
-    x, y, sample_weight = batch
-    variables = model.trainable_variables
-    trainable = {id(variable) for variable in variables}
+    trainable = {id(variable) for variable in model.trainable_variables}
 
     def on_assign(variable, value):
         # The gradient of a weight that a layer assigns is that of its new
@@ -82,23 +47,24 @@ def _forward(model, batch, weights, state, total, per_sample, tape, context):
                 tape.watch(value)
         return value
 
-    loss = sample_losses = None
-    mapping = [*zip(variables, weights, strict=True), *state]
-    with RecordingScope(mapping, on_assign) as scope:
-        # A `call` without the argument decides for itself, as in Keras.
-        training = {"training": True} if model._call_has_training_arg else {}
-        with context:
-            y_pred = model(x, **training)
-        if total:
-            loss = model._compute_loss(
-                x, y, y_pred, sample_weight, training=True
-            )
-        if per_sample:
-            sample_losses = model.compute_sample_losses(
-                x, y, y_pred, sample_weight
-            )
-    weights = [scope.get_current_value(variable) for variable in variables]
-    return ForwardPass(y_pred, loss, sample_losses, weights, scope)
+    def run(context):
+        return passes.forward(
+            model,
+            batch,
+            weights,
+            state,
+            total,
+            per_sample,
+            context=context,
+            on_assign=on_assign,
+        )
+
+    try:
+        return run(functions_in_place)
+    except tf.errors.OperatorNotAllowedInGraphError:
+        # The body of a `tf.function` needs AutoGraph. `check_gradients` sees
+        # to it that there are no weights in it.
+        return run(contextlib.nullcontext)
 
 
 class _Turns:

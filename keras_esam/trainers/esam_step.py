@@ -1,0 +1,215 @@
+"""One training step of ESAM, alike on all Keras backends.
+
+    F1  clean forward pass        metrics, BatchNormalization statistics, seeds
+    B1  its gradient              of the perturbed variables alone
+        ascent                    theta + eps, as tensors
+    Fs  ranking forward pass      whole batch at theta + eps
+        selection                 the samples whose loss rises the most
+    F2  perturbed forward pass    selected samples at theta + eps
+    B2  its gradient              of all variables, applied to theta
+
+The variables are assigned at the end of the step only. Until then theta + eps
+and all other state live in tensors, so nothing has to be restored, replicas can
+not drift apart, and an error on the way leaves the model as it was. All passes
+start from the same state and so use the same dropout masks.
+
+The step is specialised to a static subset of the variables, the one of the plan
+`_traced_plan`: gradients of fewer variables cost less.
+"""
+
+import keras
+from keras import ops
+
+from keras_esam import ascent
+from keras_esam import selection
+from keras_esam.trainers.base_trainer import BaseTrainer
+
+
+class ESAMStep(BaseTrainer):
+    """Part of `ESAMModel`: the training step.
+
+    A trainer of a backend extends it with its `train_step()` and
+    `make_train_function()`, and with what depends on how it differentiates:
+    `_forward()` and `_gradients()`, `_apply_gradients()`, `_check_gradients()`,
+    `_value()`, `_dense()`, `_take()`, `_batch_size()` and `_logged_loss()`.
+    """
+
+    def _plan(self):
+        if self._traced_plan is None:
+            raise ValueError(
+                "`train_step()` is specialised to a subset of the variables "
+                "and is to be called by `fit()` or `train_on_batch()` only."
+            )
+        return self._traced_plan
+
+    def _esam_step(self, data, plan):
+        """One training step as in the module's docstring.
+
+        Args:
+            data: Batch from `fit`: `x`, `(x, y)` or `(x, y, sample_weight)`.
+            plan: `StepPlan`.
+
+        Returns:
+            Dict of logs, metric name to scalar tensor.
+        """
+        batch = keras.utils.unpack_x_y_sample_weight(data)
+        weights = [self._value(v) for v in self.trainable_variables]
+        state = [(v, self._value(v)) for v in self.non_trainable_variables]
+        run = (
+            self._two_gradients
+            if self.ascent == "current"
+            else self._one_gradient
+        )
+        observed, gradients, rise = run(batch, weights, state, plan)
+        if not self._has_checked_gradients:
+            self._check_gradients(batch, gradients)
+            self._has_checked_gradients = True
+
+        observed.commit()
+        self._apply_gradients(gradients)
+        if self.ascent == "previous":
+            self._gradient_memory.store(self._dense(gradients))
+        return self._update_metrics(batch, observed, rise, plan)
+
+    def _needs_no_perturbation(self, plan):
+        if self._is_base_optimizer:
+            return True
+        if self.ascent == "previous":
+            return False  # The gradient is to be stored.
+        return not plan.perturbs or (plan.gamma == 1 and not self._subset(plan))
+
+    def _without_sharpness(self, logs, plan):
+        if not self._logs_sharpness(plan):
+            logs.pop(self.sharpness_tracker.name, None)
+        return logs
+
+    def test_step(self, *args):
+        """Keras' evaluation step; `sharpness` is a training metric only."""
+        result = super().test_step(*args)
+        logs = result[0] if isinstance(result, tuple) else result
+        logs.pop(self.sharpness_tracker.name, None)
+        return result
+
+    def _two_gradients(self, batch, weights, state, plan):
+        """The ascent's gradient and the update's, both of this batch.
+
+        Args:
+            batch: Tuple `(x, y, sample_weight)`.
+            weights: List of tensors, values of the trainable variables.
+            state: List of pairs `(variable, tensor)` for all other variables.
+            plan: `StepPlan`.
+
+        Returns:
+            Tuple of the clean `ForwardPass`, the gradients for the update, and
+            the rise of each sample's loss, shape `(batch_size,)`, or `None`.
+        """
+        selects = self._selects(batch, plan)
+        subset = self._subset(plan)
+        clean, gradients = self._gradients(
+            batch,
+            weights,
+            state,
+            subset,
+            per_sample=not selects or self.rank_by != "random",
+        )
+        perturbed, norm = self._perturb(clean.weights, gradients, plan)
+        kept, rise = batch, None
+        if selects:
+            kept, rise = self._select(batch, plan, clean, perturbed, state)
+        final, gradients = self._gradients(
+            kept,
+            perturbed,
+            state,
+            range(len(weights)),
+            per_sample=not selects,
+            valid=norm,
+        )
+        if final.sample_losses is not None:
+            rise = final.sample_losses - clean.sample_losses
+        elif not selects:
+            self._has_sample_losses = False
+        return clean, gradients, rise
+
+    def _one_gradient(self, batch, weights, state, plan):
+        """As `_two_gradients`, with the ascent's gradient of the step before.
+
+        The one pass over the whole batch is that at the perturbed weights.
+        """
+        stored = self._gradient_memory.read()
+        gradients = [stored[index] for index in self._subset(plan)]
+        perturbed, _ = self._perturb(weights, gradients, plan)
+        kept, whole = batch, None
+        if self._selects(batch, plan):
+            whole = self._forward(
+                batch,
+                perturbed,
+                state,
+                per_sample=self.rank_by != "random",
+            )
+            kept, _ = self._select(batch, plan, whole, perturbed, state)
+        final, gradients = self._gradients(
+            kept, perturbed, state, range(len(weights)), per_sample=False
+        )
+        return whole or final, gradients, None
+
+    def _perturb(self, weights, gradients, plan):
+        """The weights at theta + eps, and the norm of the ascent gradient."""
+        subset = self._subset(plan)
+        perturbations, norm = ascent.ascent_step(
+            self._dense(gradients),
+            [weights[index] for index in subset],
+            self._radius(),
+            self._inclusion_probabilities(subset, plan),
+            masks=self._draw_masks(weights, plan) if subset else None,
+            adaptive=self.adaptive,
+            scale=self.scale,
+        )
+        perturbed = list(weights)
+        for index, perturbation in zip(subset, perturbations, strict=True):
+            if perturbation is not None:
+                perturbed[index] = weights[index] + perturbation
+        return perturbed, norm
+
+    def _selects(self, batch, plan):
+        """Whether a step drops samples, as far as it is known in tracing."""
+        if plan.gamma == 1 or not plan.perturbs:
+            return False
+        num_samples = self._batch_size(batch)
+        count = selection.num_selected(num_samples, plan.gamma)
+        return not isinstance(num_samples, int) or count < num_samples
+
+    def _select(self, batch, plan, observed, perturbed, state):
+        """The samples to keep, and how much the loss of each sample rises."""
+        num_samples = self._batch_size(batch)
+        rise = None
+        if self.rank_by == "random":
+            scores = keras.random.uniform(
+                (num_samples,), seed=self.seed_generator
+            )
+        else:
+            scores = observed.sample_losses
+            if scores is None:
+                raise self._no_sample_losses_error()
+        if self.rank_by == "sharpness":
+            ranking = self._forward(batch, perturbed, state, total=False)
+            scores = rise = ranking.sample_losses - scores
+        count = selection.num_selected(num_samples, plan.gamma)
+        indices = selection.select(scores, count)
+        return selection.gather(batch, indices, take=self._take), rise
+
+    def _update_metrics(self, batch, observed, rise, plan):
+        x, y, sample_weight = batch
+        self._loss_tracker.update_state(
+            self._logged_loss(observed.loss),
+            sample_weight=self._batch_size(batch),
+        )
+        logs_sharpness = self._logs_sharpness(plan)
+        if logs_sharpness and rise is not None:
+            # A step that the optimizer skips for an overflow does not count.
+            valid = ops.isfinite(rise)
+            self.sharpness_tracker.update_state(
+                ops.where(valid, rise, ops.zeros_like(rise)),
+                sample_weight=valid,
+            )
+        logs = self.compute_metrics(x, y, observed.y_pred, sample_weight)
+        return self._without_sharpness(logs, plan)

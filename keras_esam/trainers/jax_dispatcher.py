@@ -1,0 +1,62 @@
+"""The train function of `fit` on JAX."""
+
+import jax
+import keras
+
+from keras_esam.trainers.dispatcher import StepDispatcher
+
+STATE = (
+    "trainable_variables",
+    "non_trainable_variables",
+    "optimizer_variables",
+    "metrics_variables",
+)
+
+
+class JAXDispatcher(StepDispatcher):
+    """Is called by `fit` with the state and an iterator and runs one execution,
+    `steps_per_execution` batches of it.
+
+    Args:
+        model: The `ESAMModel`.
+    """
+
+    def __init__(self, model):
+        super().__init__(model)
+        self._prepare()
+
+    def __call__(self, state, iterator):
+        model = self._model
+        plan = model.upcoming_step
+
+        def step(state, data):
+            result = self._run(plan, state, data)
+            model._num_steps += 1
+            return result
+
+        try:
+            result = model._make_function(step)(state, iterator)
+        except Exception:
+            self._keep(state)
+            raise
+        model._num_executions += 1
+        return result
+
+    def _make_function(self, plan):
+        step = self._step(plan)
+        model = self._model
+        if model.run_eagerly or not model.jit_compile:
+            return step
+        shardings = None
+        if keras.distribution.distribution() is not None:
+            shardings = (None, model._get_state_sharding_spec())
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+    def _keep(self, state):
+        """Gives the model its state back after an error before the step ran.
+
+        `fit` has taken the values from the variables.
+        """
+        leaves = jax.tree.leaves(state)
+        if not any(leaf.is_deleted() for leaf in leaves):
+            self._model._jax_state = dict(zip(STATE, state, strict=True))

@@ -1,0 +1,155 @@
+"""The training step of ESAM with `jax.grad`.
+
+`fit` gives the step all state as arrays and takes the new state from it. Within
+it a stateless scope holds that state, so that the step common to all backends
+reads and assigns variables as it does elsewhere, and the function is pure.
+"""
+
+import jax
+import keras
+from keras import ops
+
+from keras_esam.trainers import passes
+from keras_esam.trainers.esam_step import ESAMStep
+from keras_esam.trainers.jax_dispatcher import JAXDispatcher
+
+
+class JAXTrainer(ESAMStep):
+    """Training step and train function of `ESAMModel` on JAX."""
+
+    @property
+    def non_trainable_variables(self):
+        # `fit` passes them through the step, and one-step ESAM's gradient too.
+        variables = super().non_trainable_variables
+        return [*variables, *self._gradient_memory.variables]
+
+    def make_train_function(self, force=False):
+        """Creates the function that runs one execution of `fit`.
+
+        Args:
+            force: Boolean, whether to drop the compiled steps. Defaults to
+                `False`.
+        """
+        if self.train_function is None or force:
+            self._has_checked_gradients = False
+            self._has_sample_losses = True
+            self._variable_order = None
+            self.train_function = JAXDispatcher(self)
+        elif isinstance(self.train_function, JAXDispatcher):
+            self.train_function.forget_if_weights_changed()
+
+    def train_step(self, state, data):
+        """One training step, see `keras_esam.trainers.esam_step`.
+
+        Args:
+            state: Tuple of four lists of arrays: values of the trainable, the
+                non-trainable, the optimizer's and the metrics' variables.
+            data: Batch from `fit`: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+            Tuple of the logs, metric name to scalar array, and the new state.
+        """
+        plan = self._plan()
+        if self._needs_no_perturbation(plan):
+            logs, state = super().train_step(state, data)
+            return self._without_sharpness(logs, plan), state
+        variables = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
+            self.metrics_variables,
+        )
+        pairs = [
+            pair
+            for group, values in zip(variables, state, strict=True)
+            for pair in zip(group, values, strict=True)
+        ]
+        with keras.StatelessScope(pairs) as scope:
+            logs = self._esam_step(data, plan)
+        state = tuple(
+            [scope.get_current_value(variable) for variable in group]
+            for group in variables
+        )
+        return logs, state
+
+    def _sync_variables(self):
+        self.jax_state_sync()
+
+    def _forward(self, batch, weights, state, **kwargs):
+        return passes.forward(self, batch, weights, state, **kwargs)
+
+    def _gradients(
+        self, batch, weights, state, sources, per_sample, valid=None
+    ):
+        """Forward pass, and the gradient of its loss.
+
+        Args:
+            batch: Tuple `(x, y, sample_weight)`.
+            weights: List of arrays, values of the trainable variables.
+            state: List of pairs `(variable, array)` for all other variables.
+            sources: Indices of the `weights` to differentiate with respect to.
+            per_sample: Boolean, whether to compute the per-sample losses.
+            valid: Optional scalar. If it is not finite the gradient is NaN.
+
+        Returns:
+            Tuple of a `ForwardPass` and a list of gradients, one for each of
+            the `sources`, multiplied by the optimizer's loss scale.
+        """
+        assigned = []
+
+        def loss_at(values):
+            perturbed = list(weights)
+            for index, value in zip(sources, values, strict=True):
+                perturbed[index] = value
+            result = passes.forward(
+                self, batch, perturbed, state, per_sample=per_sample
+            )
+            assigned[:] = [variable for variable, _ in result.updates]
+            new_values = [value for _, value in result.updates]
+            outputs = (result.y_pred, result.loss, result.sample_losses)
+            loss = passes.scaled_loss(self, result.loss, valid)
+            return loss, (*outputs, result.weights, new_values)
+
+        gradients, (*outputs, new_values) = jax.grad(loss_at, has_aux=True)(
+            [weights[index] for index in sources]
+        )
+        updates = list(zip(assigned, new_values, strict=True))
+        return passes.ForwardPass(*outputs, updates), gradients
+
+    def _apply_gradients(self, gradients):
+        optimizer = self.optimizer
+        weights = self.trainable_variables
+        values, optimizer_values = optimizer.stateless_apply(
+            [variable.value for variable in optimizer.variables],
+            gradients,
+            [variable.value for variable in weights],
+        )
+        for variable, value in zip(
+            [*weights, *optimizer.variables],
+            [*values, *optimizer_values],
+            strict=True,
+        ):
+            variable.assign(value)
+
+    def _check_gradients(self, batch, gradients):
+        """Nothing to check: what JAX traces has its gradients."""
+
+    def _logged_loss(self, loss):
+        return loss
+
+    @staticmethod
+    def _value(variable):
+        return variable.value
+
+    @staticmethod
+    def _batch_size(batch):
+        leaves = keras.tree.flatten(batch[0])
+        return next(leaf for leaf in leaves if leaf is not None).shape[0]
+
+    @staticmethod
+    def _take(tensor, indices):
+        return ops.take(tensor, indices, axis=0)
+
+    @staticmethod
+    def _dense(gradients):
+        return gradients

@@ -1,0 +1,104 @@
+"""Forward passes of a model at given values of its variables.
+
+The values are tensors and the model is called in a stateless scope, so the
+variables do not change.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+
+from keras import ops
+
+from keras_esam.trainers.recording_scope import RecordingScope
+
+
+@dataclasses.dataclass
+class ForwardPass:
+    """What a forward pass leaves behind.
+
+    Args:
+        y_pred: Predictions, nested structure of tensors.
+        loss: Scalar, the loss that is minimised; `None` in the ranking pass.
+        sample_losses: Tensor, shape `(batch_size,)`, or `None`.
+        weights: List of tensors, the values of the trainable variables that
+            the loss is a function of.
+        updates: List of pairs `(variable, tensor)`, what the pass assigned.
+    """
+
+    y_pred: object
+    loss: object
+    sample_losses: object
+    weights: list
+    updates: list
+
+    def commit(self):
+        """Assigns what the pass would have assigned."""
+        for variable, value in self.updates:
+            variable.assign(value)
+
+
+def forward(
+    model,
+    batch,
+    weights,
+    state,
+    total: bool = True,
+    per_sample: bool = True,
+    context=contextlib.nullcontext,
+    on_assign: Callable | None = None,
+) -> ForwardPass:
+    """Runs a model in training mode with the given variable values.
+
+    Args:
+        model: The `ESAMModel`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        state: List of pairs `(variable, tensor)` for all other variables.
+        total: Boolean, whether to compute the loss that is minimised.
+        per_sample: Boolean, whether to compute the per-sample losses.
+        context: Function that returns the context in which the model is called.
+        on_assign: Optional function as for `RecordingScope`.
+
+    Returns:
+        A `ForwardPass`.
+    """
+    x, y, sample_weight = batch
+    variables = model.trainable_variables
+    loss = sample_losses = None
+    mapping = [*zip(variables, weights, strict=True), *state]
+    with RecordingScope(mapping, on_assign) as scope:
+        # A `call` without the argument decides for itself, as in Keras.
+        training = {"training": True} if model._call_has_training_arg else {}
+        with context():
+            y_pred = model(x, **training)
+        if total:
+            loss = model._compute_loss(
+                x, y, y_pred, sample_weight, training=True
+            )
+        if per_sample:
+            sample_losses = model.compute_sample_losses(
+                x, y, y_pred, sample_weight
+            )
+    weights = [scope.get_current_value(variable) for variable in variables]
+    return ForwardPass(y_pred, loss, sample_losses, weights, scope.updates)
+
+
+def scaled_loss(model, loss, valid=None):
+    """The loss that is differentiated: with the optimizer's loss scale.
+
+    Args:
+        model: The `ESAMModel`.
+        loss: Scalar.
+        valid: Optional scalar. If it is not finite the result is NaN: an
+            overflow in B1 must reach the optimizer, which then skips the step,
+            even where the network swallows a NaN in theta.
+
+    Returns:
+        Scalar.
+    """
+    loss = model.optimizer.scale_loss(loss)
+    if valid is None:
+        return loss
+    one = ops.ones((), loss.dtype)
+    return loss * ops.where(ops.isfinite(valid), one, one * float("nan"))
