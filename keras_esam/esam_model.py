@@ -207,15 +207,17 @@ class ESAMModel(Trainer, keras.Model):
 
     def __setattr__(self, name, value):
         check = arguments.CHECKS.get(name)
-        if check is not None:
-            value = check(value)
-            changed = value != getattr(self, name, value)
-            if changed:
-                self._prepare_for_change(name, value)
+        if check is None:
+            super().__setattr__(name, value)
+            return
+        value = check(value)
+        before = getattr(self, name, value)
         super().__setattr__(name, value)
+        if value != before:
+            self._react_to_change(name, before)
 
-    def _prepare_for_change(self, name, value):
-        """Drops what depends on the value that an attribute had."""
+    def _react_to_change(self, name, before):
+        """Drops what depends on the value that an attribute had before."""
         self._sync_variables()
         # Compiled steps have it in them; of the seed, the subsets it drew.
         compiled = name != "seed" or self.granularity == "variable"
@@ -224,9 +226,9 @@ class ESAMModel(Trainer, keras.Model):
         if not hasattr(self, "_gradient_memory"):
             return
         if name == "seed":
-            state = keras.random.SeedGenerator(value).state
+            state = keras.random.SeedGenerator(self.seed).state
             self.seed_generator.state.assign(state)
-        elif name == "ascent" or (name == "rho" and self._is_base_optimizer):
+        elif name == "ascent" or (name == "rho" and before == 0):
             # The steps since then have stored no gradient.
             self._gradient_memory.clear()
 

@@ -39,7 +39,7 @@ class GradientMemory:
     def clear(self):
         """Back to zero, as before the first step."""
         for variable in self.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros_like(variable.value))
 
     def read(self) -> list:
         """The gradient: list of tensors with the shapes of the weights."""

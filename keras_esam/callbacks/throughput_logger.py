@@ -57,12 +57,12 @@ class ThroughputLogger(keras.callbacks.Callback):
         self._last_step = None
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._train_function is not self.model.train_function:
+        if self._train_function is not self._model.train_function:
             # Also in mid-training, where an attribute of the model was set.
-            self._train_function = self.model.train_function
+            self._train_function = self._model.train_function
             self._warm = set()
-        step = getattr(self.model, "upcoming_step", None)
-        next_step = batch + self.model.steps_per_execution
+        step = getattr(self._model, "upcoming_step", None)
+        next_step = batch + self._model.steps_per_execution
         self._is_last = (
             self._num_steps is not None and next_step >= self._num_steps
         )
@@ -87,7 +87,7 @@ class ThroughputLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._close_segment()
         if not self._length_is_known and self._last_step is not None:
-            if self._num_steps is None and self.model.jit_compile:
+            if self._num_steps is None and self._model.jit_compile:
                 self._samples = 0
             self._num_steps = self._last_step + 1
         if logs is not None:
@@ -108,11 +108,24 @@ class ThroughputLogger(keras.callbacks.Callback):
 
     def _samples_seen(self):
         """Number of samples so far in this epoch. Waits for the device."""
-        for metric in self.model.metrics:
+        for metric in self._model.metrics:
             if metric.name == "loss" and hasattr(metric, "count"):
-                return int(metric.count.numpy())
+                return int(self._value(metric.count))
         raise ValueError(
             "`ThroughputLogger` needs a model whose metrics have a `loss` that "
             "counts samples, as those of a compiled `keras.Model` have. "
-            f"Received: metrics={[m.name for m in self.model.metrics]}"
+            f"Received: metrics={[m.name for m in self._model.metrics]}"
         )
+
+    def _value(self, metric_variable):
+        """Value of a variable of a metric.
+
+        On JAX `fit` holds the values in a state of its own. The attribute
+        `model` of a callback would write all of it back to the variables.
+        """
+        state = getattr(self._model, "_jax_state", None)
+        if not state or self._model._jax_state_synced:
+            return keras.ops.convert_to_numpy(metric_variable)
+        variables = self._model.metrics_variables
+        index = [v is metric_variable for v in variables].index(True)
+        return state["metrics_variables"][index]

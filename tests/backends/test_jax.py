@@ -1,0 +1,115 @@
+"""What is particular to JAX: state outside of the variables, donated buffers.
+
+The other tests run on JAX as well, with `KERAS_BACKEND=jax`.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from benchmarks.networks import make_network
+from keras_esam.callbacks import ThroughputLogger
+from tests.networks import assert_different
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+if keras.backend.backend() != "jax":
+    pytest.skip("for the JAX backend", allow_module_level=True)
+
+X, Y = dense_data(64)
+
+
+def floating_point_operations(**kwargs):
+    """Of all compiled steps by the compiler's count, mean over the subsets."""
+    import jax
+
+    keras.utils.set_random_seed(1)
+    model = keras_esam.ESAMModel(make_network("resnet18", 8, 2), **kwargs)
+    compile_model(model)
+    x = np.zeros((16, 32, 32, 3), "float32")
+    y = np.zeros(16, "int32")
+    model.train_on_batch(x, y)
+    operations = []
+    for index in range(model.num_subsets):
+        model._num_executions = index
+        step = model.train_function._make_function(model.upcoming_step)
+        state = model._get_jax_state(
+            trainable_variables=True,
+            non_trainable_variables=True,
+            optimizer_variables=True,
+            metrics_variables=True,
+        )
+        data = jax.tree.map(jax.numpy.asarray, (x, y))
+        compiled = step.lower(state, data).compile()
+        operations.append(compiled.cost_analysis()["flops"])
+    return np.mean(operations)
+
+
+def test_depth_subsets_save_operations_of_the_compiled_step():
+    sam = floating_point_operations(beta=1, gamma=1)
+    assert floating_point_operations(beta=0.6, gamma=0.5) <= 0.73 * sam
+    assert floating_point_operations(rho=0) <= 0.51 * sam
+
+
+def test_an_error_in_the_first_step_leaves_the_weights():
+    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    fit(model, X, Y)
+    before = model.get_weights()
+    model.compile("sgd", lambda y, y_pred: keras.ops.mean(y_pred))
+    with pytest.raises(ValueError, match="loss of each sample"):
+        fit(model, X, Y)
+    assert_identical(model.get_weights(), before)
+    model.gamma = 1
+    fit(model, X, Y)
+
+
+class SetAttributes(keras.callbacks.Callback):
+    """Sets attributes of the model after the second batch of each epoch."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        self.attributes = attributes
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            for name, value in self.attributes.items():
+                setattr(self._model, name, value)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"beta": 1.0},
+        {"seed": 5},
+        {"rank_by": "loss", "ascent": "previous"},
+        {"rho": 0.0},
+    ],
+)
+def test_attributes_can_be_set_within_an_epoch(attributes):
+    model = compile_model(keras_esam.ESAMModel(dense_network(), seed=1))
+    before = model.get_weights()
+    fit(model, X, Y, epochs=2, callbacks=[SetAttributes(**attributes)])
+    assert_different(model.get_weights(), before)
+    assert int(model.optimizer.iterations.value) == 8
+
+
+def test_throughput_logger_writes_no_state_back_within_an_epoch(monkeypatch):
+    model = compile_model(keras_esam.ESAMModel(dense_network(), beta=1))
+    fit(model, X, Y)
+    syncs = []
+    sync = type(model).jax_state_sync
+    monkeypatch.setattr(
+        type(model),
+        "jax_state_sync",
+        lambda self: syncs.append(self._jax_state_synced) or sync(self),
+    )
+    epochs = 3
+    history = fit(
+        model, X, Y, epochs=epochs, callbacks=[ThroughputLogger()]
+    ).history
+    assert syncs.count(False) == epochs
+    assert np.isfinite(history["images_per_second"][1:]).all()
