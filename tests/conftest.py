@@ -11,8 +11,15 @@ def _seeded():
 
 @pytest.fixture
 def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    set_float64(True)
     yield
-    keras.config.set_dtype_policy("float32")
-    keras.config.set_floatx("float32")
+    set_float64(False)
+
+
+def set_float64(enabled):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", enabled)
+    keras.config.set_floatx("float64" if enabled else "float32")
+    keras.config.set_dtype_policy(keras.config.floatx())

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_esam import selection
+from tests.backends import tensorflow_only
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ def test_exactly_k_are_selected_when_the_threshold_is_tied():
     assert len(indices) == 2 and set(indices) <= {1, 2, 3}
 
 
+@tensorflow_only
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_selection_with_a_batch_size_unknown_at_tracing(jit_compile):
     @tf.function(
@@ -72,6 +74,7 @@ def test_selection_with_a_batch_size_unknown_at_tracing(jit_compile):
         np.testing.assert_array_equal(select(scores), expected)
 
 
+@tensorflow_only
 def test_gather_takes_the_same_samples_of_every_tensor():
     batch = (
         {"a": tf.range(4), "b": [tf.reshape(tf.range(8), (4, 2)), None]},

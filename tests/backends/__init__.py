@@ -1,0 +1,35 @@
+"""What tests need that run on every Keras backend."""
+
+import keras
+import pytest
+
+BACKEND = keras.backend.backend()
+tensorflow_only = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="about TensorFlow's functions or tensors"
+)
+
+
+def gradients_of(loss, variables):
+    """Gradients of a plain Keras computation, by the backend's own means.
+
+    Args:
+        loss: Function without arguments that returns a scalar tensor.
+        variables: List of `keras.Variable`.
+
+    Returns:
+        List of tensors, multiplied by nothing.
+    """
+    if BACKEND == "jax":
+        import jax
+
+        def loss_at(values):
+            pairs = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(pairs):
+                return loss()
+
+        return jax.grad(loss_at)([variable.value for variable in variables])
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    return tape.gradient(value, variables)

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_esam
+from tests.backends import gradients_of
 from tests.networks import SubclassedNetwork
 from tests.networks import all_values
 from tests.networks import assert_identical
@@ -42,10 +42,12 @@ def sam_by_hand(network, optimizer, x, y, rho):
     optimizer.build(variables)
 
     def gradient(x, y):
-        with tf.GradientTape() as tape:
-            total = loss(y, network(x, training=True)) + sum(network.losses)
-            total = optimizer.scale_loss(total)
-        return tape.gradient(total, variables)
+        return gradients_of(
+            lambda: optimizer.scale_loss(
+                loss(y, network(x, training=True)) + sum(network.losses)
+            ),
+            variables,
+        )
 
     for start in range(0, len(x), 16):
         batch = x[start : start + 16], y[start : start + 16]

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 import keras_esam
+from tests.backends import tensorflow_only
 
 layers = keras.layers
 
@@ -148,6 +149,7 @@ def convolutions(subset_index, **kwargs):
     ]
 
 
+@tensorflow_only
 @pytest.mark.parametrize("subset_index", range(5))
 def test_passes_run_from_the_perturbed_layers_on(subset_index):
     traced, run = convolutions(subset_index, granularity="depth", beta=0.6)
@@ -163,11 +165,13 @@ def test_passes_run_from_the_perturbed_layers_on(subset_index):
     assert run["Conv2DBackpropInput"] == passed + 4
 
 
+@tensorflow_only
 def test_ranking_by_loss_runs_no_third_pass():
     _, run = convolutions(4, granularity="depth", rank_by="loss")
     assert run["Conv2D"] == 5 + 5
 
 
+@tensorflow_only
 def test_one_step_costs_what_the_base_optimizer_does():
     _, base = convolutions(0, rho=0)
     _, one_step = convolutions(0, ascent="previous", beta=1, gamma=1)
@@ -176,11 +180,13 @@ def test_one_step_costs_what_the_base_optimizer_does():
     assert selected["Conv2D"] == 5 + 5
 
 
+@tensorflow_only
 def test_variable_subsets_rank_with_a_whole_pass():
     _, run = convolutions(0, granularity="variable", beta=0.6)
     assert run["Conv2D"] > 5 + 3 + 5
 
 
+@tensorflow_only
 def test_xla_merges_the_prefix_too():
     """As many convolutions less as in TensorFlow's own optimization."""
     counts = []

@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from tests.backends import tensorflow_only
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import fit
 
+pytestmark = tensorflow_only
 X, Y = dense_data(48)
 
 
