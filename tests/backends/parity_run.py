@@ -1,11 +1,12 @@
-"""A training in a process of its own, for `test_parity`.
+"""Trainings in a process of its own, for `test_parity`.
 
-Usage: python -m tests.backends.parity_run METHOD START END [CHECKPOINT]
+Usage: python -m tests.backends.parity_run FOLDER METHOD [METHOD ...]
 
-The backend is that of the environment. `START` is a file of initial weights,
-made if it is not there; the final ones are written to `END`. With `CHECKPOINT`
-only the second half of the steps runs if that file is there, from it, and only
-the first half if not, after which it is written.
+The backend is that of the environment. `FOLDER/start.npz` has the initial
+weights and is made if it is not there. The final weights of each method are
+written to `FOLDER/BACKEND-METHOD.npz`, and a checkpoint of the middle of the
+training to `FOLDER/BACKEND-METHOD.weights.h5`. A checkpoint that another
+backend has written there goes on, to `FOLDER/OTHER-BACKEND-METHOD.npz`.
 """
 
 import pathlib
@@ -44,38 +45,55 @@ def make_model(method):
     return model
 
 
-def main():
-    method, start, end, *checkpoint = sys.argv[1:]
-    keras.utils.set_random_seed(3)
-    model = make_model(method)
-    start = pathlib.Path(start)
-    if not start.exists():
-        np.savez(start, *model.get_weights())
-    with np.load(start) as weights:
-        model.set_weights([weights[key] for key in weights.files])
+def make_data():
     rng = np.random.default_rng(5)
-    x = rng.normal(size=(NUM_STEPS * BATCH_SIZE, 8, 8, 2)).astype("float32")
-    y = rng.integers(0, 3, NUM_STEPS * BATCH_SIZE)
-    w = rng.uniform(0.5, 1.5, NUM_STEPS * BATCH_SIZE).astype("float32")
-    part = slice(None)
-    middle = NUM_STEPS // 2 * BATCH_SIZE
-    if checkpoint:
-        path = pathlib.Path(checkpoint[0])
-        part = slice(middle) if not path.exists() else slice(middle, None)
-        if path.exists():
-            model.optimizer.build(model.trainable_variables)
-            model.load_weights(path)
+    num_samples = NUM_STEPS * BATCH_SIZE
+    x = rng.normal(size=(num_samples, 8, 8, 2)).astype("float32")
+    y = rng.integers(0, 3, num_samples)
+    return x, y, rng.uniform(0.5, 1.5, num_samples).astype("float32")
+
+
+def fit(model, part):
+    x, y, weights = make_data()
     model.fit(
         x[part],
         y[part],
-        sample_weight=w[part],
+        sample_weight=weights[part],
         batch_size=BATCH_SIZE,
         shuffle=False,
         verbose=0,
     )
-    if checkpoint and not path.exists():
-        model.save_weights(path)
-    np.savez(end, *model.get_weights())
+
+
+def save(model, path):
+    np.savez(path, *model.get_weights())
+
+
+def main():
+    folder, *methods = sys.argv[1:]
+    folder = pathlib.Path(folder)
+    backend = keras.backend.backend()
+    start = folder / "start.npz"
+    middle = NUM_STEPS // 2 * BATCH_SIZE
+    for method in methods:
+        keras.utils.set_random_seed(3)
+        model = make_model(method)
+        if not start.exists():
+            save(model, start)
+        with np.load(start) as weights:
+            model.set_weights([weights[key] for key in weights.files])
+        fit(model, slice(middle))
+        model.save_weights(folder / f"{backend}-{method}.weights.h5")
+        fit(model, slice(middle, None))
+        save(model, folder / f"{backend}-{method}.npz")
+        for path in folder.glob(f"*-{method}.weights.h5"):
+            other = path.name.split("-")[0]
+            if other != backend:
+                model = make_model(method)
+                model.optimizer.build(model.trainable_variables)
+                model.load_weights(path)
+                fit(model, slice(middle, None))
+                save(model, folder / f"{other}-{backend}-{method}.npz")
 
 
 if __name__ == "__main__":
