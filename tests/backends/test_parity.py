@@ -5,7 +5,6 @@ Masks of `"weight"` and random rankings are drawn by the backend, so these
 methods are left out.
 """
 
-import importlib.util
 import os
 import pathlib
 import subprocess
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-OTHERS = [b for b in ("jax", "torch") if importlib.util.find_spec(b)]
+OTHERS = ["jax"]
 COMPARABLE = [
     *("sgd", "sam", "asam", "swp_variable", "swp_authors", "esam_depth"),
     *("esam_depth_loss", "esam_interval", "one_step", "one_step_loss"),
