@@ -133,11 +133,16 @@ class ESAMStep(BaseTrainer):
     def _one_gradient(self, batch, weights, state, plan):
         """As `_two_gradients`, with the ascent's gradient of the step before.
 
-        The one pass over the whole batch is that at the perturbed weights.
+        The one pass over the whole batch is that at the perturbed weights. A
+        gradient that is not finite, as after an overflow, perturbs nothing.
         """
         stored = self._gradient_memory.read()
         gradients = [stored[index] for index in self._subset(plan)]
-        perturbed, _ = self._perturb(weights, gradients, plan)
+        perturbed, norm = self._perturb(weights, gradients, plan)
+        # Unlike `where`, it does not go through all the weights.
+        perturbed = ops.cond(
+            ops.isfinite(norm), lambda: perturbed, lambda: list(weights)
+        )
         kept, whole = batch, None
         if self._selects(batch, plan):
             whole = self._forward(
