@@ -8,6 +8,8 @@ if keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "jax":
     from keras_esam.trainers.jax_trainer import JAXTrainer as Trainer
+elif keras.backend.backend() == "torch":
+    from keras_esam.trainers.torch_trainer import TorchTrainer as Trainer
 else:
     from keras_esam.trainers.unsupported_trainer import (
         UnsupportedTrainer as Trainer,

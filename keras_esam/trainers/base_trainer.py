@@ -6,8 +6,7 @@ installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
 `_flatten_layers`, `_loss_tracker`, `_make_function`, `_symbolic_build`;
 `_flat_losses` and `_metrics` of `CompileLoss`; `_check_variables_are_known` of
 `keras.optimizers.Optimizer`; `_is_default` of a `build` method; `_model` of a
-callback; on JAX `_get_state_sharding_spec`, `_jax_state` and
-`_jax_state_synced` of `keras.Model`.
+callback; on JAX `_jax_state` and `_jax_state_synced` of `keras.Model`.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ class StepDispatcher:
     step is traced when it is first due.
 
     A dispatcher of a backend extends it with `__call__()`, which runs one
-    execution, and `_make_function()`.
+    execution, and `_make_function()`, which gets the arguments of the call too.
 
     Args:
         model: The `ESAMModel`.
@@ -32,7 +32,7 @@ class StepDispatcher:
         self.forget_if_weights_changed()
         self._forget_other_stages(plan)
         # Kept if data of unknown length ends in the call: it is compiled then.
-        self._functions[plan] = self._make_function(plan)
+        self._functions[plan] = self._make_function(plan, *args)
         with self.tracing():
             return self._functions[plan](*args)
 

@@ -30,8 +30,9 @@ class ESAMStep(BaseTrainer):
 
     A trainer of a backend extends it with its `train_step()` and
     `make_train_function()`, and with what depends on how it differentiates:
-    `_forward()` and `_gradients()`, `_apply_gradients()`, `_check_gradients()`,
-    `_value()`, `_dense()`, `_take()`, `_batch_size()` and `_logged_loss()`.
+    `_forward()` and `_gradients()`, `_apply_gradients()`, `_check_gradients()`
+    and `_value()`. What follows here in the place of these is right for arrays
+    and tensors that are dense and have static shapes.
     """
 
     def _plan(self):
@@ -139,10 +140,7 @@ class ESAMStep(BaseTrainer):
         stored = self._gradient_memory.read()
         gradients = [stored[index] for index in self._subset(plan)]
         perturbed, norm = self._perturb(weights, gradients, plan)
-        # Unlike `where`, it does not go through all the weights.
-        perturbed = ops.cond(
-            ops.isfinite(norm), lambda: perturbed, lambda: list(weights)
-        )
+        perturbed = self._where(ops.isfinite(norm), perturbed, weights)
         kept, whole = batch, None
         if self._selects(batch, plan):
             whole = self._forward(
@@ -156,6 +154,14 @@ class ESAMStep(BaseTrainer):
             kept, perturbed, state, range(len(weights)), per_sample=False
         )
         return whole or final, gradients, None
+
+    @staticmethod
+    def _where(condition, tensors, others):
+        """One of two lists of tensors with the same shapes.
+
+        Unlike `where` for each of them, it does not go through all the values.
+        """
+        return ops.cond(condition, lambda: tensors, lambda: list(others))
 
     def _perturb(self, weights, gradients, plan):
         """The weights at theta + eps, and the norm of the ascent gradient."""
@@ -201,6 +207,23 @@ class ESAMStep(BaseTrainer):
         count = selection.num_selected(num_samples, plan.gamma)
         indices = selection.select(scores, count)
         return selection.gather(batch, indices, take=self._take), rise
+
+    @staticmethod
+    def _batch_size(batch):
+        leaves = keras.tree.flatten(batch[0])
+        return next(leaf for leaf in leaves if leaf is not None).shape[0]
+
+    @staticmethod
+    def _take(tensor, indices):
+        return ops.take(tensor, indices, axis=0)
+
+    @staticmethod
+    def _dense(gradients):
+        return gradients
+
+    @staticmethod
+    def _logged_loss(loss):
+        return loss
 
     def _update_metrics(self, batch, observed, rise, plan):
         x, y, sample_weight = batch

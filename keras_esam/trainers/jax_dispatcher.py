@@ -42,14 +42,15 @@ class JAXDispatcher(StepDispatcher):
         model._num_executions += 1
         return result
 
-    def _make_function(self, plan):
+    def _make_function(self, plan, state, data):
         step = self._step(plan)
         model = self._model
         if model.run_eagerly or not model.jit_compile:
             return step
         shardings = None
         if keras.distribution.distribution() is not None:
-            shardings = (None, model._get_state_sharding_spec())
+            # Not that of the variables, whose values `fit` has taken.
+            shardings = (None, jax.tree.map(lambda a: a.sharding, state))
         return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
     def _keep(self, state):

@@ -7,7 +7,6 @@ reads and assigns variables as it does elsewhere, and the function is pure.
 
 import jax
 import keras
-from keras import ops
 
 from keras_esam.trainers import passes
 from keras_esam.trainers.esam_step import ESAMStep
@@ -134,22 +133,6 @@ class JAXTrainer(ESAMStep):
     def _check_gradients(self, batch, gradients):
         """Nothing to check: what JAX traces has its gradients."""
 
-    def _logged_loss(self, loss):
-        return loss
-
     @staticmethod
     def _value(variable):
         return variable.value
-
-    @staticmethod
-    def _batch_size(batch):
-        leaves = keras.tree.flatten(batch[0])
-        return next(leaf for leaf in leaves if leaf is not None).shape[0]
-
-    @staticmethod
-    def _take(tensor, indices):
-        return ops.take(tensor, indices, axis=0)
-
-    @staticmethod
-    def _dense(gradients):
-        return gradients

@@ -53,7 +53,8 @@ def forward(
     Args:
         model: The `ESAMModel`.
         batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
+        weights: List of tensors, values of the trainable variables, or `None`
+            for the values they have.
         state: List of pairs `(variable, tensor)` for all other variables.
         total: Boolean, whether to compute the loss that is minimised.
         per_sample: Boolean, whether to compute the per-sample losses.
@@ -66,7 +67,9 @@ def forward(
     x, y, sample_weight = batch
     variables = model.trainable_variables
     loss = sample_losses = None
-    mapping = [*zip(variables, weights, strict=True), *state]
+    mapping = list(state)
+    if weights is not None:
+        mapping += zip(variables, weights, strict=True)
     with RecordingScope(mapping, on_assign) as scope:
         # A `call` without the argument decides for itself, as in Keras.
         training = {"training": True} if model._call_has_training_arg else {}

@@ -48,7 +48,7 @@ class TensorFlowDispatcher(StepDispatcher):
         model._num_steps += model.steps_per_execution if is_data_set else 1
         return logs
 
-    def _make_function(self, plan):
+    def _make_function(self, plan, iterator):
         return self._model._make_function(self._step(plan))
 
     def _build(self, iterator):

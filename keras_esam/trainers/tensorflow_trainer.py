@@ -59,7 +59,8 @@ class TensorFlowTrainer(ESAMStep):
             zip(gradients, self.trainable_variables, strict=True)
         )
 
-    def _logged_loss(self, loss):
+    @staticmethod
+    def _logged_loss(loss):
         # Keras divides the losses of replicas by their number.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return loss * tf.cast(replicas, loss.dtype)

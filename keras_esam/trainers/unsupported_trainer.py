@@ -8,8 +8,8 @@ class UnsupportedTrainer:
 
     def __new__(cls, *args, **kwargs):
         raise ValueError(
-            '`ESAMModel` needs the "tensorflow" backend of Keras. Set the '
-            "environment variable KERAS_BACKEND=tensorflow before Keras is "
-            "imported. "
+            '`ESAMModel` needs the "tensorflow", "jax" or "torch" backend of '
+            "Keras. Set it in the environment variable KERAS_BACKEND before "
+            "Keras is imported. "
             f"Received: keras.backend.backend()={keras.backend.backend()!r}"
         )

@@ -36,7 +36,6 @@ def floating_point_operations(**kwargs):
     operations = []
     for index in range(model.num_subsets):
         model._num_executions = index
-        step = model.train_function._make_function(model.upcoming_step)
         state = model._get_jax_state(
             trainable_variables=True,
             non_trainable_variables=True,
@@ -44,6 +43,9 @@ def floating_point_operations(**kwargs):
             metrics_variables=True,
         )
         data = jax.tree.map(jax.numpy.asarray, (x, y))
+        step = model.train_function._make_function(
+            model.upcoming_step, state, data
+        )
         compiled = step.lower(state, data).compile()
         operations.append(compiled.cost_analysis()["flops"])
     return np.mean(operations)

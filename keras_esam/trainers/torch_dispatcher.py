@@ -1,0 +1,34 @@
+"""The train function of `fit` on PyTorch."""
+
+import torch
+
+from keras_esam.trainers.dispatcher import StepDispatcher
+
+
+class TorchDispatcher(StepDispatcher):
+    """Is called by `fit` with a list of one batch and runs one step.
+
+    Args:
+        model: The `ESAMModel`.
+    """
+
+    def __init__(self, model):
+        super().__init__(model)
+        if model.steps_per_execution > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 with the PyTorch backend. "
+                f"Received: steps_per_execution={model.steps_per_execution}"
+            )
+        self._prepare()
+
+    def __call__(self, data):
+        logs = self._run(self._model.upcoming_step, data[0])
+        self._model._num_executions += 1
+        self._model._num_steps += 1
+        return logs
+
+    def _make_function(self, plan, data):
+        step = self._step(plan)
+        if self._model.run_eagerly or not self._model.jit_compile:
+            return step
+        return torch.compile(step)
