@@ -1,19 +1,13 @@
 """The cost model: floating-point operations of a training step, counted.
 
-Counted are the convolutions and matrix products of the traced step, each once
-that TensorFlow runs once: it drops what nobody needs, and merges operations
-that are equal, such as the unperturbed layers of the clean pass and of the
-ranking pass. The same is done here on the graph as it was traced.
+How they are counted depends on the backend, see `benchmarks.engines`.
 """
 
 import dataclasses
-import graphlib
-import math
 import statistics
 import time
 
-import keras
-import tensorflow as tf
+from benchmarks.engines import engine
 
 
 def operations_per_step(model, x, y, traces=1):
@@ -27,20 +21,21 @@ def operations_per_step(model, x, y, traces=1):
 
     Returns:
         Tuple of the number of floating-point operations, and the CPU seconds
-        that tracing all steps once takes, by the median for each step.
+        that tracing all steps once takes, by the median for each step; zero on
+        PyTorch, which traces none.
     """
     operations = seconds = 0.0
     plans = step_plans(model)
     # The first trace in a process takes longer, whatever is traced.
-    trace(model, plans[0][1], x, y)
+    engine.trace(model, plans[0][1], x, y)
     for share, plan in plans:
         times = []
         for _ in range(traces):
             start = time.process_time()
-            graph = trace(model, plan, x, y)
+            traced = engine.trace(model, plan, x, y)
             times.append(time.process_time() - start)
         seconds += statistics.median(times)
-        operations += share * count_operations(graph)
+        operations += share * engine.count_operations(traced)
     return operations, seconds
 
 
@@ -62,101 +57,3 @@ def step_plans(model):
         )
         for subset in dict.fromkeys(subsets)
     ]
-
-
-def trace(model, plan, x, y):
-    """The graph of the training step of a plan."""
-    model._traced_plan = plan
-    # Without AutoGraph, as in the train function of Keras.
-    step = tf.function(
-        lambda x, y: model.train_step((x, y)), autograph=False
-    )
-    try:
-        return step.get_concrete_function(x, y).graph
-    finally:
-        model._traced_plan = None
-
-
-def count_operations(graph):
-    """Floating-point operations of a graph, after merging and pruning.
-
-    Args:
-        graph: `tf.Graph` of a traced function.
-
-    Returns:
-        Integer. A multiplication and an addition are two operations.
-    """
-    return sum(_cost(op) for op in distinct_operations(graph))
-
-
-def distinct_operations(graph):
-    """The operations of a graph that are needed, equal ones once.
-
-    Args:
-        graph: `tf.Graph` of a traced function.
-
-    Returns:
-        List of `tf.Operation`.
-    """
-    representatives, classes = {}, {}
-    order = graphlib.TopologicalSorter(_predecessors(graph))
-    for op in order.static_order():
-        classes[op] = representatives.setdefault(_key(op, classes), op)
-    return list(representatives.values())
-
-
-def _predecessors(graph):
-    """Dict of each needed operation to those that it needs itself."""
-    outputs = [t.op for t in keras.tree.flatten(graph.structured_outputs)]
-    pending = [*outputs, *graph.control_outputs]
-    predecessors = {}
-    while pending:
-        op = pending.pop()
-        if op not in predecessors:
-            predecessors[op] = [t.op for t in op.inputs]
-            predecessors[op] += op.control_inputs
-            pending += predecessors[op]
-    return predecessors
-
-
-def _key(op, classes):
-    """Equal for two operations that compute the same."""
-    if op.op_def.is_stateful or op.type == "Placeholder":
-        return op
-    attributes = sorted(
-        (name, value.SerializeToString(deterministic=True))
-        for name, value in op.node_def.attr.items()
-        if not name.startswith("_")
-    )
-    inputs = tuple((classes[t.op], t.value_index) for t in op.inputs)
-    controls = frozenset(classes[c] for c in op.control_inputs)
-    return op.type, tuple(attributes), inputs, controls
-
-
-def _cost(op):
-    """Floating-point operations of a convolution or matrix product, else 0."""
-    kind = op.type
-    inputs = [tensor.shape for tensor in op.inputs]
-    if kind == "Conv2D":
-        return 2 * _size(op.outputs[0].shape) * _size(inputs[1][:-1])
-    if kind == "Conv2DBackpropInput":
-        return 2 * _size(inputs[2]) * _size(inputs[1][:-1])
-    if kind == "Conv2DBackpropFilter":
-        return 2 * _size(inputs[2]) * _size(op.outputs[0].shape[:-1])
-    if kind in ("MatMul", "BatchMatMulV2"):
-        transposed = "transpose_a" if kind == "MatMul" else "adj_x"
-        summed = inputs[0][-2 if op.get_attr(transposed) else -1]
-        return 2 * _size(op.outputs[0].shape) * summed
-    if kind == "Einsum":
-        labels = op.get_attr("equation").decode().split("->")[0].split(",")
-        sizes = {}
-        for names, shape in zip(labels, inputs, strict=True):
-            sizes.update(zip(names, shape, strict=True))
-        return (2 if len(labels) > 1 else 0) * math.prod(sizes.values())
-    if "Conv" in kind or "MatMul" in kind:
-        raise NotImplementedError(f"The cost of {kind} is not known.")
-    return 0
-
-
-def _size(shape):
-    return math.prod(shape.as_list())

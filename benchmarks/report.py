@@ -6,8 +6,10 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
+CLOCKS = {"cpu": "CPU", "wall": "wall"}
 
-def summarise(samples, operations, images):
+
+def summarise(samples, operations, images, clock="cpu"):
     """What the table says of each method.
 
     Args:
@@ -15,11 +17,13 @@ def summarise(samples, operations, images):
             seconds per step.
         operations: Dict of method to counted operations per step.
         images: Integer, number of images in a step.
+        clock: String, `"cpu"` or `"wall"`.
 
     Returns:
-        Dict of method to a dict. Speeds are ratios of CPU time in the same
-        round, as quartiles.
+        Dict of method to a dict. Speeds are ratios of the clock's time in the
+        same round, as quartiles.
     """
+    index = ("cpu", "wall").index(clock)
     rows = {}
     for method, values in samples.items():
         cpu, wall = np.transpose(values)
@@ -33,7 +37,7 @@ def summarise(samples, operations, images):
                 continue
             rows[method][f"speed_relative_to_{reference}"] = quartiles(
                 [
-                    other[0] / own[0]
+                    other[index] / own[index]
                     for own, other in zip(
                         values, samples[reference], strict=True
                     )
@@ -85,8 +89,8 @@ def markdown(rows, compilation, memory):
             cells.append(spread(row.get(f"speed_relative_to_{reference}")))
         if method in compilation:
             tracing, first_use = compilation[method]
-            relative = tracing / sam_tracing
-            cells += [f"{tracing:.1f} ({relative:.1f})", f"{first_use:.1f}"]
+            relative = f" ({tracing / sam_tracing:.1f})" if tracing else ""
+            cells += [f"{tracing:.1f}{relative}", f"{first_use:.1f}"]
         else:
             cells += ["", ""]
         peaks = memory.get(method)
@@ -107,7 +111,9 @@ def markdown_of_scaling(scaling):
     methods = list(scaling[0]["rows"])
     lines = [
         "| batch | depth | "
-        + " | ".join(f"{m}, CPU ms/step (speed / SAM, by count)" for m in methods)
+        + " | ".join(
+            f"{m}, CPU ms/step (speed / SAM, by count)" for m in methods
+        )
         + " |",
         "|---" * (len(methods) + 2) + "|",
     ]
@@ -128,7 +134,7 @@ def spread(values, digits=3):
     return f"{middle} ({low} to {high})"
 
 
-def draw(rows, scaling, title, path):
+def draw(rows, scaling, title, path, clock="cpu"):
     """Bars of the speeds beside what the count says, and the scaling.
 
     Args:
@@ -136,6 +142,7 @@ def draw(rows, scaling, title, path):
         scaling: List as in `markdown_of_scaling`, may be empty.
         title: String.
         path: Where the PNG goes.
+        clock: String, `"cpu"` or `"wall"`, of which the speeds are.
     """
     height = 1.6 + 0.34 * len(rows)
     figure, axes = plt.subplots(
@@ -145,15 +152,15 @@ def draw(rows, scaling, title, path):
         layout="constrained",
         squeeze=False,
     )
-    _draw_speeds(axes[0][0], rows)
+    _draw_speeds(axes[0][0], rows, clock)
     axes[0][0].set_title(title)
     if scaling:
-        _draw_scaling(axes[0][1], scaling)
+        _draw_scaling(axes[0][1], scaling, clock)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _draw_speeds(axes, rows):
+def _draw_speeds(axes, rows, clock):
     positions = np.arange(len(rows))[::-1]
     speeds = np.array([row["speed_relative_to_SAM"] for row in rows.values()])
     middle = speeds[:, 1]
@@ -164,13 +171,13 @@ def _draw_speeds(axes, rows):
     axes.set_yticks(positions, list(rows))
     axes.axvline(1, color="0.4", linewidth=1)
     axes.set_xlabel(
-        "speed relative to SAM, by CPU time\n"
+        f"speed relative to SAM, by {CLOCKS[clock]} time\n"
         "bars: measured, median and quartiles; diamonds: by counted operations"
     )
     axes.grid(axis="x", alpha=0.3)
 
 
-def _draw_scaling(axes, scaling):
+def _draw_scaling(axes, scaling, clock):
     labels = [
         f"batch {entry['batch_size']}\ndepth {entry['depth']}"
         for entry in scaling
@@ -190,7 +197,7 @@ def _draw_scaling(axes, scaling):
         )
     axes.set_xticks(range(len(scaling)), labels, fontsize=8)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("speed relative to SAM, by CPU time")
+    axes.set_ylabel(f"speed relative to SAM, by {CLOCKS[clock]} time")
     axes.set_title("Against batch size and depth")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -13,6 +13,8 @@ import importlib.metadata
 import importlib.util
 import types
 
+import keras
+
 from benchmarks import networks
 
 BARE = "tf_keras bare fit"
@@ -24,6 +26,9 @@ NAMES = (BARE, SAM, BARE_COMPOSED, SAM_COMPOSED, SAM_EQUAL_WORK)
 
 
 def is_available():
+    """Whether `tf_keras` is installed, and TensorFlow is what is measured."""
+    if keras.backend.backend() != "tensorflow":
+        return False
     return importlib.util.find_spec("tf_keras") is not None
 
 

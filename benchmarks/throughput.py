@@ -9,10 +9,13 @@ Targets:   width-32 ResNet-18, batch 64, no XLA, 2 CPU cores, speed relative to
            `rho=0` at least 0.97 of bare `fit`
 
 All methods are in one process and train a few steps each in turn, after each
-has compiled. Speeds are ratios of the process CPU time in the same round; the
-table has their medians and quartiles. "By count" is the ratio of the
-operations of convolutions and matrix products, counted in the traced graphs
-(`benchmarks.operations`). Memory is measured in one process for each method.
+has compiled. Speeds are ratios of the process CPU time in the same round, or
+with an accelerator of the wall time; the table has their medians and quartiles.
+"By count" is the ratio of the operations that the backend's compiled steps have
+(`benchmarks.engines`). Memory is measured in one process for each method: its
+peak resident set, or with an accelerator the peak of that one's memory.
+
+The Keras backend is that of the environment (`KERAS_BACKEND`).
 """
 
 import argparse
@@ -26,6 +29,8 @@ from benchmarks import measurement
 from benchmarks import operations
 from benchmarks import report
 from benchmarks import tf_keras_sam
+from benchmarks.engines import BACKEND
+from benchmarks.engines import engine
 from benchmarks.measurement import BARE
 from benchmarks.measurement import Setting
 from benchmarks.methods import METHODS
@@ -91,7 +96,7 @@ def seconds_per_step(model, setting):
     return [value / steps for value in seconds]
 
 
-def measure_scaling(setting, rounds):
+def measure_scaling(setting, rounds, clock):
     """Summaries of some methods at other batch sizes and depths."""
     settings = [
         dataclasses.replace(setting, batch_size=size) for size in BATCH_SIZES
@@ -99,7 +104,7 @@ def measure_scaling(setting, rounds):
     scaling = []
     for other in dict.fromkeys(settings):
         samples, counts, _ = measure(SCALED, other, min(rounds, 5))
-        rows = report.summarise(samples, counts, other.batch_size)
+        rows = report.summarise(samples, counts, other.batch_size, clock)
         scaling.append(
             {"batch_size": other.batch_size, "depth": other.depth, "rows": rows}
         )
@@ -109,7 +114,7 @@ def measure_scaling(setting, rounds):
 def memory_of(method, setting):
     """Peak resident set in MiB, and how much of it came by training.
 
-    To be called in a process of its own, since a peak never falls. Both have
+    With an accelerator both are the peak of its memory instead. To be called in a process of its own, since a peak never falls. Both have
     the compiled graphs, of which ESAM has one per subset.
     """
     model = make_model(method, setting)
@@ -118,6 +123,9 @@ def memory_of(method, setting):
         steps = measurement.steps_per_round(model, setting.steps)
         measurement.timed_epoch(model, setting, steps)
     peak = measurement.resident_memory("VmHWM")
+    on_device = engine.device_memory()
+    if on_device is not None:
+        return on_device / 2**20, on_device / 2**20
     return peak, peak - before
 
 
@@ -147,6 +155,7 @@ def parse_arguments():
     option = parser.add_argument
     option("--rounds", type=measurement.positive)
     option("--methods", nargs="+", choices=ALL, metavar="METHOD", help=str(ALL))
+    option("--clock", choices=report.CLOCKS, help="of which speeds are ratios")
     option("--memory-runs", type=int, help="processes for each method")
     option(
         "--scaling",
@@ -159,7 +168,9 @@ def parse_arguments():
     arguments = parser.parse_args()
     if arguments.memory_of:
         return arguments
-    defaults = {"rounds": 9, "memory_runs": 1, "scaling": True}
+    # The processor's time says nothing of an accelerator's.
+    clock = "cpu" if engine.device_memory() is None else "wall"
+    defaults = {"rounds": 9, "memory_runs": 1, "scaling": True, "clock": clock}
     if arguments.quick:
         defaults = {"rounds": 3, "memory_runs": 0, "scaling": False}
         defaults |= {"width": 8, "methods": QUICK}
@@ -172,7 +183,7 @@ def parse_arguments():
 def choose_methods(names):
     methods = [name for name in ALL if name in (names or ALL)]
     if not set(PEERS).isdisjoint(methods) and not tf_keras_sam.is_available():
-        progress("tf_keras is not installed; its SAM is left out.")
+        progress("Without tf_keras and TensorFlow; the peers are left out.")
         methods = [name for name in methods if name not in PEERS]
     return methods if "SAM" in methods else ["SAM", *methods]
 
@@ -187,10 +198,11 @@ def main():
     setting = measurement.make_setting(arguments)
     methods = choose_methods(arguments.methods)
     samples, counts, compilation = measure(methods, setting, arguments.rounds)
-    rows = report.summarise(samples, counts, setting.batch_size)
-    scaling = (
-        measure_scaling(setting, arguments.rounds) if arguments.scaling else []
-    )
+    clock = arguments.clock
+    rows = report.summarise(samples, counts, setting.batch_size, clock)
+    scaling = []
+    if arguments.scaling:
+        scaling = measure_scaling(setting, arguments.rounds, clock)
     memory = measure_memory(methods, setting, arguments.memory_runs)
     write(
         arguments, setting, samples, counts, compilation, rows, scaling, memory
@@ -205,6 +217,7 @@ def write(
     results = {
         "machine": measurement.describe_machine(),
         "setting": dataclasses.asdict(setting),
+        "clock": arguments.clock,
         "seconds_per_step_cpu_wall": samples,
         "operations_per_step": counts,
         "tracing_and_first_use_seconds": compilation,
@@ -221,7 +234,8 @@ def write(
     title = f"{setting.network}, width {setting.width}, depth {setting.depth}"
     title += f", batch {setting.batch_size}, {setting.precision}"
     title += ", XLA" if setting.xla else ""
-    report.draw(rows, scaling, title, out / "throughput.png")
+    title += f", {BACKEND}"
+    report.draw(rows, scaling, title, out / "throughput.png", arguments.clock)
     print(table)
     print(f"Written to {out}")
 

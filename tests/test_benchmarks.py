@@ -15,6 +15,7 @@ from benchmarks import operations
 from benchmarks import report
 from benchmarks import tf_keras_sam
 from benchmarks import throughput
+from benchmarks.engines import tensorflow_engine
 from benchmarks.networks import INPUT_SHAPE
 from benchmarks.networks import NETWORKS
 from benchmarks.networks import make_network
@@ -128,7 +129,7 @@ def test_equal_work_peer_has_batch_statistics_in_both_passes():
     kinds = {}
     for method in tf_keras_sam.NAMES:
         model = tf_keras_sam.make_model(method, setting)
-        graph = operations.trace(model, None, *batch)
+        graph = tensorflow_engine.trace(model, None, *batch)
         kinds[method] = [op.type for op in graph.get_operations()]
     bare = kinds[tf_keras_sam.BARE_COMPOSED].count("SquaredDifference")
     equal_work = kinds[tf_keras_sam.SAM_EQUAL_WORK].count("SquaredDifference")

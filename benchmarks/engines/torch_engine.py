@@ -1,0 +1,58 @@
+"""Benchmarks on PyTorch: operations of the convolutions and matrix products.
+
+`torch.utils.flop_counter` counts those of a step as it runs. PyTorch merges
+none.
+"""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.engines.repeated import RepeatedBatch as make_data
+
+__all__ = ["make_data"]
+
+
+def describe():
+    """Dict of the versions and the devices."""
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        devices = [torch.cuda.get_device_name(i) for i in range(count)]
+    return {"torch": torch.__version__, "devices": devices}
+
+
+def device_memory():
+    """Peak bytes of accelerator memory, or `None` without one."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.max_memory_allocated()
+
+
+def trace(model, plan, x, y):
+    """The training step of a plan, to be run.
+
+    Args:
+        model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
+        plan: `StepPlan`, or `None` for a `keras.Model`.
+        x: Inputs, shape `(batch_size, d0, .. dN)`.
+        y: Targets, shape `(batch_size, d0, .. dN)`.
+
+    Returns:
+        Function without arguments.
+    """
+
+    def step():
+        model._traced_plan = plan
+        try:
+            model.train_step((x, y))
+        finally:
+            model._traced_plan = None
+
+    return step
+
+
+def count_operations(step):
+    """Floating-point operations of a step, which is run once."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
