@@ -114,8 +114,9 @@ def measure_scaling(setting, rounds, clock):
 def memory_of(method, setting):
     """Peak resident set in MiB, and how much of it came by training.
 
-    With an accelerator both are the peak of its memory instead. To be called in a process of its own, since a peak never falls. Both have
-    the compiled graphs, of which ESAM has one per subset.
+    With an accelerator both are the peak of its memory instead. To be called in
+    a process of its own, since a peak never falls. The resident set has the
+    compiled graphs, of which ESAM has one per subset.
     """
     model = make_model(method, setting)
     before = measurement.resident_memory("VmRSS")

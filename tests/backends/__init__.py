@@ -28,6 +28,11 @@ def gradients_of(loss, variables):
                 return loss()
 
         return jax.grad(loss_at)([variable.value for variable in variables])
+    if BACKEND == "torch":
+        import torch
+
+        values = [variable.value for variable in variables]
+        return list(torch.autograd.grad(loss(), values))
     import tensorflow as tf
 
     with tf.GradientTape() as tape:

@@ -70,11 +70,22 @@ def save(model, path):
     np.savez(path, *model.get_weights())
 
 
+def draw_with_numpy():
+    """Lets all backends draw the same random numbers, in every step."""
+
+    def uniform(shape, *args, **kwargs):
+        values = np.random.default_rng(11).uniform(size=shape)
+        return keras.ops.convert_to_tensor(values.astype("float32"))
+
+    keras.random.uniform = uniform
+
+
 def main():
     folder, *methods = sys.argv[1:]
     folder = pathlib.Path(folder)
     backend = keras.backend.backend()
     start = folder / "start.npz"
+    draw_with_numpy()
     middle = NUM_STEPS // 2 * BATCH_SIZE
     for method in methods:
         keras.utils.set_random_seed(3)

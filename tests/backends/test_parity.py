@@ -1,10 +1,11 @@
 """Backends, each in a process of its own, against each other.
 
 The same network from the same weights, with the same masks, for twenty steps.
-Masks of `"weight"` and random rankings are drawn by the backend, so these
-methods are left out.
+Masks of `"weight"` and random rankings, which a backend draws by its own
+generator, are those of NumPy here.
 """
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-OTHERS = ["jax"]
+OTHERS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
 COMPARABLE = [
-    *("sgd", "sam", "asam", "swp_variable", "swp_authors", "esam_depth"),
-    *("esam_depth_loss", "esam_interval", "one_step", "one_step_loss"),
+    *("sgd", "sam", "asam", "swp_variable", "swp_authors", "swp_weight"),
+    *("esam_depth", "esam_depth_loss", "esam_depth_random", "esam_interval"),
+    *("one_step", "one_step_loss"),
 ]
 RESUMED = ["esam_depth", "one_step"]
 TOLERANCE = 1e-5

@@ -40,9 +40,8 @@ network = keras.Sequential([keras.layers.Dense(8), keras.layers.Dense(2)])
 model = keras_esam.ESAMModel(network)
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile("sgd", loss, metrics=["accuracy"])
-history = model.fit(
-    x, y, verbose=0, epochs=8, callbacks=[keras_esam.callbacks.ThroughputLogger()]
-)
+logger = keras_esam.callbacks.ThroughputLogger()
+history = model.fit(x, y, verbose=0, epochs=8, callbacks=[logger])
 model.evaluate(x, y, verbose=0)
 assert history.history["loss"][-1] < history.history["loss"][0]
 assert not any(name.split(".")[0] == "tensorflow" for name in sys.modules)
