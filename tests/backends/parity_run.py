@@ -74,6 +74,8 @@ def draw_with_numpy():
     """Lets all backends draw the same random numbers, in every step."""
 
     def uniform(shape, *args, **kwargs):
+        # The batch size is not known in tracing.
+        shape = [n if isinstance(n, int) else BATCH_SIZE for n in shape]
         values = np.random.default_rng(11).uniform(size=shape)
         return keras.ops.convert_to_tensor(values.astype("float32"))
 
