@@ -59,7 +59,7 @@ def main():
             out = arguments.out / f"{name}_{precision}"
             if (out / "results.json").exists():
                 continue
-            options = [*setting.split(), "--precision", precision, "--xla"]
+            options = [*setting.split(), "--precision", precision]
             options += ["--no-scaling", "--rounds", arguments.rounds]
             options += ["--out", out, "--methods", *methods]
             run("benchmarks.throughput", *options)

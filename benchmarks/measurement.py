@@ -71,6 +71,8 @@ def make_setting(arguments):
         for field in dataclasses.fields(Setting)
         if getattr(arguments, field.name) is not None
     }
+    if BACKEND == "jax":
+        given["xla"] = True  # What is not compiled there is of no interest.
     return Setting(**{**default_sizes(arguments.network), **given})
 
 
