@@ -30,9 +30,8 @@ class ESAMStep(BaseTrainer):
 
     A trainer of a backend extends it with its `train_step()` and
     `make_train_function()`, and with what depends on how it differentiates:
-    `_forward()` and `_gradients()`, `_apply_gradients()`, `_check_gradients()`
-    and `_value()`. What follows here in the place of these is right for arrays
-    and tensors that are dense and have static shapes.
+    `_forward()` and `_gradients()`, `_check_gradients()` and `_value()`. The
+    static methods here are right for dense arrays of known shapes.
     """
 
     def _plan(self):
@@ -67,7 +66,7 @@ class ESAMStep(BaseTrainer):
             self._has_checked_gradients = True
 
         observed.commit()
-        self._apply_gradients(gradients)
+        self.optimizer.apply(gradients, self.trainable_variables)
         if self.ascent == "previous":
             self._gradient_memory.store(self._dense(gradients))
         return self._update_metrics(batch, observed, rise, plan)

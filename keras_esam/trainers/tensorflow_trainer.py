@@ -54,11 +54,6 @@ class TensorFlowTrainer(ESAMStep):
             return self._without_sharpness(super().train_step(data), plan)
         return self._esam_step(data, plan)
 
-    def _apply_gradients(self, gradients):
-        self.optimizer.apply_gradients(
-            zip(gradients, self.trainable_variables, strict=True)
-        )
-
     @staticmethod
     def _logged_loss(loss):
         # Keras divides the losses of replicas by their number.

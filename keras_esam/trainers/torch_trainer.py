@@ -102,9 +102,6 @@ class TorchTrainer(ESAMStep):
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         return _detached(result), list(gradients)
 
-    def _apply_gradients(self, gradients):
-        self.optimizer.apply(gradients, self.trainable_variables)
-
     def _check_gradients(self, batch, gradients):
         """Raises an error if a gradient is missing which plain Keras has.
 
