@@ -4,6 +4,7 @@ How they are counted depends on the backend, see `benchmarks.engines`.
 """
 
 import dataclasses
+import gc
 import statistics
 import time
 
@@ -30,10 +31,13 @@ def operations_per_step(model, x, y, traces=1):
     engine.trace(model, plans[0][1], x, y)
     for share, plan in plans:
         times = []
+        # As in `timeit`: what else lives in the process is not to count.
+        gc.disable()
         for _ in range(traces):
             start = time.process_time()
             traced = engine.trace(model, plan, x, y)
             times.append(time.process_time() - start)
+        gc.enable()
         seconds += statistics.median(times)
         operations += share * engine.count_operations(traced)
     return operations, seconds

@@ -132,7 +132,9 @@ def global_norm(tensors: Sequence, factors: Sequence[float] | None = None):
     ]
     if not terms:
         return ops.zeros((), dtype="float32")
-    widest = keras.backend.result_type(*[term.dtype for term in terms])
+    # Not `keras.backend.result_type`, which knows no float64 on JAX.
+    dtypes = {keras.backend.standardize_dtype(term.dtype) for term in terms}
+    widest = "float64" if "float64" in dtypes else "float32"
     return ops.sqrt(sum(ops.cast(term, widest) for term in terms))
 
 
