@@ -130,7 +130,7 @@ def test_half_precision_norm_does_not_overflow(dtype):
     assert keras.backend.standardize_dtype(eps[0].dtype) == dtype
 
 
-def test_float64_keeps_its_precision():
+def test_float64_keeps_its_precision(float64):
     gradient = np.array([1.0, 1e-9])
     weight = keras.ops.convert_to_tensor(np.ones(2), dtype="float64")
     eps, _ = ascent.ascent_step([gradient], [weight], 1.0, [1.0])

@@ -66,10 +66,13 @@ class ESAMStep(BaseTrainer):
             self._has_checked_gradients = True
 
         observed.commit()
-        self.optimizer.apply(gradients, self.trainable_variables)
+        self._apply_gradients(gradients)
         if self.ascent == "previous":
             self._gradient_memory.store(self._dense(gradients))
         return self._update_metrics(batch, observed, rise, plan)
+
+    def _apply_gradients(self, gradients):
+        self.optimizer.apply(gradients, self.trainable_variables)
 
     def _needs_no_perturbation(self, plan):
         if self._is_base_optimizer:

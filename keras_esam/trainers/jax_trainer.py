@@ -115,6 +115,25 @@ class JAXTrainer(ESAMStep):
         updates = list(zip(assigned, new_values, strict=True))
         return passes.ForwardPass(*outputs, updates), gradients
 
+    def _apply_gradients(self, gradients):
+        optimizer = self.optimizer
+        if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            super()._apply_gradients(gradients)
+            return
+        # It assigns within conditionals, which only this method of it avoids.
+        weights = self.trainable_variables
+        values, optimizer_values = optimizer.stateless_apply(
+            [variable.value for variable in optimizer.variables],
+            gradients,
+            [variable.value for variable in weights],
+        )
+        for variable, value in zip(
+            [*weights, *optimizer.variables],
+            [*values, *optimizer_values],
+            strict=True,
+        ):
+            variable.assign(value)
+
     def _check_gradients(self, batch, gradients):
         """Nothing to check: what JAX traces has its gradients."""
 

@@ -13,7 +13,7 @@ class RecordingScope(keras.StatelessScope):
 
     Args:
         state_mapping: List of `(variable, value)` pairs. Other variables have
-            their current values.
+            their current values, or those of the stateless scope around it.
         on_assign: Optional function `on_assign(variable, value)` whose result
             is assigned in the place of `value`.
 
@@ -31,6 +31,12 @@ class RecordingScope(keras.StatelessScope):
         super().__init__(state_mapping, collect_losses=True)
         self._on_assign = on_assign
         self._assigned = {}
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
 
     def add_update(self, update):
         variable, value = update

@@ -247,7 +247,7 @@ def test_history_csv_and_tensorboard_get_the_figure(tmp_path):
 
 def test_model_without_a_loss_metric():
     class Own(keras.Sequential):
-        def train_step(self, data):
+        def train_step(self, *args):
             return {"nothing": keras.ops.zeros(())}
 
         @property

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 import keras_esam
 from tests.networks import all_values
@@ -99,15 +99,17 @@ class Overflow(keras.layers.Layer):
         self.index += 1
         factor = 1e30 if overflows else 1.0
 
-        @tf.custom_gradient
+        @ops.custom_gradient
         def identity(x):
-            def gradient(dy):
-                large = tf.cast(tf.cast(dy, tf.float32) * factor, dy.dtype)
+            def gradient(*args, upstream=None):
+                # On PyTorch the upstream gradient is a keyword argument.
+                dy = args[0] if upstream is None else upstream
+                large = ops.cast(ops.cast(dy, "float32") * factor, dy.dtype)
                 if self.first_only:
-                    return tf.concat([large[:1], dy[1:]], axis=0)
+                    return ops.concatenate([large[:1], dy[1:]], axis=0)
                 return large
 
-            return tf.identity(x), gradient
+            return x * 1, gradient
 
         return identity(inputs)
 
