@@ -7,13 +7,23 @@ INSTALLED := $(VENV)/.installed
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint format wheel clean
+# What is not about the package, its benchmarks and examples.
+CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
+	--ignore tests/test_accuracy_benchmark.py
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-torch lint format wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.digits
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST) $(CORE)
+
+test-torch: lint
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	KERAS_BACKEND=torch $(PYTEST) $(CORE)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,5 +1,16 @@
+import pathlib
+
 import keras
 import pytest
+
+if keras.backend.backend() == "jax":
+    import jax
+
+    # Models of one test compile the same steps, and so do other tests.
+    folder = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +29,6 @@ def float64():
 
 def set_float64(enabled):
     if keras.backend.backend() == "jax":
-        import jax
-
         jax.config.update("jax_enable_x64", enabled)
     keras.config.set_floatx("float64" if enabled else "float32")
     keras.config.set_dtype_policy(keras.config.floatx())

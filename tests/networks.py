@@ -23,7 +23,8 @@ def dense_network(batch_norm=True, dropout=True, seed=1):
         layers.Dense(16, kernel_regularizer=keras.regularizers.L2(1e-3)),
         layers.BatchNormalization() if batch_norm else None,
         layers.ReLU(),
-        layers.Dropout(0.3) if dropout else None,
+        # With a seed, or it is not reproducible on PyTorch.
+        layers.Dropout(0.3, seed=seed) if dropout else None,
         layers.Dense(NUM_CLASSES, activation="softmax"),
     ]
     return keras.Sequential([layer for layer in stack if layer is not None])
@@ -36,7 +37,7 @@ class SubclassedNetwork(keras.Model):
         super().__init__(**kwargs)
         self.hidden = layers.Dense(16, activation="relu")
         self.norm = layers.BatchNormalization()
-        self.dropout = layers.Dropout(0.3)
+        self.dropout = layers.Dropout(0.3, seed=1)
         self.out = layers.Dense(NUM_CLASSES, activation="softmax")
 
     def call(self, inputs, training=False):

@@ -1,7 +1,5 @@
 """The train function of `fit` on PyTorch."""
 
-import torch
-
 from keras_esam.trainers.dispatcher import StepDispatcher
 
 
@@ -19,6 +17,12 @@ class TorchDispatcher(StepDispatcher):
                 "`steps_per_execution` must be 1 with the PyTorch backend. "
                 f"Received: steps_per_execution={model.steps_per_execution}"
             )
+        if model.jit_compile:
+            raise ValueError(
+                "`jit_compile` must be `False` with the PyTorch backend: the "
+                "step differentiates within itself, which `torch.compile` does "
+                f"not follow. Received: jit_compile={model.jit_compile}"
+            )
         self._prepare()
 
     def __call__(self, data):
@@ -28,7 +32,4 @@ class TorchDispatcher(StepDispatcher):
         return logs
 
     def _make_function(self, plan, data):
-        step = self._step(plan)
-        if self._model.run_eagerly or not self._model.jit_compile:
-            return step
-        return torch.compile(step)
+        return self._step(plan)

@@ -12,6 +12,7 @@ from keras import ops
 from keras_esam.trainers import passes
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.torch_dispatcher import TorchDispatcher
+from keras_esam.trainers.torch_random import RandomState
 
 
 class TorchTrainer(ESAMStep):
@@ -49,11 +50,16 @@ class TorchTrainer(ESAMStep):
             lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf),
             data,
         )
-        with torch.no_grad():
-            return self._esam_step(data, plan)
+        self._random_state = RandomState()
+        try:
+            with torch.no_grad():
+                return self._esam_step(data, plan)
+        finally:
+            self._random_state.finish()
 
     def _forward(self, batch, weights, state, **kwargs):
-        return passes.forward(self, batch, weights, state, **kwargs)
+        with self._random_state.replayed():
+            return passes.forward(self, batch, weights, state, **kwargs)
 
     def _gradients(
         self, batch, weights, state, sources, per_sample, valid=None
@@ -87,8 +93,7 @@ class TorchTrainer(ESAMStep):
             return value
 
         with torch.enable_grad():
-            result = passes.forward(
-                self,
+            result = self._forward(
                 batch,
                 weights,
                 state,
@@ -123,7 +128,7 @@ class TorchTrainer(ESAMStep):
         if not missing:
             return
         with torch.enable_grad():
-            result = passes.forward(self, batch, None, [], per_sample=False)
+            result = self._forward(batch, None, [], per_sample=False)
         if not result.loss.requires_grad:
             return
         plain = torch.autograd.grad(
