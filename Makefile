@@ -12,13 +12,15 @@ CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
 	--ignore tests/test_accuracy_benchmark.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-torch lint format wheel clean
+.PHONY: demo test test-jax test-torch lint format wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.digits
 
 test: lint
 	$(PYTEST)
+
+test-jax: lint
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)
 
 test-torch: lint
