@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from tests.backends import tensorflow_only
 from tests.networks import SubclassedNetwork
 from tests.networks import compile_model
 from tests.networks import dense_data
@@ -60,6 +61,7 @@ def test_embedding_is_built_with_the_dtype_of_its_inputs():
     assert model(np.ones((2, 3), "int32")).shape == (2, 12)
 
 
+@tensorflow_only
 @pytest.mark.parametrize("make", [dense_network, SubclassedNetwork])
 def test_export_is_that_of_the_network(make, tmp_path):
     model = compile_model(keras_esam.ESAMModel(make()))

@@ -32,7 +32,7 @@ def test_mean_of_the_sample_losses_is_the_reduced_loss(
     result = sample_losses.sample_losses(loss, y, y_pred, weight)
     assert result.shape == (6,)
     np.testing.assert_allclose(
-        np.mean(result), loss(y, y_pred, weight), rtol=1e-6
+        np.mean(np.asarray(result)), loss(y, y_pred, weight), rtol=1e-6
     )
 
 
@@ -136,7 +136,7 @@ def test_outputs_and_loss_weights_are_summed(structure):
     total = compiled(y, y_pred, weight)
     trackers = [float(m.result()) for m in compiled.metrics]
     result = sample_losses.compiled_sample_losses(compiled, y, y_pred, weight)
-    np.testing.assert_allclose(np.mean(result), total, rtol=1e-6)
+    np.testing.assert_allclose(np.mean(np.asarray(result)), total, rtol=1e-6)
     flat_y, flat_pred = keras.tree.flatten(y), keras.tree.flatten(y_pred)
     mse = np.mean(np.square(flat_y[0] - flat_pred[0]), axis=-1)
     mae = np.mean(np.abs(flat_y[1] - flat_pred[1]), axis=-1)
@@ -152,4 +152,4 @@ def test_output_without_a_loss_is_left_out():
     y_pred = [tensor(random(5, 2, seed=2)), tensor(random(5, 3, seed=3))]
     total = compiled(y, y_pred)
     result = sample_losses.compiled_sample_losses(compiled, y, y_pred)
-    np.testing.assert_allclose(np.mean(result), total, rtol=1e-6)
+    np.testing.assert_allclose(np.mean(np.asarray(result)), total, rtol=1e-6)

@@ -203,7 +203,11 @@ def test_structures_losses_and_state_equal_the_bare_model(case, run_eagerly):
         weights = [v.numpy() for v in network.trainable_variables]
         results.append((history, state, weights))
     bare, plain, sharp = results
-    assert plain[0] == bare[0]
+    # The compiler of JAX may order the sum of the losses otherwise.
+    tolerance = 1e-6 if BACKEND == "jax" else 0
+    for key, values in bare[0].items():
+        assert plain[0][key] == pytest.approx(values, rel=tolerance, abs=0)
+    assert set(plain[0]) == set(bare[0])
     assert_identical(plain[2], bare[2])
     assert_identical(plain[1], bare[1])
     # Three batches at learning rate 0: the same state and keys as bare.

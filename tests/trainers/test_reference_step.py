@@ -176,6 +176,10 @@ def test_ten_steps_equal_the_reference(method, monkeypatch):
     check_against_reference(METHODS[method], monkeypatch, 1e-5)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch",
+    reason="Keras computes parts of it in float32 on PyTorch",
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_ten_steps_equal_the_reference_in_float64(method, monkeypatch, float64):
     check_against_reference(METHODS[method], monkeypatch, 1e-10)
