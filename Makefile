@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# What is not about the package, its benchmarks and examples.
+# All but the tests of the package as such and of the benchmarks.
 CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
 	--ignore tests/test_accuracy_benchmark.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -22,8 +22,8 @@ def operations_per_step(model, x, y, traces=1):
 
     Returns:
         Tuple of the number of floating-point operations, and the CPU seconds
-        that tracing all steps once takes, by the median for each step; zero on
-        PyTorch, which traces none.
+        that tracing all steps once takes, by the median for each step: nothing
+        on PyTorch, which traces none.
     """
     operations = seconds = 0.0
     plans = step_plans(model)

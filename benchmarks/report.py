@@ -89,7 +89,9 @@ def markdown(rows, compilation, memory):
             cells.append(spread(row.get(f"speed_relative_to_{reference}")))
         if method in compilation:
             tracing, first_use = compilation[method]
-            relative = f" ({tracing / sam_tracing:.1f})" if tracing else ""
+            # PyTorch traces nothing.
+            traces = round(sam_tracing, 1) > 0
+            relative = f" ({tracing / sam_tracing:.1f})" if traces else ""
             cells += [f"{tracing:.1f}{relative}", f"{first_use:.1f}"]
         else:
             cells += ["", ""]

@@ -22,17 +22,34 @@ from keras import ops
 
 from keras_esam import ascent
 from keras_esam import selection
+from keras_esam.trainers import passes
 from keras_esam.trainers.base_trainer import BaseTrainer
+from keras_esam.trainers.dispatcher import StepDispatcher
 
 
 class ESAMStep(BaseTrainer):
     """Part of `ESAMModel`: the training step.
 
-    A trainer of a backend extends it with its `train_step()` and
-    `make_train_function()`, and with what depends on how it differentiates:
-    `_forward()` and `_gradients()`, `_check_gradients()` and `_value()`. The
-    static methods here are right for dense arrays of known shapes.
+    A trainer of a backend extends it with its `train_step()`, the class
+    `_dispatcher` of its train function, and with what depends on how it
+    differentiates: `_gradients()` and `_value()`. The other methods are right
+    for dense arrays of known shapes.
     """
+
+    def make_train_function(self, force=False):
+        """Creates the function that runs one execution of `fit`.
+
+        Args:
+            force: Boolean, whether to drop the compiled steps. Defaults to
+                `False`.
+        """
+        if self.train_function is None or force:
+            self._has_checked_gradients = False
+            self._has_sample_losses = True
+            self._variable_order = None
+            self.train_function = self._dispatcher(self)
+        elif isinstance(self.train_function, StepDispatcher):
+            self.train_function.forget_if_weights_changed()
 
     def _plan(self):
         if self._traced_plan is None:
@@ -70,6 +87,42 @@ class ESAMStep(BaseTrainer):
         if self.ascent == "previous":
             self._gradient_memory.store(self._dense(gradients))
         return self._update_metrics(batch, observed, rise, plan)
+
+    def _forward(self, batch, weights, state, **kwargs):
+        """See `passes.forward`."""
+        return passes.forward(self, batch, weights, state, **kwargs)
+
+    def _gradients(
+        self, batch, weights, state, sources, per_sample, valid=None
+    ):
+        """Forward pass, and the gradient of its loss.
+
+        Args:
+            batch: Tuple `(x, y, sample_weight)`.
+            weights: List of tensors, values of the trainable variables.
+            state: List of pairs `(variable, tensor)` for all other variables.
+            sources: Indices of the `weights` to differentiate with respect to.
+            per_sample: Boolean, whether to compute the per-sample losses.
+            valid: Optional scalar. If it is not finite the gradient is NaN.
+
+        Returns:
+            Tuple of a `ForwardPass` and a list of gradients, one for each of
+            the `sources`: tensor or `None`, multiplied by the optimizer's loss
+            scale.
+        """
+        raise NotImplementedError
+
+    def _check_gradients(self, batch, gradients):
+        """Raises an error if a gradient is missing which plain Keras has.
+
+        Args:
+            batch: Tuple `(x, y, sample_weight)`.
+            gradients: List of the gradients of the trainable variables, `None`
+                where there is none.
+
+        Raises:
+            ValueError: If the loss depends on a variable without a gradient.
+        """
 
     def _apply_gradients(self, gradients):
         self.optimizer.apply(gradients, self.trainable_variables)

@@ -16,26 +16,13 @@ from keras_esam.trainers.jax_dispatcher import JAXDispatcher
 class JAXTrainer(ESAMStep):
     """Training step and train function of `ESAMModel` on JAX."""
 
+    _dispatcher = JAXDispatcher
+
     @property
     def non_trainable_variables(self):
         # `fit` passes them through the step, and one-step ESAM's gradient too.
         variables = super().non_trainable_variables
         return [*variables, *self._gradient_memory.variables]
-
-    def make_train_function(self, force=False):
-        """Creates the function that runs one execution of `fit`.
-
-        Args:
-            force: Boolean, whether to drop the compiled steps. Defaults to
-                `False`.
-        """
-        if self.train_function is None or force:
-            self._has_checked_gradients = False
-            self._has_sample_losses = True
-            self._variable_order = None
-            self.train_function = JAXDispatcher(self)
-        elif isinstance(self.train_function, JAXDispatcher):
-            self.train_function.forget_if_weights_changed()
 
     def train_step(self, state, data):
         """One training step, see `keras_esam.trainers.esam_step`.
@@ -74,26 +61,9 @@ class JAXTrainer(ESAMStep):
     def _sync_variables(self):
         self.jax_state_sync()
 
-    def _forward(self, batch, weights, state, **kwargs):
-        return passes.forward(self, batch, weights, state, **kwargs)
-
     def _gradients(
         self, batch, weights, state, sources, per_sample, valid=None
     ):
-        """Forward pass, and the gradient of its loss.
-
-        Args:
-            batch: Tuple `(x, y, sample_weight)`.
-            weights: List of arrays, values of the trainable variables.
-            state: List of pairs `(variable, array)` for all other variables.
-            sources: Indices of the `weights` to differentiate with respect to.
-            per_sample: Boolean, whether to compute the per-sample losses.
-            valid: Optional scalar. If it is not finite the gradient is NaN.
-
-        Returns:
-            Tuple of a `ForwardPass` and a list of gradients, one for each of
-            the `sources`, multiplied by the optimizer's loss scale.
-        """
         assigned = []
 
         def loss_at(values):
@@ -133,9 +103,6 @@ class JAXTrainer(ESAMStep):
             strict=True,
         ):
             variable.assign(value)
-
-    def _check_gradients(self, batch, gradients):
-        """Nothing to check: what JAX traces has its gradients."""
 
     @staticmethod
     def _value(variable):

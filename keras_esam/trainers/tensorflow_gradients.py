@@ -8,22 +8,7 @@ from keras_esam.trainers import tensorflow_passes
 
 
 def gradients(model, batch, weights, state, sources, per_sample, valid=None):
-    """Forward pass, and the gradient of its loss.
-
-    Args:
-        model: The `ESAMModel`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
-        state: List of pairs `(variable, tensor)` for all other variables.
-        sources: Indices of the `weights` to differentiate with respect to.
-        per_sample: Boolean, whether to compute the per-sample losses.
-        valid: Optional scalar. If it is not finite the gradient is NaN.
-
-    Returns:
-        Tuple of a `ForwardPass` and a list of gradients, one for each of the
-        `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by the
-        optimizer's loss scale.
-    """
+    """See `ESAMStep._gradients`; a gradient may be `tf.IndexedSlices`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([weights[index] for index in sources])
         result = tensorflow_passes.forward(
@@ -68,17 +53,7 @@ class BackwardScope(keras.StatelessScope):
 
 
 def check_gradients(model, batch, gradients):
-    """Raises an error if a gradient is missing which plain Keras has.
-
-    Args:
-        model: The `ESAMModel`.
-        batch: Tuple `(x, y, sample_weight)`.
-        gradients: List of the gradients of the trainable variables, `None`
-            where there is none.
-
-    Raises:
-        ValueError: If the loss depends on a variable without a gradient.
-    """
+    """See `ESAMStep._check_gradients`."""
     pairs = zip(model.trainable_variables, gradients, strict=True)
     missing = [variable for variable, gradient in pairs if gradient is None]
     if not missing:

@@ -17,6 +17,7 @@ from keras_esam.trainers.tensorflow_dispatcher import TensorFlowDispatcher
 class TensorFlowTrainer(ESAMStep):
     """Training step and train function of `ESAMModel` on TensorFlow."""
 
+    _dispatcher = TensorFlowDispatcher
     _value = staticmethod(tf.convert_to_tensor)
     _batch_size = staticmethod(tensorflow_rows.batch_size)
     _take = staticmethod(tensorflow_rows.take)
@@ -24,21 +25,6 @@ class TensorFlowTrainer(ESAMStep):
     _forward = tensorflow_passes.forward
     _gradients = tensorflow_gradients.gradients
     _check_gradients = tensorflow_gradients.check_gradients
-
-    def make_train_function(self, force=False):
-        """Creates the function that runs one execution of `fit`.
-
-        Args:
-            force: Boolean, whether to drop the compiled steps. Defaults to
-                `False`.
-        """
-        if self.train_function is None or force:
-            self.train_function = TensorFlowDispatcher(self)
-            self._has_checked_gradients = False
-            self._has_sample_losses = True
-            self._variable_order = None
-        elif isinstance(self.train_function, TensorFlowDispatcher):
-            self.train_function.forget_if_weights_changed()
 
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.

@@ -18,20 +18,7 @@ from keras_esam.trainers.torch_random import RandomState
 class TorchTrainer(ESAMStep):
     """Training step and train function of `ESAMModel` on PyTorch."""
 
-    def make_train_function(self, force=False):
-        """Creates the function that runs one execution of `fit`.
-
-        Args:
-            force: Boolean, whether to drop the compiled steps. Defaults to
-                `False`.
-        """
-        if self.train_function is None or force:
-            self._has_checked_gradients = False
-            self._has_sample_losses = True
-            self._variable_order = None
-            self.train_function = TorchDispatcher(self)
-        elif isinstance(self.train_function, TorchDispatcher):
-            self.train_function.forget_if_weights_changed()
+    _dispatcher = TorchDispatcher
 
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.
@@ -59,26 +46,11 @@ class TorchTrainer(ESAMStep):
 
     def _forward(self, batch, weights, state, **kwargs):
         with self._random_state.replayed():
-            return passes.forward(self, batch, weights, state, **kwargs)
+            return super()._forward(batch, weights, state, **kwargs)
 
     def _gradients(
         self, batch, weights, state, sources, per_sample, valid=None
     ):
-        """Forward pass, and the gradient of its loss.
-
-        Args:
-            batch: Tuple `(x, y, sample_weight)`.
-            weights: List of tensors, values of the trainable variables.
-            state: List of pairs `(variable, tensor)` for all other variables.
-            sources: Indices of the `weights` to differentiate with respect to.
-            per_sample: Boolean, whether to compute the per-sample losses.
-            valid: Optional scalar. If it is not finite the gradient is NaN.
-
-        Returns:
-            Tuple of a `ForwardPass` without gradient and a list of gradients,
-            one for each of the `sources`: tensor or `None`, multiplied by the
-            optimizer's loss scale.
-        """
         weights = list(weights)
         for index in sources:
             weights[index] = weights[index].detach().requires_grad_()
@@ -108,16 +80,6 @@ class TorchTrainer(ESAMStep):
         return _detached(result), list(gradients)
 
     def _check_gradients(self, batch, gradients):
-        """Raises an error if a gradient is missing which plain Keras has.
-
-        Args:
-            batch: Tuple `(x, y, sample_weight)`.
-            gradients: List of the gradients of the trainable variables, `None`
-                where there is none.
-
-        Raises:
-            ValueError: If the loss depends on a variable without a gradient.
-        """
         missing = [
             variable
             for variable, gradient in zip(
