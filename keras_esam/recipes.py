@@ -5,7 +5,8 @@ A recipe is named `DATASET/NETWORK/METHOD`:
 | | |
 |---|---|
 | data sets | `cifar10`, `cifar100`, `imagenet` |
-| networks | `resnet18`, `wrn-28-10`, `pyramidnet-110`; `resnet50`, `resnet101` |
+| networks | `resnet18`, `wrn-28-10`, `pyramidnet-110` |
+| | `resnet50`, `resnet101` (`imagenet`) |
 | methods | `sgd`, `sam`, `asam`, `esam`, `esam-swp`, `esam-sds` |
 
 Every value has its source in `Recipe.sources`. Where the paper contradicts
