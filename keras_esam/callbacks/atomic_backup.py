@@ -69,6 +69,7 @@ class AtomicBackup(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         model.load_weights(latest / self._WEIGHTS)
         model._initial_epoch = len(self.history)
+        self._write_table()
 
     def on_epoch_end(self, epoch, logs=None):
         values = {key: float(value) for key, value in (logs or {}).items()}
