@@ -3,10 +3,14 @@ import pathlib
 import keras
 import pytest
 
+from keras_esam import subsets
+
 if keras.backend.backend() == "jax":
     import jax
 
-    # Models of one test compile the same steps, and so do other tests.
+    # To compile takes most of the time of the tests. Models of one test compile
+    # the same steps, and so do other tests.
+    jax.config.update("jax_disable_most_optimizations", True)
     folder = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -18,6 +22,16 @@ def _seeded():
     keras.utils.set_random_seed(1)
     yield
     keras.backend.clear_session()
+
+
+@pytest.fixture
+def few_subsets(monkeypatch):
+    """Fewer compiled steps, where their number is not what is tested: 3 for
+    `"depth"` and 2 for `"variable"` with `beta=0.5`."""
+    monkeypatch.setattr(subsets, "PREFERRED_POOL_SIZE", 3)
+    subsets.make_pool.cache_clear()
+    yield
+    subsets.make_pool.cache_clear()
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-pytestmark = pytest.mark.parametrize("method", METHODS)
+pytestmark = [
+    pytest.mark.parametrize("method", METHODS),
+    pytest.mark.usefixtures("few_subsets"),
+]
 
 
 def make(method, optimizer=None, **kwargs):

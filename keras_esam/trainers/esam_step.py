@@ -24,7 +24,6 @@ from keras_esam import ascent
 from keras_esam import selection
 from keras_esam.trainers import passes
 from keras_esam.trainers.base_trainer import BaseTrainer
-from keras_esam.trainers.dispatcher import StepDispatcher
 
 
 class ESAMStep(BaseTrainer):
@@ -47,9 +46,11 @@ class ESAMStep(BaseTrainer):
             self._has_checked_gradients = False
             self._has_sample_losses = True
             self._variable_order = None
-            self.train_function = self._dispatcher(self)
-        elif isinstance(self.train_function, StepDispatcher):
-            self.train_function.forget_if_weights_changed()
+            # Kept by itself: others may wrap the train function.
+            self._step_dispatcher = self._dispatcher(self)
+            self.train_function = self._step_dispatcher
+        elif self._step_dispatcher is not None:
+            self._step_dispatcher.forget_if_weights_changed()
 
     def _plan(self):
         if self._traced_plan is None:

@@ -41,12 +41,15 @@ class TensorFlowTrainer(ESAMStep):
         return self._esam_step(data, plan)
 
     def _selected_gradients(self, batch, weights, state, valid=None):
-        if tf.executing_eagerly() or tf.distribute.has_strategy():
+        steps = self._step_dispatcher
+        if (
+            steps is None
+            or tf.executing_eagerly()
+            or tf.distribute.has_strategy()
+        ):
             return super()._selected_gradients(batch, weights, state, valid)
         values = [value for _, value in state]
-        return self.train_function.selected_gradients(
-            batch, weights, values, valid
-        )
+        return steps.selected_gradients(batch, weights, values, valid)
 
     def _selected_gradients_of_values(self, batch, weights, values, valid):
         """As `_selected_gradients`, with tensors for all arguments."""

@@ -51,6 +51,17 @@ def floating_point_operations(**kwargs):
     return np.mean(operations)
 
 
+@pytest.fixture
+def all_optimizations():
+    """That is, those which `conftest` turns off."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("all_optimizations")
 def test_depth_subsets_save_operations_of_the_compiled_step():
     sam = floating_point_operations(beta=1, gamma=1)
     assert floating_point_operations(beta=0.6, gamma=0.5) <= 0.73 * sam

@@ -83,6 +83,29 @@ def test_each_subset_is_traced_once():
     assert sorted(traces) == [0, 1, 2, 3, 4]
 
 
+@tensorflow_only
+@pytest.mark.parametrize("kwargs", [{}, {"ascent": "previous"}])
+def test_passes_over_selected_samples_are_traced_once_for_all_subsets(kwargs):
+    sizes = []
+
+    class Watch(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            if training:
+                sizes.append(inputs.shape[0])
+            return inputs
+
+    network = keras.Sequential([*dense_network().layers, Watch()])
+    network.build((None, 8))
+    rank_by = "loss" if kwargs else "sharpness"
+    model = keras_esam.ESAMModel(network, seed=1, rank_by=rank_by, **kwargs)
+    compile_model(model)
+    x, y = dense_data(16)
+    for _ in range(6):
+        model.train_on_batch(x, y)
+    assert sizes.count(8) == 1
+    assert sizes.count(16) >= 5
+
+
 def test_each_subset_is_traced_once_with_data_of_unknown_length():
     """The call that finds no batch compiles the step that was due."""
     x, y = dense_data(32)
