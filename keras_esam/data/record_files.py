@@ -59,7 +59,7 @@ def _shuffled(files, seed, epoch):
             tf.data.TFRecordDataset,
             cycle_length=NUM_OPEN_FILES,
             block_length=NUM_OPEN_FILES,
-            num_parallel_calls=epochs.NUM_PARALLEL,
+            num_parallel_calls=min(epochs.NUM_PARALLEL, NUM_OPEN_FILES),
             deterministic=True,
         )
         records = records.shuffle(

@@ -57,12 +57,11 @@ def test_resumed_by_initial_epoch(uninterrupted):
     assert_identical(train(model, initial_epoch=2), uninterrupted)
 
 
-def test_without_the_counter_a_resumed_training_differs(uninterrupted):
-    assert_identical(train(make_model(), counts=False), uninterrupted)
+def test_without_the_counter_a_resumed_training_differs():
     model = make_model()
     train(model, counts=False, epochs=2)
     resumed = train(model, counts=False, initial_epoch=2)
-    assert_different(resumed, uninterrupted)
+    assert_different(resumed, train(make_model(), counts=False))
 
 
 class Interruption(keras.callbacks.Callback):
