@@ -102,4 +102,5 @@ def decode(contents):
 
 
 def _resize(image, size):
+    # As Pillow does it, at some 1.5 ms of CPU time.
     return tf.image.resize(image, size, antialias=True)
