@@ -9,7 +9,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # All but the tests of the package as such and of the benchmarks.
 CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
-	--ignore tests/test_accuracy_benchmark.py
+	--ignore tests/test_accuracy_benchmark.py \
+	--ignore tests/test_pipelines_benchmark.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-jax test-torch lint format wheel clean
