@@ -13,8 +13,10 @@ NUM_LEVELS = 24
 def plot_landscape(landscapes: Mapping[str, Landscape], path) -> None:
     """Draws landscapes side by side: surfaces above, contours below.
 
-    All have the same scale of losses, in height and in colour. What is drawn is
-    the mean over the draws.
+    All have the same scale of losses, in height and in colour. The colours and
+    the contours are spaced logarithmically if the losses are positive and the
+    largest is more than ten times the smallest. What is drawn is the mean over
+    the draws.
 
     Needs Matplotlib (`pip install "keras-esam[analysis]"`).
 
@@ -66,7 +68,17 @@ def _levels(finite):
     low, high = finite.min(), finite.max()
     if low == high:  # a plane has no contours
         high = low + max(abs(low), 1.0) * 1e-3
-    return np.linspace(low, high, NUM_LEVELS)
+    # Or else the rims of sharp minima leave one colour for the flat ones.
+    space = np.geomspace if 0 < 10 * low < high else np.linspace
+    return space(low, high, NUM_LEVELS)
+
+
+def _norm(levels):
+    from matplotlib import colors
+
+    is_linear = np.allclose(np.diff(levels), levels[1] - levels[0])
+    kind = colors.Normalize if is_linear else colors.LogNorm
+    return kind(levels[0], levels[-1])
 
 
 def _describe(landscape):
@@ -84,8 +96,7 @@ def _draw_surface(axes, landscape, losses, levels):
         second,
         losses.filled(np.nan),
         cmap="viridis",
-        vmin=levels[0],
-        vmax=levels[-1],
+        norm=_norm(levels),
         rcount=len(first),
         ccount=len(first),
         linewidth=0,
@@ -99,7 +110,9 @@ def _draw_surface(axes, landscape, losses, levels):
 
 def _draw_contours(axes, landscape, losses, levels):
     first, second = _grid(landscape)
-    image = axes.contourf(first, second, losses, levels, cmap="viridis")
+    image = axes.contourf(
+        first, second, losses, levels, cmap="viridis", norm=_norm(levels)
+    )
     axes.contour(first, second, losses, levels, colors="k", linewidths=0.3)
     axes.plot(0, 0, "+", color="white", markersize=9)
     unit = "filter norms" if landscape.filter_normalise else "l2 distance"

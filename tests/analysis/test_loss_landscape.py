@@ -6,6 +6,7 @@ import pytest
 
 from keras_esam import analysis
 from keras_esam.analysis import directions
+from tests.analysis import RTOL
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
@@ -46,7 +47,7 @@ def test_filter_normalised_bowl_in_closed_form(float64):
     expected = 1 + rise * squared_distance(result.coordinates)
     assert result.losses.shape == (3, 5, 5)
     for losses in result.losses:
-        np.testing.assert_allclose(losses, expected, rtol=1e-10)
+        np.testing.assert_allclose(losses, expected, rtol=RTOL)
 
 
 def test_bowl_over_l2_distance_in_closed_form(float64):
@@ -55,7 +56,7 @@ def test_bowl_over_l2_distance_in_closed_form(float64):
         model, data, num_points=4, radius=2, filter_normalise=False
     )
     expected = 1 + squared_distance(result.coordinates)
-    np.testing.assert_allclose(result.losses[0], expected, rtol=1e-10)
+    np.testing.assert_allclose(result.losses[0], expected, rtol=RTOL)
 
 
 def test_axes_are_those_of_the_directions(float64):
@@ -74,7 +75,7 @@ def test_axes_are_those_of_the_directions(float64):
         ):
             variable.assign(array + 0.1 * (i - 1) * a + 0.1 * (j - 1) * b)
         loss = model.evaluate(*data, verbose=0)[0]
-        np.testing.assert_allclose(result.losses[0, i, j], loss, rtol=1e-10)
+        np.testing.assert_allclose(result.losses[0, i, j], loss, rtol=RTOL)
     model.set_weights(weights)
 
 

@@ -43,8 +43,12 @@ def test_all_have_one_scale_titles_and_units(tmp_path, figures):
     for axes in surfaces:
         assert axes.get_zlim() == (lowest, highest)
         assert axes.collections[0].get_clim() == (lowest, highest)
+    ratios = []
     for axes in contours:
         assert axes.collections[0].get_clim() == (lowest, highest)
+        levels = axes.collections[0].levels
+        ratios.append(levels[1:] / levels[:-1])
+    np.testing.assert_allclose(ratios, 12 ** (1 / 23))
     titles = [axes.get_title() for axes in surfaces]
     assert titles == [
         "SGD\nloss 3 to 12, mean of 10 draws",
@@ -98,6 +102,8 @@ def test_infinite_losses_are_left_out(tmp_path, figures):
     analysis.plot_landscape({"a": diverging}, tmp_path / "a.png")
     analysis.plot_landscape({"a": flat}, tmp_path / "b.png")
     assert figures[0].axes[0].get_zlim()[1] == 4
+    levels = figures[0].axes[1].collections[0].levels
+    np.testing.assert_allclose(np.diff(levels), np.ptp(levels) / 23)
     low, high = figures[1].axes[0].get_zlim()
     assert low == 1 and low < high < 1.01
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_esam
 from keras_esam import analysis
+from tests.analysis import RTOL
 from tests.analysis.least_squares import LeastSquares
 from tests.backends import gradients_of
 from tests.networks import SubclassedNetwork
@@ -59,13 +60,13 @@ def test_least_squares_in_closed_form(read, float64):
         problem.model(), read(problem.x, problem.y), rho=RHO
     )
     assert isinstance(result, float)
-    np.testing.assert_allclose(result, closed_form(problem), rtol=1e-10)
+    np.testing.assert_allclose(result, closed_form(problem), rtol=RTOL)
 
 
 def test_arrays_of_many_batches(float64):
     problem = LeastSquares(num_samples=600)
     result = analysis.sharpness(problem.model(), (problem.x, problem.y), RHO)
-    np.testing.assert_allclose(result, closed_form(problem), rtol=1e-10)
+    np.testing.assert_allclose(result, closed_form(problem), rtol=RTOL)
 
 
 def test_sample_weights_and_regularisation_count(float64):
@@ -73,7 +74,7 @@ def test_sample_weights_and_regularisation_count(float64):
     data = uneven_batches(problem.x, problem.y, problem.sample_weight)
     result = analysis.sharpness(problem.model(), data, rho=RHO)
     expected = closed_form(problem, sample_weight=problem.sample_weight)
-    np.testing.assert_allclose(result, expected, rtol=1e-10)
+    np.testing.assert_allclose(result, expected, rtol=RTOL)
 
 
 def test_adaptive_distance_is_relative_to_the_weights(float64):
@@ -85,7 +86,7 @@ def test_adaptive_distance_is_relative_to_the_weights(float64):
         problem.model(), (problem.x, problem.y), rho=RHO, adaptive=True
     )
     expected = problem.loss(weights + step) - problem.loss(weights)
-    np.testing.assert_allclose(result, expected, rtol=1e-10)
+    np.testing.assert_allclose(result, expected, rtol=RTOL)
 
 
 def two_outputs():
@@ -130,7 +131,7 @@ def test_is_the_rise_of_what_evaluate_reports(float64):
     ):
         variable.assign(variable + RHO * gradient / norm)
     after = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
-    np.testing.assert_allclose(result, after - before, rtol=1e-8)
+    np.testing.assert_allclose(result, after - before, rtol=RTOL)
 
 
 def test_wrapped_and_bare_networks_are_equally_sharp():
