@@ -4,6 +4,7 @@ import contextlib
 import functools
 
 import torch
+from torch.nn import attention
 
 from keras_esam.trainers import passes
 from keras_esam.trainers import torch_gradients
@@ -48,7 +49,11 @@ def value_and_gradients(function, tensors, create_graph=False):
 def hessian_vector_product(function, tensors, vectors):
     """The gradient of the gradient's product with the vectors."""
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    _, _, gradients = value_and_gradients(function, leaves, create_graph=True)
+    # The other kernels of attention have no second derivative.
+    with attention.sdpa_kernel(attention.SDPBackend.MATH):
+        _, _, gradients = value_and_gradients(
+            function, leaves, create_graph=True
+        )
     pairs = [
         (gradient, vector)
         for gradient, vector in zip(gradients, vectors, strict=True)
