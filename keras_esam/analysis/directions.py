@@ -85,7 +85,8 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
     """The axes that count the filters, for each of the trainable variables.
 
     A filter is what makes one output: a column of a dense kernel, all of a
-    convolution's kernel that makes one channel, a row of an embedding.
+    convolution's kernel that makes one channel, a row of an embedding. In
+    recurrent layers it is a column of the kernel.
 
     Args:
         model: `keras.Model`.
@@ -104,6 +105,8 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
             axes_by_id[id(layer.kernel)] = (-2, -1)
         elif isinstance(layer, layers.Embedding):
             axes_by_id[id(layer.embeddings)] = (0,)
+        elif isinstance(layer, layers.EinsumDense):
+            axes_by_id[id(layer.kernel)] = _output_axes(layer.equation)
     return [
         None
         # Of attention and recurrent layers it may have two axes.
@@ -111,6 +114,13 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
         else axes_by_id.get(id(variable), (-1,))
         for variable in model.trainable_variables
     ]
+
+
+def _output_axes(equation):
+    """Axes of the kernel that are axes of the output: `(1,)` of `ab,bc->ac`."""
+    operands, output = equation.split("->")
+    kernel = operands.split(",")[1]
+    return tuple(axis for axis, name in enumerate(kernel) if name in output)
 
 
 def _gaussian_pair(shapes, rng):
