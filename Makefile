@@ -46,5 +46,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-		-e ".[tensorflow,examples,dev]"
+		-e ".[tensorflow,analysis,examples,dev]"
 	touch $(INSTALLED)

@@ -1,7 +1,8 @@
 """Sharpness-aware training for Keras: ESAM, SAM and ASAM through `fit`."""
 
+from keras_esam import analysis
 from keras_esam import callbacks
 from keras_esam.esam_model import ESAMModel
 
-__all__ = ["ESAMModel", "callbacks"]
+__all__ = ["ESAMModel", "analysis", "callbacks"]
 __version__ = "0.1.0"

@@ -70,6 +70,8 @@ def imports(path):
 
 
 BACKENDS = {"tensorflow", "jax", "torch"}
+# Of the extra `analysis`, imported where they are used.
+LAZY = {"matplotlib", "scipy"}
 LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 
 
@@ -91,6 +93,7 @@ def test_library_imports_run_one_way(path):
             "keras_esam",
             "numpy",
             *BACKENDS,
+            *(LAZY if path.parent.name == "analysis" else ()),
         }
         # The backend is left to the user: modules of its name know it.
         if package in BACKENDS:
@@ -99,6 +102,18 @@ def test_library_imports_run_one_way(path):
             assert package != "keras_esam"
         if path.parent.name == "trainers" and package == "keras_esam":
             assert "esam_model" not in name and "callbacks" not in name
+
+
+def test_import_brings_nothing_but_keras():
+    code = (
+        "import sys, keras, numpy\n"
+        "before = set(sys.modules)\n"
+        "import keras_esam.analysis\n"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
+    )
+    new = set(run("-c", code, cwd=ROOT).split())
+    assert "keras_esam" in new
+    assert not new & {*LAZY, *BACKENDS - {keras.backend.backend()}}
 
 
 def test_private_names_of_keras_are_there():
