@@ -20,6 +20,7 @@ demo: $(INSTALLED)
 
 test: lint
 	$(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST) $(CORE)
 
 test-jax: lint
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)

@@ -172,9 +172,10 @@ CASES = {
     "layers_with_state": layers_with_state_case(),
 }
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Gradients do not exist for variables"
-)
+pytestmark = [
+    pytest.mark.usefixtures("few_subsets"),
+    pytest.mark.filterwarnings("ignore:Gradients do not exist for variables"),
+]
 
 
 def train(model, x, y, weight, options, learning_rate):
