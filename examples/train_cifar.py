@@ -26,6 +26,7 @@ import keras_esam
 from keras_esam import data
 from keras_esam import recipes
 
+STRATEGIES = {"none": None, "mirrored": tf.distribute.MirroredStrategy}
 # Arguments of ESAMModel that may be given instead of those of the recipe.
 ESAM = {
     **{"rho": float, "beta": float, "gamma": float, "granularity": str},
@@ -61,13 +62,6 @@ def parse_arguments():
         parser.error("--recipe must be one of\n" + "\n".join(names))
     arguments.out = arguments.out or pathlib.Path("runs", arguments.recipe)
     return arguments
-
-
-STRATEGIES = {
-    "none": None,
-    "mirrored": tf.distribute.MirroredStrategy,
-    "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
-}
 
 
 def make_recipe(arguments):
