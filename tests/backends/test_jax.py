@@ -12,7 +12,7 @@ from benchmarks.networks import make_network
 from keras_esam.callbacks import ThroughputLogger
 from tests.networks import assert_different
 from tests.networks import assert_identical
-from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -29,7 +29,7 @@ def floating_point_operations(**kwargs):
 
     keras.utils.set_random_seed(1)
     model = keras_esam.ESAMModel(make_network("resnet18", 8, 2), **kwargs)
-    compile_model(model)
+    compile_to_graph(model)
     x = np.zeros((16, 32, 32, 3), "float32")
     y = np.zeros(16, "int32")
     model.train_on_batch(x, y)
@@ -69,7 +69,7 @@ def test_depth_subsets_save_operations_of_the_compiled_step():
 
 
 def test_an_error_in_the_first_step_leaves_the_weights():
-    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    model = compile_to_graph(keras_esam.ESAMModel(dense_network()))
     fit(model, X, Y)
     before = model.get_weights()
     model.compile("sgd", lambda y, y_pred: keras.ops.mean(y_pred))
@@ -103,7 +103,7 @@ class SetAttributes(keras.callbacks.Callback):
     ],
 )
 def test_attributes_can_be_set_within_an_epoch(attributes):
-    model = compile_model(keras_esam.ESAMModel(dense_network(), seed=1))
+    model = compile_to_graph(keras_esam.ESAMModel(dense_network(), seed=1))
     before = model.get_weights()
     fit(model, X, Y, epochs=2, callbacks=[SetAttributes(**attributes)])
     assert_different(model.get_weights(), before)
@@ -111,7 +111,7 @@ def test_attributes_can_be_set_within_an_epoch(attributes):
 
 
 def test_throughput_logger_writes_no_state_back_within_an_epoch(monkeypatch):
-    model = compile_model(keras_esam.ESAMModel(dense_network(), beta=1))
+    model = compile_to_graph(keras_esam.ESAMModel(dense_network(), beta=1))
     fit(model, X, Y)
     syncs = []
     sync = type(model).jax_state_sync

@@ -12,7 +12,7 @@ import keras_esam
 from keras_esam.callbacks import ThroughputLogger
 from keras_esam.callbacks import throughput_logger
 from tests.backends import tensorflow_only
-from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -96,12 +96,12 @@ def run(model, clock, x, y, **kwargs):
 
 
 def bare_model(**kwargs):
-    return compile_model(dense_network(), **kwargs)
+    return compile_to_graph(dense_network(), **kwargs)
 
 
 def esam_model(**kwargs):
     model = keras_esam.ESAMModel(dense_network(), seed=1)
-    return compile_model(model, **kwargs)
+    return compile_to_graph(model, **kwargs)
 
 
 @pytest.mark.parametrize("make", [bare_model, esam_model])
@@ -264,7 +264,7 @@ def test_model_without_a_loss_metric():
             return []
 
     x, y = dense_data(64)
-    model = compile_model(Own([keras.layers.Dense(3)]))
+    model = compile_to_graph(Own([keras.layers.Dense(3)]))
     with pytest.raises(ValueError, match="needs a model whose metrics"):
         fit(model, x, y, callbacks=[ThroughputLogger()])
 
@@ -297,7 +297,7 @@ def test_empty_data_set_of_unknown_length_is_nan():
 
 def test_compiling_again_in_mid_epoch_does_not_count(clock):
     """An attribute that is set there makes all compiled steps anew."""
-    model = compile_model(keras_esam.ESAMModel(dense_network(), beta=1))
+    model = compile_to_graph(keras_esam.ESAMModel(dense_network(), beta=1))
     model.train_function = SlowSteps(model, clock)
 
     class Changes(keras.callbacks.Callback):

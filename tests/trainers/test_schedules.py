@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_esam
 from tests.networks import assert_identical
-from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -22,7 +22,7 @@ def train(num_steps=6, **kwargs):
     model = keras_esam.ESAMModel(
         dense_network(), **{"seed": 1, "beta": 1, "gamma": 1, **kwargs}
     )
-    history = fit(compile_model(model), x, y).history
+    history = fit(compile_to_graph(model), x, y).history
     return model, history
 
 
@@ -63,7 +63,7 @@ def test_stages_compile_their_own_steps_and_drop_the_old_ones():
         beta=Stages([5], [1.0, 0.5]),
         gamma=Stages([1], [1.0, 0.5]),
     )
-    compile_model(model)
+    compile_to_graph(model)
     fit(model, x, y)
     assert [(plan.beta, plan.gamma) for plan in compiled] == [
         (1.0, 1.0),
@@ -95,7 +95,7 @@ def test_stages_survive_saving_and_loading(tmp_path):
 def test_steps_per_execution_counts_all_its_steps():
     x, y = dense_data(16 * 6)
     model = keras_esam.ESAMModel(dense_network(), gamma=Stages([3], [1.0, 0.5]))
-    compile_model(model, steps_per_execution=3)
+    compile_to_graph(model, steps_per_execution=3)
     for _ in range(2):
         model.train_on_batch(x[:16], y[:16])
     assert model._num_steps == 2

@@ -13,7 +13,7 @@ import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import all_values
 from tests.networks import assert_identical
-from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -78,7 +78,7 @@ def test_each_subset_is_traced_once():
             traces.append(self._traced_plan.subset_index)
             return super().train_step(*args)
 
-    model = compile_model(Traced(network, seed=1))
+    model = compile_to_graph(Traced(network, seed=1))
     fit(model, x, y, epochs=3)
     assert sorted(traces) == [0, 1, 2, 3, 4]
 
@@ -98,7 +98,7 @@ def test_passes_over_selected_samples_are_traced_once_for_all_subsets(kwargs):
     network.build((None, 8))
     rank_by = "loss" if kwargs else "sharpness"
     model = keras_esam.ESAMModel(network, seed=1, rank_by=rank_by, **kwargs)
-    compile_model(model)
+    compile_to_graph(model)
     x, y = dense_data(16)
     for _ in range(6):
         model.train_on_batch(x, y)
@@ -118,7 +118,7 @@ def test_each_subset_is_traced_once_with_data_of_unknown_length():
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     data = data.filter(lambda x, y: True)
-    model = compile_model(Traced(dense_network(), seed=1))
+    model = compile_to_graph(Traced(dense_network(), seed=1))
     for _ in range(6):
         with pytest.warns(UserWarning, match="ran out of data"):
             model.fit(data, shuffle=False, verbose=0)
@@ -144,7 +144,7 @@ def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
 def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
     x, y = dense_data(16 * 10)
     network = dense_network()
-    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
     kernel = network.layers[0].kernel
 
     def freeze(batch=0, logs=None):
@@ -169,12 +169,12 @@ def test_layer_that_becomes_trainable_is_unknown_to_the_optimizer():
     x, y = dense_data(16 * 2)
     network = dense_network()
     network.layers[0].trainable = False
-    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
     fit(model, x, y)
     network.layers[0].trainable = True
     with pytest.raises(ValueError, match="became trainable"):
         fit(model, x, y)
-    fit(compile_model(model), x, y)
+    fit(compile_to_graph(model), x, y)
 
 
 class FailsInPass(keras.layers.Layer):
@@ -198,7 +198,7 @@ def test_error_in_mid_step_leaves_the_model_as_it_was(fail_at):
     network = keras.Sequential([*network.layers, fails])
     network.build((None, 8))
     model = keras_esam.ESAMModel(network, beta=1)
-    compile_model(model, run_eagerly=True)
+    compile_to_graph(model, run_eagerly=True)
     fit(model, x, y)
     before = all_values(model), [v.numpy() for v in model.optimizer.variables]
     weights = model.get_weights()
