@@ -40,9 +40,15 @@ def main():
     option("name", choices=EXPERIMENTS, metavar="NAME")
     option("--scale", choices=SCALES, default="small")
     option("--data-dir", help="of tensorflow-datasets")
+    option("--photographs", help="class folders, for `table2`")
     option("--out", type=pathlib.Path, default="runs/experiments")
     arguments = parser.parse_args()
-    runner = Runner(SCALES[arguments.scale], arguments.out, arguments.data_dir)
+    runner = Runner(
+        SCALES[arguments.scale],
+        arguments.out,
+        arguments.data_dir,
+        arguments.photographs,
+    )
     runner.folder.mkdir(parents=True, exist_ok=True)
     path = runner.folder / arguments.name
     EXPERIMENTS[arguments.name](runner, path)

@@ -55,14 +55,20 @@ class Runner:
         scale: `Scale`.
         folder: Path of the folder with a folder for each run.
         data_dir: Optional string, folder of tensorflow-datasets.
+        photographs: Optional string, tree of class folders instead of ImageNet.
     """
 
     def __init__(
-        self, scale: Scale, folder: pathlib.Path, data_dir: str | None = None
+        self,
+        scale: Scale,
+        folder: pathlib.Path,
+        data_dir: str | None = None,
+        photographs: str | None = None,
     ):
         self.scale = scale
         self.folder = folder / scale.name
         self.data_dir = data_dir
+        self.photographs = photographs
 
     def results(self, runs: list[Run]) -> list[dict]:
         """The results of runs, in their order.
@@ -108,6 +114,9 @@ class Runner:
         return keras.saving.load_model(self._path(run) / "network.keras")
 
     def training_data(self, recipe: Recipe, seed: int, epoch=None):
+        """Data set of training batches, as `epoch` says in its order."""
+        if recipe.dataset == "imagenet":
+            return self._imagenet("train", recipe.batch_size, seed, epoch)
         return data.cifar(
             split="train",
             data_dir=self.data_dir,
@@ -115,6 +124,24 @@ class Runner:
             seed=seed,
             epoch=epoch,
             **recipe.pipeline,
+        )
+
+    def _test_data(self, recipe):
+        if recipe.dataset == "imagenet":
+            return self._imagenet("val", recipe.batch_size)
+        return data.cifar(
+            recipe.dataset, "test", TEST_BATCH, data_dir=self.data_dir
+        )
+
+    def _imagenet(self, split, batch_size, seed=0, epoch=None):
+        return data.imagenet(
+            split,
+            batch_size,
+            data_dir=self.data_dir if self.photographs is None else None,
+            folder=self.photographs,
+            image_size=self.scale.image_size,
+            seed=seed,
+            epoch=epoch,
         )
 
     def probe(self, recipe: Recipe):
@@ -128,6 +155,7 @@ class Runner:
 
     def _settings(self, run):
         recipe = self.recipe(run)
+        sizes = self.scale.sizes.get(recipe.network, {})
         return {
             "recipe": recipe.name,
             "seed": run.seed,
@@ -137,7 +165,10 @@ class Runner:
             "weight_decay": recipe.weight_decay,
             "esam": dict(recipe.esam),
             "num_samples": self.scale.num_samples,
-            "sizes": dict(self.scale.sizes.get(recipe.network, {})),
+            "sizes": {
+                name: list(size) if isinstance(size, tuple) else size
+                for name, size in sizes.items()
+            },
         }
 
     def _read(self, run):
@@ -157,9 +188,7 @@ class Runner:
         path = self._path(run)
         counter = callbacks.EpochCounter()
         train = self.training_data(recipe, run.seed, counter.epoch)
-        test = data.cifar(
-            recipe.dataset, "test", TEST_BATCH, data_dir=self.data_dir
-        )
+        test = self._test_data(recipe)
         model = self.make_model(run, recipe.epochs * len(train))
         backup = callbacks.AtomicBackup(path / "backup")
         watching = [counter, callbacks.ThroughputLogger()]

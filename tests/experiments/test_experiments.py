@@ -13,6 +13,8 @@ from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.scales import PAPER
 from keras_esam.experiments.scales import SMALL
 from tests.backends import tensorflow_only
+from tests.data.files import encoded
+from tests.data.files import photograph
 from tests.data.files import write_cifar
 
 pytestmark = tensorflow_only
@@ -26,11 +28,15 @@ TINY = dataclasses.replace(
     name="tiny",
     num_samples=20,
     seeds=(0, 1),
-    changes={"epochs": 2, "batch_size": 10},
+    changes={
+        "cifar10": {"epochs": 2, "batch_size": 10},
+        "imagenet": {"epochs": 1, "batch_size": 4},
+    },
     sizes=SIZES,
     grid=(0.5,),
     num_draws=1,
     num_points=3,
+    image_size=32,
 )
 
 
@@ -95,6 +101,23 @@ def test_table3_has_all_methods_beside_the_paper(data_dir, tmp_path, capsys):
     summary = json.loads((tmp_path / "table3.json").read_text())
     sam = summary["cifar10/resnet18"]["SAM"]
     assert sam["speed_relative_to_sam"] == 1
+
+
+def test_photographs_take_the_place_of_imagenet(tmp_path):
+    image = photograph()
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            folder = tmp_path / "photographs" / split / name
+            folder.mkdir(parents=True)
+            for index in range(2):
+                path = folder / f"{index}.JPEG"
+                path.write_bytes(encoded(image))
+    sizes = {"resnet50": {"input_shape": (32, 32, 3), "num_classes": 2}}
+    scale = dataclasses.replace(TINY, sizes=sizes)
+    runner = Runner(scale, tmp_path, photographs=tmp_path / "photographs")
+    (result,) = runner.results([Run("SGD", "imagenet/resnet50/sgd", 0)])
+    assert result["settings"]["sizes"]["input_shape"] == [32, 32, 3]
+    assert 0 <= result["test_accuracy"] <= 100
 
 
 def test_markdown_of_a_summary_by_hand():
