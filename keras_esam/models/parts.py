@@ -13,6 +13,11 @@ def channel_axis():
 
 def conv(x, filters, kernel_size=3, strides=1):
     """Convolution without offset, He initialisation (He et al., 2015)."""
+    if kernel_size == 1 and strides > 1:
+        # The same pixels. TensorFlow with oneDNN crashes in the gradient of a
+        # 1x1 convolution with strides if the batch has an odd size.
+        x = layers.MaxPooling2D(1, strides, padding="same")(x)
+        strides = 1
     return layers.Conv2D(
         filters,
         kernel_size,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_esam import models
+from keras_esam.models import parts
 
 SMALL = {
     "resnet18": {"width": 4, "depth": 1},
@@ -54,6 +55,26 @@ def test_any_input_size_and_number_of_classes(name, shape):
     x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
     y = keras.ops.convert_to_numpy(network(x))
     assert y.shape == (2, 3) and np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_shortcut_is_a_convolution_with_strides(size):
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3))
+    inputs = keras.Input((size, size, 3))
+    network = keras.Model(inputs, parts.conv(inputs, 4, 1, strides=2))
+    kernel = keras.ops.convert_to_numpy(network.weights[0])
+    expected = x[:, ::2, ::2].astype("float32") @ kernel[0, 0]
+    np.testing.assert_allclose(network(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "wide_resnet"])
+def test_odd_batches_train(name):
+    """With a strided 1x1 convolution they end the process."""
+    network = getattr(models, name)((32, 32, 3), **SMALL[name])
+    network.compile("sgd", "mse")
+    x = np.zeros((5, 32, 32, 3), "float32")
+    for _ in range(5):
+        network.train_on_batch(x, np.zeros((5, 10)))
 
 
 @pytest.mark.parametrize("name", SMALL)
