@@ -146,7 +146,8 @@ class Runner:
 
     def probe(self, recipe: Recipe):
         """A fixed batch of training samples, as arrays `(x, y)`."""
-        few = dataclasses.replace(recipe, batch_size=PROBE_SIZE)
+        size = min(PROBE_SIZE, self.scale.num_samples or PROBE_SIZE)
+        few = dataclasses.replace(recipe, batch_size=size)
         batch = next(iter(self.training_data(few, seed=0)))
         return tuple(tensor.numpy() for tensor in batch)
 

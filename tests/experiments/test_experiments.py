@@ -17,7 +17,7 @@ from tests.data.files import encoded
 from tests.data.files import photograph
 from tests.data.files import write_cifar
 
-pytestmark = tensorflow_only
+pytestmark = [tensorflow_only, pytest.mark.usefixtures("few_subsets")]
 SIZES = {
     "resnet18": {"width": 2, "depth": 1},
     "wrn-28-10": {"width": 1, "depth": 10},
@@ -26,10 +26,10 @@ SIZES = {
 TINY = dataclasses.replace(
     SMALL,
     name="tiny",
-    num_samples=20,
+    num_samples=40,
     seeds=(0, 1),
     changes={
-        "cifar10": {"epochs": 2, "batch_size": 10},
+        "cifar10": {"epochs": 2, "batch_size": 4},
         "imagenet": {"epochs": 1, "batch_size": 4},
     },
     sizes=SIZES,
@@ -63,9 +63,9 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
     assert first[0]["test_accuracy"] >= 0
     assert len(first[0]["history"]) == 2
     settings = first[0]["settings"]
-    assert (settings["epochs"], settings["batch_size"]) == (2, 10)
+    assert (settings["epochs"], settings["batch_size"]) == (2, 4)
     assert settings["esam"]["rho"] == SMALL.rho
-    other = make_runner(data_dir, tmp_path, num_samples=40)
+    other = make_runner(data_dir, tmp_path, num_samples=20)
     with pytest.raises(ValueError, match="other settings"):
         other.results(runs)
 
@@ -137,7 +137,8 @@ def test_markdown_of_a_summary_by_hand():
 @pytest.mark.parametrize(
     "name", ["figure1", "figure3", "figure4", "figure5", "figure6"]
 )
-def test_figures_are_drawn(name, data_dir, tmp_path):
+def test_figures_are_drawn(name, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "NETWORKS", ("resnet18",))
     runner = make_runner(data_dir, tmp_path, seeds=(0,))
     command.EXPERIMENTS[name](runner, tmp_path / name)
     assert json.loads((tmp_path / f"{name}.json").read_text())
