@@ -9,10 +9,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # All but the tests of the package as such and of the benchmarks.
 CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
-	--ignore tests/test_accuracy_benchmark.py
+	--ignore tests/test_accuracy_benchmark.py \
+	--ignore tests/test_pipelines_benchmark.py --ignore tests/test_docs.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-jax test-torch lint format wheel clean
+.PHONY: demo test test-jax test-torch lint format docs wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.digits
@@ -36,6 +37,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
+
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel
 
@@ -46,5 +51,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-		-e ".[tensorflow,examples,dev]"
+		-e ".[tensorflow,analysis,examples,dev]"
 	touch $(INSTALLED)

@@ -26,7 +26,6 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import keras_esam
-from keras_esam import ascent
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -115,24 +114,11 @@ def train(method, seed, epochs, data, out):
         "test_accuracy": 100 * scores["accuracy"],
         "train_accuracy": 100 * history["accuracy"][-1],
         "images_per_second": float(np.nanmedian(rates)),
-        "sharpness": sharpness(model.model, x_train, y_train),
+        # Rise of the training loss over the distance RHO along its gradient.
+        "sharpness": keras_esam.analysis.sharpness(
+            model, (x_train, y_train), rho=RHO
+        ),
     }
-
-
-def sharpness(network, x, y):
-    """Rise of the training loss over the distance RHO along its gradient."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    weights = network.trainable_variables
-    with tf.GradientTape() as tape:
-        clean = loss(y, network(x, training=False))
-    perturbations, _ = ascent.ascent_step(
-        tape.gradient(clean, weights), weights, RHO, [1.0] * len(weights)
-    )
-    perturbed = [
-        (w, w + e) for w, e in zip(weights, perturbations, strict=True)
-    ]
-    with keras.StatelessScope(perturbed):
-        return float(loss(y, network(x, training=False)) - clean)
 
 
 class Progress(keras.callbacks.Callback):

@@ -70,19 +70,31 @@ def imports(path):
 
 
 BACKENDS = {"tensorflow", "jax", "torch"}
+# Of the extra `analysis`, imported where they are used.
+LAZY = {"matplotlib", "scipy"}
+WITH_EXTRAS = {"analysis", "experiments"}
 LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 def test_library_imports_run_one_way(path):
     formulas = {"ascent", "selection", "subsets", "sample_losses"}
+    # The pipelines are TensorFlow's, whatever the backend.
+    is_data = path.parent.name == "data"
     for name in imports(path):
         package = name.split(".")[0]
+        if is_data and package in {
+            "tensorflow",
+            "tensorflow_datasets",
+            "sklearn",
+        }:
+            continue
         assert package in sys.stdlib_module_names or package in {
             "keras",
             "keras_esam",
             "numpy",
             *BACKENDS,
+            *(LAZY if path.parent.name in WITH_EXTRAS else ()),
         }
         # The backend is left to the user: modules of its name know it.
         if package in BACKENDS:
@@ -91,6 +103,20 @@ def test_library_imports_run_one_way(path):
             assert package != "keras_esam"
         if path.parent.name == "trainers" and package == "keras_esam":
             assert "esam_model" not in name and "callbacks" not in name
+
+
+def test_import_brings_nothing_but_keras():
+    # Keras itself may bring SciPy.
+    code = (
+        "import sys, keras, numpy\n"
+        f"sys.modules.update(dict.fromkeys({sorted(LAZY)}))\n"
+        "before = set(sys.modules)\n"
+        "import keras_esam.analysis\n"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
+    )
+    new = set(run("-c", code, cwd=ROOT).split())
+    assert "keras_esam" in new
+    assert not new & (BACKENDS - {keras.backend.backend()})
 
 
 def test_private_names_of_keras_are_there():

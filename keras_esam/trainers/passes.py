@@ -47,11 +47,12 @@ def forward(
     per_sample: bool = True,
     context=contextlib.nullcontext,
     on_assign: Callable | None = None,
+    training: bool = True,
 ) -> ForwardPass:
-    """Runs a model in training mode with the given variable values.
+    """Runs a model with the given variable values.
 
     Args:
-        model: The `ESAMModel`.
+        model: The `ESAMModel`, or without `per_sample` any `keras.Model`.
         batch: Tuple `(x, y, sample_weight)`.
         weights: List of tensors, values of the trainable variables, or `None`
             for the values they have.
@@ -60,6 +61,7 @@ def forward(
         per_sample: Boolean, whether to compute the per-sample losses.
         context: Function that returns the context in which the model is called.
         on_assign: Optional function as for `RecordingScope`.
+        training: Boolean, training or inference mode.
 
     Returns:
         A `ForwardPass`.
@@ -72,12 +74,12 @@ def forward(
         mapping += zip(variables, weights, strict=True)
     with RecordingScope(mapping, on_assign) as scope:
         # A `call` without the argument decides for itself, as in Keras.
-        training = {"training": True} if model._call_has_training_arg else {}
+        mode = {"training": training} if model._call_has_training_arg else {}
         with context():
-            y_pred = model(x, **training)
+            y_pred = model(x, **mode)
         if total:
             loss = model._compute_loss(
-                x, y, y_pred, sample_weight, training=True
+                x, y, y_pred, sample_weight, training=training
             )
         if per_sample:
             sample_losses = model.compute_sample_losses(

@@ -20,18 +20,26 @@ from keras_esam.trainers import passes
 
 
 def forward(
-    model, batch, weights, state, total=True, per_sample=True, tape=None
+    model,
+    batch,
+    weights,
+    state,
+    total=True,
+    per_sample=True,
+    tape=None,
+    training=True,
 ) -> passes.ForwardPass:
     """As `passes.forward`.
 
     Args:
-        model: The `ESAMModel`.
+        model: The `ESAMModel`, or without `per_sample` any `keras.Model`.
         batch: Tuple `(x, y, sample_weight)`.
         weights: List of tensors, values of the trainable variables.
         state: List of pairs `(variable, tensor)` for all other variables.
         total: Boolean, whether to compute the loss that is minimised.
         per_sample: Boolean, whether to compute the per-sample losses.
         tape: Optional `tf.GradientTape` that watches `weights`.
+        training: Boolean, training or inference mode.
 
     Returns:
         A `ForwardPass`.
@@ -57,6 +65,7 @@ def forward(
             per_sample,
             context=context,
             on_assign=on_assign,
+            training=training,
         )
 
     try:

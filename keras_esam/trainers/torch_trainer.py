@@ -10,6 +10,7 @@ import torch
 from keras import ops
 
 from keras_esam.trainers import passes
+from keras_esam.trainers import torch_gradients
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.torch_dispatcher import TorchDispatcher
 from keras_esam.trainers.torch_random import RandomState
@@ -80,34 +81,7 @@ class TorchTrainer(ESAMStep):
         return _detached(result), list(gradients)
 
     def _check_gradients(self, batch, gradients):
-        missing = [
-            variable
-            for variable, gradient in zip(
-                self.trainable_variables, gradients, strict=True
-            )
-            if gradient is None
-        ]
-        if not missing:
-            return
-        with torch.enable_grad():
-            result = self._forward(batch, None, [], per_sample=False)
-        if not result.loss.requires_grad:
-            return
-        plain = torch.autograd.grad(
-            result.loss, [v.value for v in missing], allow_unused=True
-        )
-        lost = [
-            variable.path
-            for variable, gradient in zip(missing, plain, strict=True)
-            if gradient is not None
-        ]
-        if lost:
-            raise ValueError(
-                f"The gradients of the weights {lost} would be lost. They "
-                "reach the loss in a way that a stateless call does not "
-                "follow, as those of a `torch.nn.Module` do. Use Keras layers, "
-                "or train with `rho=0`."
-            )
+        torch_gradients.check_gradients(self, batch, gradients, self._forward)
 
     @staticmethod
     def _where(condition, tensors, others):

@@ -24,7 +24,7 @@ def gradients_of(loss, variables):
 
         def loss_at(values):
             pairs = list(zip(variables, values, strict=True))
-            with keras.StatelessScope(pairs):
+            with keras.StatelessScope(pairs, collect_losses=True):
                 return loss()
 
         return jax.grad(loss_at)([variable.value for variable in variables])

@@ -1,0 +1,100 @@
+"""Data as a list of batches of tensors."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Of arrays; data sets bring their own batches.
+BATCH_SIZE = 256
+
+
+def read_batches(data) -> list[tuple]:
+    """Reads all of the data, once.
+
+    Args:
+        data: Tuple of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each
+            a nested structure of arrays of shapes `(num_samples, d0, .. dN)`;
+            or an iterable of batches, such as a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or a list of such tuples.
+
+    Returns:
+        List of tuples `(x, y, sample_weight)`, nested structures of tensors of
+        shapes `(batch_size, d0, .. dN)` or `None`.
+
+    Raises:
+        ValueError: If there are no samples in it.
+    """
+    if isinstance(data, tuple):
+        data = _slices(data)
+    elif isinstance(data, keras.utils.PyDataset):
+        data = map(data.__getitem__, range(data.num_batches))
+    elif not hasattr(data, "__iter__"):
+        raise TypeError(
+            "`data` must be a tuple of arrays or an iterable of batches. "
+            f"Received: data={data!r} of type {type(data)}"
+        )
+    batches = [batch for batch in map(read_batch, data) if num_samples(batch)]
+    if not batches:
+        raise ValueError("`data` must have samples. Received none.")
+    return batches
+
+
+def read_one_batch(batch) -> tuple:
+    """A batch that a user gives, as tensors.
+
+    Args:
+        batch: Tuple of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Returns:
+        Tuple `(x, y, sample_weight)` as of `read_batch`.
+
+    Raises:
+        TypeError: If it is something else, such as a data set.
+        ValueError: If there are no samples in it.
+    """
+    if not isinstance(batch, (tuple, list)):
+        raise TypeError(
+            "`batch` must be a tuple of arrays, `(x, y)` or `(x, y, "
+            "sample_weight)`, for instance `next(iter(dataset))`. "
+            f"Received: batch={batch!r} of type {type(batch)}"
+        )
+    batch = read_batch(batch)
+    if not num_samples(batch):
+        raise ValueError(f"`batch` must have samples. Received: batch={batch}")
+    return batch
+
+
+def read_batch(batch) -> tuple:
+    """One batch as tensors.
+
+    Args:
+        batch: Array `x`, or tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Returns:
+        Tuple `(x, y, sample_weight)`, nested structures of tensors or `None`.
+    """
+    parts = keras.utils.unpack_x_y_sample_weight(batch)
+    return keras.tree.map_structure(_to_tensor, parts)
+
+
+def num_samples(batch) -> int:
+    """Number of samples in a tuple `(x, y, sample_weight)`."""
+    leaves = keras.tree.flatten(batch[0])
+    return int(next(leaf for leaf in leaves if leaf is not None).shape[0])
+
+
+def _slices(arrays):
+    size = num_samples(arrays)
+    for start in range(0, size, BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        yield keras.tree.map_structure(
+            lambda array, rows=rows: None if array is None else array[rows],
+            arrays,
+        )
+
+
+def _to_tensor(leaf):
+    # Tensors may be ragged or sparse.
+    if leaf is None or ops.is_tensor(leaf):
+        return leaf
+    return ops.convert_to_tensor(np.asarray(leaf))

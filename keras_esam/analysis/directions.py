@@ -1,0 +1,141 @@
+"""Random directions in the space of the weights.
+
+Reference:
+
+- [Li et al., 2018](https://arxiv.org/abs/1712.09913), "Visualizing the Loss
+    Landscape of Neural Nets", section 4
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+layers = keras.layers
+
+TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+
+
+def unit_pair(shapes: Sequence, rng: np.random.Generator) -> tuple[list, list]:
+    """Two orthogonal Gaussian directions of length 1.
+
+    Args:
+        shapes: List of shapes, those of the weights.
+        rng: NumPy's random generator.
+
+    Returns:
+        Tuple of two lists of arrays of these shapes.
+    """
+    first, second = _gaussian_pair(shapes, rng)
+    first = _scaled(first, 1 / np.sqrt(_dot(first, first)))
+    slope = _dot(first, second)
+    second = [b - slope * a for a, b in zip(first, second, strict=True)]
+    return first, _scaled(second, 1 / np.sqrt(_dot(second, second)))
+
+
+def filter_normalised_pair(
+    weights: Sequence, filter_axes: Sequence, rng: np.random.Generator
+) -> tuple[list, list]:
+    """Two orthogonal Gaussian directions with the weights' filter norms.
+
+    The two are orthogonal to each other in each filter by itself, and so as a
+    whole. Only in a filter of a single weight they can not be.
+
+    Args:
+        weights: List of arrays.
+        filter_axes: For each of them the axes that count the filters, as
+            `filter_axes()` returns them, or `None` for zeros.
+        rng: NumPy's random generator.
+
+    Returns:
+        Tuple of two lists of arrays with the shapes of `weights`.
+    """
+    pairs = zip(
+        weights,
+        filter_axes,
+        *_gaussian_pair([weight.shape for weight in weights], rng),
+        strict=True,
+    )
+    firsts, seconds = [], []
+    for weight, axes, first, second in pairs:
+        if axes is None:
+            firsts.append(np.zeros_like(first))
+            seconds.append(np.zeros_like(second))
+            continue
+        filters = {axis % weight.ndim for axis in axes}
+        inner = tuple(set(range(weight.ndim)) - filters)
+        sizes = [weight.shape[axis] for axis in inner]
+        if np.prod(sizes) > 1:
+            slope = _sums(first * second, inner) / _sums(first**2, inner)
+            second = second - slope * first
+        norm = np.sqrt(_sums(weight.astype(first.dtype) ** 2, inner))
+        for direction, result in ((first, firsts), (second, seconds)):
+            length = np.sqrt(_sums(direction**2, inner))
+            result.append(direction * (norm / length))
+    return firsts, seconds
+
+
+def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
+    """The axes that count the filters, for each of the trainable variables.
+
+    A filter is what makes one output: a column of a dense kernel, all of a
+    convolution's kernel that makes one channel, a row of an embedding. In
+    recurrent layers it is a column of the kernel.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        List of tuples of axes, or `None` for offsets and all variables of less
+        than two axes, such as those of BatchNormalization.
+    """
+    axes_by_id = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, TRANSPOSED):
+            axes_by_id[id(layer.kernel)] = (-2,)
+        elif isinstance(layer, SEPARABLE):
+            axes_by_id[id(layer.depthwise_kernel)] = (-2, -1)
+        elif isinstance(layer, DEPTHWISE):
+            axes_by_id[id(layer.kernel)] = (-2, -1)
+        elif isinstance(layer, layers.Embedding):
+            axes_by_id[id(layer.embeddings)] = (0,)
+        elif isinstance(layer, layers.EinsumDense):
+            axes_by_id[id(layer.kernel)] = _output_axes(layer.equation)
+    return [
+        None
+        # Of attention and recurrent layers it may have two axes.
+        if len(variable.shape) < 2 or "bias" in variable.name
+        else axes_by_id.get(id(variable), (-1,))
+        for variable in model.trainable_variables
+    ]
+
+
+def _output_axes(equation):
+    """Axes of the kernel that are axes of the output: `(1,)` of `ab,bc->ac`."""
+    operands, output = equation.split("->")
+    kernel = operands.split(",")[1]
+    return tuple(axis for axis, name in enumerate(kernel) if name in output)
+
+
+def _gaussian_pair(shapes, rng):
+    """In float64, so that the sums are exact for large networks too."""
+    pairs = [rng.standard_normal((2, *shape)) for shape in shapes]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _dot(first, second):
+    return sum(np.vdot(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _scaled(arrays, factor):
+    return [array * factor for array in arrays]
+
+
+def _sums(array, axes):
+    return np.sum(array, axis=axes, keepdims=True)

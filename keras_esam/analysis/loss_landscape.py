@@ -1,0 +1,139 @@
+"""The loss on a plane through the weights."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_esam import arguments
+from keras_esam.analysis import checks
+from keras_esam.analysis import directions
+from keras_esam.analysis.mean_loss import MeanLoss
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Landscape:
+    """Losses on planes through a point in the space of the weights.
+
+    Args:
+        coordinates: Array, shape `(num_points,)`, from `-radius` to `radius`,
+            along both directions.
+        losses: Array, shape `(num_draws, num_points, num_points)`:
+            `losses[n, i, j]` is the loss at `theta + coordinates[i] * d1 +
+            coordinates[j] * d2` with the directions of draw `n`.
+        filter_normalise: Boolean, whether the unit of the coordinates is the
+            norm of each filter, or else the l2 distance in weights.
+    """
+
+    coordinates: np.ndarray
+    losses: np.ndarray
+    filter_normalise: bool
+
+    @property
+    def mean_losses(self) -> np.ndarray:
+        """Mean over the draws, shape `(num_points, num_points)`."""
+        return self.losses.mean(axis=0)
+
+
+def loss_landscape(
+    model: keras.Model,
+    data,
+    num_points: int = 21,
+    radius: float = 1.0,
+    filter_normalise: bool = True,
+    num_draws: int = 1,
+    seed: int = 0,
+) -> Landscape:
+    """Loss on a grid in two random orthogonal Gaussian directions.
+
+    The loss is that of the whole data, as `evaluate` reports it: in inference
+    mode, with regularisation. It is computed `num_draws * num_points**2` times.
+
+    Networks with the same shapes get the same Gaussian numbers from the same
+    seed. Variables, metrics and random states of the model stay as they are.
+
+    Args:
+        model: `keras.Model`, an `ESAMModel` for instance, built and compiled
+            with the loss to use.
+        data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`; or a finite
+            `tf.data.Dataset` or other iterable of batches of this form. It is
+            read once and kept in memory.
+        num_points: Integer, points of the grid along each direction. An odd
+            number has the weights themselves among them. Defaults to `21`.
+        radius: Positive float, largest coordinate along a direction, see
+            `filter_normalise`. Defaults to `1.0`.
+        filter_normalise: Boolean. If `True`, each filter of a direction has the
+            norm of the filter in the weights, and offsets and the weights of
+            BatchNormalization stay as they are (Li et al., 2018): networks with
+            weights of different scales compare. The directions are then
+            orthogonal in each filter. If `False`, all weights move, each
+            direction has length 1, and coordinates are l2 distances as `rho`
+            is. Defaults to `True`.
+        num_draws: Integer, number of pairs of directions. Defaults to `1`.
+        seed: Integer, seed of the directions. Defaults to `0`.
+
+    Returns:
+        `Landscape`, with losses of shape `(num_draws, num_points, num_points)`.
+
+    Raises:
+        ValueError: If the model is not compiled or not built, if an argument is
+            not in its range, or if there are no samples.
+
+    Example:
+
+    ```python
+    landscape = keras_esam.analysis.loss_landscape(model, dataset)
+    keras_esam.analysis.plot_landscape({"ESAM": landscape}, "landscape.png")
+    ```
+
+    Reference:
+
+    - [Li et al., 2018](https://arxiv.org/abs/1712.09913), "Visualizing the Loss
+        Landscape of Neural Nets"
+    """
+    checks.check_count(num_points=num_points, minimum=2)
+    checks.check_count(num_draws=num_draws)
+    checks.check_positive(radius=radius)
+    arguments.check_boolean("filter_normalise", filter_normalise)
+    seed = arguments.check_seed(seed)
+    mean_loss = MeanLoss(model, data)
+    coordinates = np.linspace(-radius, radius, num_points)
+    losses = []
+    for draw in range(num_draws):
+        rng = np.random.default_rng([seed, draw])
+        plane = _directions(model, mean_loss.weights, filter_normalise, rng)
+        losses.append(_losses_on(plane, coordinates, mean_loss))
+    return Landscape(coordinates, np.array(losses), bool(filter_normalise))
+
+
+def _directions(model, weights, filter_normalise, rng):
+    """Two lists of tensors with the shapes of the weights."""
+    if filter_normalise:
+        arrays = [ops.convert_to_numpy(weight) for weight in weights]
+        axes = directions.filter_axes(model)
+        pair = directions.filter_normalised_pair(arrays, axes, rng)
+    else:
+        pair = directions.unit_pair([weight.shape for weight in weights], rng)
+    return [
+        [
+            ops.convert_to_tensor(array, dtype=weight.dtype)
+            for array, weight in zip(direction, weights, strict=True)
+        ]
+        for direction in pair
+    ]
+
+
+def _losses_on(plane, coordinates, mean_loss):
+    """Losses, array of shape `(num_points, num_points)`."""
+    losses = np.empty((len(coordinates), len(coordinates)))
+    for i, a in enumerate(coordinates):
+        for j, b in enumerate(coordinates):
+            moved = [
+                weight + float(a) * first + float(b) * second
+                for weight, first, second in zip(
+                    mean_loss.weights, *plane, strict=True
+                )
+            ]
+            losses[i, j] = mean_loss.loss(moved)
+    return losses

@@ -1,0 +1,106 @@
+"""Backups that a kill at any moment leaves whole."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+
+
+class AtomicBackup(keras.callbacks.Callback):
+    """Backs up a training after every epoch, and goes on from there.
+
+    Start the same script again after it was killed, at whatever moment: `fit`
+    restores the last epoch that was finished and trains the others. Weights,
+    optimizer, the state of an `ESAMModel` and the logs of all epochs are one
+    backup, which is there as a whole or not at all, whereas
+    `keras.callbacks.BackupAndRestore` writes one file over another. With data
+    whose order depends on the epoch alone, as with
+    `keras_esam.callbacks.EpochCounter`, the resumed run equals the
+    uninterrupted one.
+
+    The folder also gets a table of the logs, `log.csv`, one row for each epoch.
+
+    Put it behind the callbacks that add to the logs or save files of their own,
+    so that these are there before an epoch counts as finished.
+
+    Args:
+        folder: String or path, where the backup is. Each training needs its
+            own.
+
+    Attributes:
+        history: List of dicts, the logs of the epochs that are finished,
+            those of earlier processes too.
+
+    Example:
+
+    ```python
+    backup = keras_esam.callbacks.AtomicBackup("runs/esam")
+    model.fit(dataset, epochs=200, callbacks=[backup])
+    backup.history[-1]["loss"]
+    ```
+    """
+
+    _PREFIX = "epoch-"
+    _WEIGHTS, _LOGS = "latest.weights.h5", "logs.json"
+
+    def __init__(self, folder: str | os.PathLike):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        latest = self._latest()
+        self.history = (
+            json.loads((latest / self._LOGS).read_text()) if latest else []
+        )
+
+    def on_train_begin(self, logs=None):
+        latest = self._latest()
+        if latest is None:
+            return
+        model = self.model
+        if not model.built:
+            raise ValueError(
+                "A model must be built before its training is restored: call "
+                "it on a batch, or give its network an `Input`. "
+                f"Received: model={model}"
+            )
+        if model.optimizer is not None and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        model.load_weights(latest / self._WEIGHTS)
+        model._initial_epoch = len(self.history)
+        self._write_table()
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = {key: float(value) for key, value in (logs or {}).items()}
+        self.history.append({"epoch": epoch, **values})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Its name makes it count, and it gets that when it is complete.
+        unfinished = self.folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        self.model.save_weights(unfinished / self._WEIGHTS)
+        (unfinished / self._LOGS).write_text(json.dumps(self.history))
+        before = self._all()
+        finished = self.folder / f"{self._PREFIX}{epoch + 1:06d}"
+        unfinished.rename(finished)
+        for folder in before:
+            shutil.rmtree(folder)
+        self._write_table()
+
+    def _all(self):
+        """The backups, the latest one last."""
+        return sorted(self.folder.glob(f"{self._PREFIX}*"))
+
+    def _latest(self):
+        backups = self._all()
+        return backups[-1] if backups else None
+
+    def _write_table(self):
+        keys = list(dict.fromkeys(key for row in self.history for key in row))
+        unfinished = self.folder / "log.csv.unfinished"
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, keys)
+            writer.writeheader()
+            writer.writerows(self.history)
+        unfinished.replace(self.folder / "log.csv")

@@ -1,0 +1,45 @@
+"""The number of the epoch, for pipelines of `keras_esam.data`."""
+
+import functools
+
+import keras
+
+
+class EpochCounter(keras.callbacks.Callback):
+    """Tells the pipelines of `keras_esam.data` which epoch it is.
+
+    Their order and augmentation then depend on their seed and the epoch alone.
+    A training that is resumed, by `initial_epoch` or by
+    `keras.callbacks.BackupAndRestore`, sees the same batches as an
+    uninterrupted one.
+
+    Do not repeat the data set, and if you give `fit` its `steps_per_epoch` let
+    it be the number of batches: a shorter epoch of Keras is gone on with in the
+    next one. Needs TensorFlow, on which the pipelines run, whatever the Keras
+    backend.
+
+    Attributes:
+        epoch: Scalar `tf.Variable`, the number of the epoch, from 0.
+
+    Example:
+
+    ```python
+    counter = keras_esam.callbacks.EpochCounter()
+    train = data.cifar("cifar10", "train", 128, epoch=counter.epoch)
+    model.fit(
+        train,
+        epochs=200,
+        callbacks=[counter, keras.callbacks.BackupAndRestore("backup")],
+    )
+    ```
+    """
+
+    @functools.cached_property
+    def epoch(self):
+        # The only part that needs TensorFlow.
+        from keras_esam.data.epochs import make_epoch_variable
+
+        return make_epoch_variable()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch.assign(epoch)

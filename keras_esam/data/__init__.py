@@ -1,0 +1,11 @@
+"""`tf.data` pipelines of the data sets that the ESAM paper trains on.
+
+They need TensorFlow, whatever the Keras backend, so `import keras_esam` leaves
+them alone. Images have their channels last.
+"""
+
+from keras_esam.data.cifar import cifar
+from keras_esam.data.digits import digits
+from keras_esam.data.imagenet import imagenet
+
+__all__ = ["cifar", "digits", "imagenet"]

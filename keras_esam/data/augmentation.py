@@ -1,0 +1,104 @@
+"""Crop, flip and Cutout of a whole batch of small images.
+
+What is drawn (`draw_*`) is apart from what is done with it.
+"""
+
+import tensorflow as tf
+
+PADDING = 4
+CUTOUT_PROBABILITY = 0.5  # As in the ESAM authors' code.
+
+
+def draw_crops(batch_size, seed):
+    """Where the crops begin, in the padded image, and which are mirrored.
+
+    Args:
+        batch_size: Integer.
+        seed: Integers, shape `(2,)`.
+
+    Returns:
+        Tuple of rows and columns, int32 of shape `(batch_size,)` from 0 to 8,
+        and a boolean tensor of shape `(batch_size,)`.
+    """
+    corner_seed, flip_seed = tf.unstack(tf.random.split(seed))
+    corners = tf.random.stateless_uniform(
+        (2, batch_size), corner_seed, 0, 2 * PADDING + 1, "int32"
+    )
+    flips = tf.random.stateless_uniform((batch_size,), flip_seed) < 0.5
+    return corners[0], corners[1], flips
+
+
+def crop_and_flip(images, rows, columns, flips):
+    """Crops of the images with 4 black pixels on each side.
+
+    Args:
+        images: Tensor, shape `(batch_size, height, width, channels)`.
+        rows: Integers, shape `(batch_size,)`, from 0 to 8; 4 is no shift.
+        columns: Integers, shape `(batch_size,)`, from 0 to 8.
+        flips: Booleans, shape `(batch_size,)`, which are mirrored.
+
+    Returns:
+        Tensor like `images`.
+    """
+    height, width = images.shape[1:3]
+    sides = (PADDING, PADDING)
+    padded = tf.pad(images, ((0, 0), sides, sides, (0, 0)))
+    rows = rows[:, None] + tf.range(height)
+    steps = tf.range(width)
+    steps = tf.where(flips[:, None], width - 1 - steps, steps)
+    columns = columns[:, None] + steps
+    x = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(x, columns, axis=2, batch_dims=1)
+
+
+def draw_cutouts(batch_size, shape, size, seed):
+    """Where the squares of Cutout lie, half of them outside of the image.
+
+    Args:
+        batch_size: Integer.
+        shape: Tuple, height and width of the images.
+        size: Integer, side of the square.
+        seed: Integers, shape `(2,)`.
+
+    Returns:
+        Tuple of the first rows and columns of the squares, int32 of shape
+        `(batch_size,)`. In `1 - CUTOUT_PROBABILITY` of the images the square is
+        beyond the image.
+    """
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    is_cut = (
+        tf.random.stateless_uniform((batch_size,), seeds[0])
+        < CUTOUT_PROBABILITY
+    )
+    first = -(size // 2)
+    tops, lefts = (
+        tf.random.stateless_uniform(
+            (batch_size,), key, first, first + length, "int32"
+        )
+        for key, length in zip(seeds[1:], shape, strict=True)
+    )
+    return tf.where(is_cut, tops, shape[0]), lefts
+
+
+def cut_out(images, tops, lefts, size):
+    """Images with a square of zeros, which is the mean of standardised ones.
+
+    Args:
+        images: Tensor of floats, shape `(batch_size, height, width, channels)`.
+        tops: Integers, shape `(batch_size,)`, first row of the square. It may
+            lie outside of the image in part or as a whole.
+        lefts: Integers, shape `(batch_size,)`, first column.
+        size: Integer, side of the square.
+
+    Returns:
+        Tensor like `images`.
+    """
+
+    def inside(first, length):
+        distance = tf.range(length) - first[:, None]
+        return (distance >= 0) & (distance < size)
+
+    height, width = images.shape[1:3]
+    rows, columns = inside(tops, height), inside(lefts, width)
+    is_cut = rows[:, :, None] & columns[:, None, :]
+    return tf.where(is_cut[..., None], tf.zeros((), images.dtype), images)

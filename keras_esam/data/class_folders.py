@@ -1,0 +1,75 @@
+"""Image files in one folder for each class."""
+
+import os
+import pathlib
+
+import numpy as np
+
+EXTENSIONS = (".jpeg", ".jpg", ".png")
+SPLITS = ("train", "val")
+LAYOUT = (
+    "It must hold the images as `FOLDER/train/CLASS/NAME.JPEG` and "
+    "`FOLDER/val/CLASS/NAME.JPEG`, with any names of classes and files and the "
+    f"extensions {EXTENSIONS} in either case."
+)
+
+
+def class_folders(folder, split):
+    """Lists the images of a split, class by class.
+
+    Args:
+        folder: String or path, around the folders `train` and `val`.
+        split: String, one of them.
+
+    Returns:
+        Tuple of a list of paths, sorted within a class, and an array of
+        labels, int32 of shape `(num_images,)`: the places of the classes in
+        the sorted list of their names.
+
+    Raises:
+        FileNotFoundError: If there is no image in the folder of the split, or
+            of one of its classes.
+        ValueError: If training and validation part have other classes.
+    """
+    names = _classes(folder, split)
+    (other,) = set(SPLITS) - {split}
+    if (pathlib.Path(folder) / other).is_dir():
+        differing = set(names) ^ set(_classes(folder, other))
+        if differing:
+            raise ValueError(
+                "`folder` must have the same classes in `train` and in `val`. "
+                f"{sorted(differing)[:5]} are in one of them only. "
+                f"Received: folder={os.fspath(folder)!r}"
+            )
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        found = _images(os.path.join(folder, split, name))
+        if not found:
+            raise FileNotFoundError(
+                f"`folder` has no image of the class {name!r} in `{split}`. "
+                f"{LAYOUT} Received: folder={os.fspath(folder)!r}"
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, np.array(labels, "int32")
+
+
+def _classes(folder, split):
+    path = pathlib.Path(folder) / split
+    names = []
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    if not names:
+        raise FileNotFoundError(
+            f"`folder` has no class folders in `{split}`. {LAYOUT} "
+            f"Received: folder={os.fspath(folder)!r}"
+        )
+    return names
+
+
+def _images(path):
+    return sorted(
+        entry.path
+        for entry in os.scandir(path)
+        if entry.name.lower().endswith(EXTENSIONS)
+    )

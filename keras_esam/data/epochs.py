@@ -1,0 +1,100 @@
+"""The order and the random numbers of an epoch.
+
+Both are functions of (seed, epoch) alone, by TensorFlow's stateless random
+numbers: they depend neither on the number of threads nor on what was drawn
+before, so a resumed training sees what the uninterrupted one sees.
+"""
+
+import concurrent.futures
+import os
+
+import tensorflow as tf
+
+NUM_PARALLEL = os.cpu_count() or 1
+
+
+def make_epoch_variable(value=0):
+    """Scalar int64 variable that `tf.data` can read, wherever it is made.
+
+    Returns:
+        A `tf.Variable` in host memory, where the pipelines run.
+    """
+
+    def make():
+        with tf.device("CPU:0"):
+            return tf.Variable(
+                value, trainable=False, dtype="int64", name="epoch"
+            )
+
+    # The scope of a strategy, in which it would get a copy on each device, is
+    # that of a thread.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(make).result()
+
+
+def epoch_keys(seed, epoch):
+    """Data set of one element, the keys of the iterator's epoch.
+
+    Args:
+        seed: Integer.
+        epoch: Optional `tf.Variable`, read when an iterator's first element is
+            asked for. Without it every iterator has the next number.
+
+    Returns:
+        A `tf.data.Dataset` of pairs of seeds, int64 of shape `(2, 2)`: the
+        first is for the order, the second for everything else.
+    """
+    counter = make_epoch_variable(-1) if epoch is None else epoch
+
+    def keys(_):
+        if epoch is None:
+            number = counter.assign_add(1)
+        else:
+            number = tf.cast(counter.read_value(), "int64")
+        key = tf.random.fold_in(tf.constant([seed, 0], "int64"), number)
+        return tf.random.split(key)
+
+    return tf.data.Dataset.range(1).map(keys)
+
+
+def shuffled(num_samples, seed, epoch, batch_size=None):
+    """Data set of all samples' indices, in the order of the epoch.
+
+    Args:
+        num_samples: Integer.
+        seed: Integer.
+        epoch: See `epoch_keys`.
+        batch_size: Optional integer. With it an element has as many indices,
+            and what does not fill the last one is left out.
+
+    Returns:
+        A `tf.data.Dataset` of known length. Its elements are pairs of the
+        index, int64 of shape `()` or `(batch_size,)`, and a seed for the
+        stateless random numbers of this element, int64 of shape `(2,)`.
+    """
+    num_elements = num_samples // (batch_size or 1)
+
+    def order(keys):
+        indices = tf.random.experimental.stateless_shuffle(
+            tf.range(num_samples, dtype="int64"), keys[0]
+        )
+        if batch_size is not None:
+            indices = indices[: num_elements * batch_size]
+            indices = tf.reshape(indices, (num_elements, batch_size))
+        return indices, tf.random.split(keys[1], num_elements)
+
+    return epoch_keys(seed, epoch).map(order).unbatch()
+
+
+def finish(dataset):
+    """Prefetching, and the options of all pipelines."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # Its thread can hold the end of an epoch by seconds.
+    options.autotune.enabled = False
+    # The map runs on all cores already.
+    options.threading.max_intra_op_parallelism = 1
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return dataset.prefetch(2).with_options(options)

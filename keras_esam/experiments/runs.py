@@ -1,0 +1,232 @@
+"""Trainings of an experiment: each is done once, and goes on after a kill."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import keras
+
+import keras_esam
+from keras_esam import callbacks
+from keras_esam import data
+from keras_esam.experiments.scales import Scale
+from keras_esam.recipes import Recipe
+
+PROBE_SIZE = 128
+TEST_BATCH = 500
+# As in the paper's figures 5 and 6, whatever the training keeps.
+PROBED_GAMMA = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        label: String, the name of the method in tables and pictures.
+        recipe: String, name of the recipe.
+        seed: Integer, of weights, order of the data and `ESAMModel`.
+        esam: Tuple of pairs `(name, value)`, arguments of `ESAMModel` that are
+            not those of the recipe.
+        probed: Boolean, whether `SharpnessLogger` measures after each epoch,
+            which changes nothing but the time.
+    """
+
+    label: str
+    recipe: str
+    seed: int
+    esam: tuple = ()
+    probed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        changes = [f"{key}={value}" for key, value in self.esam]
+        return "-".join(
+            [self.recipe.replace("/", "-"), *changes, f"{self.seed}"]
+        )
+
+
+class Runner:
+    """Trains what is not there yet, and says how long it still takes.
+
+    Args:
+        scale: `Scale`.
+        folder: Path of the folder with a folder for each run.
+        data_dir: Optional string, folder of tensorflow-datasets.
+        photographs: Optional string, tree of class folders instead of ImageNet.
+    """
+
+    def __init__(
+        self,
+        scale: Scale,
+        folder: pathlib.Path,
+        data_dir: str | None = None,
+        photographs: str | None = None,
+    ):
+        self.scale = scale
+        self.folder = folder / scale.name
+        self.data_dir = data_dir
+        self.photographs = photographs
+
+    def results(self, runs: list[Run]) -> list[dict]:
+        """The results of runs, in their order.
+
+        Raises:
+            ValueError: If there is one of other settings in a run's folder.
+        """
+        missing = [run for run in runs if self._read(run) is None]
+        start = time.monotonic()
+        for index, run in enumerate(missing):
+            left = ""
+            if index:
+                seconds = (time.monotonic() - start) / index
+                minutes = seconds * (len(missing) - index) / 60
+                left = f", about {minutes:.0f} min left"
+            print(f"{run.name} ({index + 1} of {len(missing)}{left})")
+            self._train(run)
+        return [self._read(run) for run in runs]
+
+    def recipe(self, run: Run) -> Recipe:
+        recipe = self.scale.recipe(run.recipe)
+        esam = {**recipe.esam, **dict(run.esam)}
+        return dataclasses.replace(recipe, esam=esam)
+
+    def make_model(self, run: Run, num_steps: int) -> keras_esam.ESAMModel:
+        """The compiled model of a run, with its initial weights."""
+        recipe = self.recipe(run)
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(run.seed)
+        network = recipe.make_network(
+            **self.scale.sizes.get(recipe.network, {})
+        )
+        model = keras_esam.ESAMModel(network, seed=run.seed, **recipe.esam)
+        model.compile(
+            recipe.make_optimizer(num_steps),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    def trained_network(self, run: Run) -> keras.Model:
+        """The network of a run that is finished."""
+        return keras.saving.load_model(self._path(run) / "network.keras")
+
+    def training_data(self, recipe: Recipe, seed: int, epoch=None):
+        """Data set of training batches, as `epoch` says in its order."""
+        if recipe.dataset == "imagenet":
+            return self._imagenet("train", recipe.batch_size, seed, epoch)
+        return data.cifar(
+            split="train",
+            data_dir=self.data_dir,
+            num_samples=self.scale.num_samples,
+            seed=seed,
+            epoch=epoch,
+            **recipe.pipeline,
+        )
+
+    def _test_data(self, recipe):
+        if recipe.dataset == "imagenet":
+            return self._imagenet("val", recipe.batch_size)
+        return data.cifar(
+            recipe.dataset, "test", TEST_BATCH, data_dir=self.data_dir
+        )
+
+    def _imagenet(self, split, batch_size, seed=0, epoch=None):
+        return data.imagenet(
+            split,
+            batch_size,
+            data_dir=self.data_dir if self.photographs is None else None,
+            folder=self.photographs,
+            image_size=self.scale.image_size,
+            seed=seed,
+            epoch=epoch,
+        )
+
+    def probe(self, recipe: Recipe):
+        """A fixed batch of training samples, as arrays `(x, y)`."""
+        size = min(PROBE_SIZE, self.scale.num_samples or PROBE_SIZE)
+        few = dataclasses.replace(recipe, batch_size=size)
+        batch = next(iter(self.training_data(few, seed=0)))
+        return tuple(tensor.numpy() for tensor in batch)
+
+    def _path(self, run):
+        return self.folder / run.name
+
+    def _settings(self, run):
+        recipe = self.recipe(run)
+        sizes = self.scale.sizes.get(recipe.network, {})
+        return {
+            "recipe": recipe.name,
+            "seed": run.seed,
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "learning_rate": recipe.learning_rate,
+            "weight_decay": recipe.weight_decay,
+            "esam": dict(recipe.esam),
+            "num_samples": self.scale.num_samples,
+            "sizes": {
+                name: list(size) if isinstance(size, tuple) else size
+                for name, size in sizes.items()
+            },
+        }
+
+    def _read(self, run):
+        path = self._path(run) / "result.json"
+        if not path.exists():
+            return None
+        result = json.loads(path.read_text())
+        if result["settings"] != self._settings(run):
+            raise ValueError(
+                f"`{path}` is of a run with other settings. Choose another "
+                f"folder with --out. Received: {self._settings(run)}"
+            )
+        return result
+
+    def _train(self, run):
+        recipe = self.recipe(run)
+        path = self._path(run)
+        counter = callbacks.EpochCounter()
+        train = self.training_data(recipe, run.seed, counter.epoch)
+        test = self._test_data(recipe)
+        model = self.make_model(run, recipe.epochs * len(train))
+        backup = callbacks.AtomicBackup(path / "backup")
+        watching = [counter, callbacks.ThroughputLogger()]
+        if run.probed:
+            esam = recipe.esam
+            watching.append(
+                callbacks.SharpnessLogger(
+                    self.probe(recipe), rho=esam["rho"], gamma=PROBED_GAMMA
+                )
+            )
+        model.fit(
+            train,
+            epochs=recipe.epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*watching, backup, _Progress()],
+        )
+        scores = model.evaluate(test, verbose=0, return_dict=True)
+        model.model.save(path / "network.keras")
+        result = {
+            "settings": self._settings(run),
+            "test_accuracy": 100 * scores["accuracy"],
+            "train_accuracy": 100 * backup.history[-1]["accuracy"],
+            "history": backup.history,
+        }
+        unfinished = path / "result.json.unfinished"
+        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+        unfinished.replace(path / "result.json")
+
+
+class _Progress(keras.callbacks.Callback):
+    """Progress bar over the epochs."""
+
+    def on_train_begin(self, logs=None):
+        self._bar = keras.utils.Progbar(
+            self.params["epochs"], unit_name="epoch", interval=5.0
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._bar.update(epoch + 1, [("loss", logs["loss"])])

@@ -1,0 +1,191 @@
+"""Tables 1 to 3 of the paper."""
+
+import json
+import math
+import pathlib
+import statistics
+
+from keras_esam.experiments.runs import Run
+from keras_esam.experiments.runs import Runner
+
+METHODS = {
+    "SGD": ("sgd", ()),
+    "SAM": ("sam", ()),
+    "ESAM": ("esam", ()),
+    'ESAM, "depth"': ("esam", (("granularity", "depth"),)),
+}
+ABLATION = {
+    **METHODS,
+    "SWP alone": ("esam-swp", ()),
+    "SDS alone": ("esam-sds", ()),
+    "SDS alone, random": ("esam-sds", (("rank_by", "random"),)),
+}
+NETWORKS = ("resnet18", "wrn-28-10", "pyramidnet-110")
+IMAGENET_NETWORKS = ("resnet50", "resnet101")
+
+# What the paper prints: test accuracy in per cent, speed relative to SAM.
+PRINTED = {
+    "cifar10/resnet18": {
+        "SGD": (95.41, None),
+        "SAM": (96.52, 1.0),
+        "ESAM": (96.56, 1.403),
+        "SWP alone": (96.74, 1.105),
+        "SDS alone": (96.45, 1.226),
+    },
+    "cifar10/wrn-28-10": {
+        "SGD": (96.34, None),
+        "SAM": (97.27, 1.0),
+        "ESAM": (97.29, 1.389),
+    },
+    "cifar10/pyramidnet-110": {
+        "SGD": (96.62, None),
+        "SAM": (97.30, 1.0),
+        "ESAM": (97.81, 1.387),
+    },
+    "cifar100/resnet18": {
+        "SGD": (78.17, None),
+        "SAM": (80.17, 1.0),
+        "ESAM": (80.41, 1.400),
+    },
+    "cifar100/wrn-28-10": {
+        "SGD": (81.56, None),
+        "SAM": (83.42, 1.0),
+        "ESAM": (84.51, 1.394),
+    },
+    "cifar100/pyramidnet-110": {
+        "SGD": (81.89, None),
+        "SAM": (84.46, 1.0),
+        "ESAM": (85.56, 1.379),
+    },
+    "imagenet/resnet50": {
+        "SGD": (76.00, None),
+        "SAM": (76.70, 1.0),
+        "ESAM": (77.05, 1.293),
+    },
+    "imagenet/resnet101": {
+        "SGD": (77.80, None),
+        "SAM": (78.60, 1.0),
+        "ESAM": (79.09, 1.287),
+    },
+}
+
+
+def table1(runner: Runner, out: pathlib.Path):
+    """CIFAR-10 and CIFAR-100 on three networks."""
+    tasks = [f"{d}/{n}" for d in runner.scale.datasets for n in NETWORKS]
+    _write(runner, tasks, METHODS, out)
+
+
+def table2(runner: Runner, out: pathlib.Path):
+    """ImageNet on two networks."""
+    _write(runner, [f"imagenet/{n}" for n in IMAGENET_NETWORKS], METHODS, out)
+
+
+def table3(runner: Runner, out: pathlib.Path):
+    """SWP and SDS by themselves, on ResNet-18 and CIFAR-10."""
+    _write(runner, ["cifar10/resnet18"], ABLATION, out)
+
+
+def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
+    """The runs of each method on a data set and network.
+
+    Args:
+        task: String, `DATASET/NETWORK`.
+        methods: Dict of label to the recipe's method, and changes of its
+            arguments of `ESAMModel`.
+        seeds: Iterable of integers.
+
+    Returns:
+        Dict of label to a list of runs.
+    """
+    return {
+        label: [Run(label, f"{task}/{method}", s, esam) for s in seeds]
+        for label, (method, esam) in methods.items()
+    }
+
+
+def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
+    """Trains what is missing.
+
+    Args:
+        runner: `Runner`.
+        tasks: List of strings, `DATASET/NETWORK`.
+        methods: As for `runs_of`.
+
+    Returns:
+        Dict of task to a dict of label to a dict: lists `test_accuracy` and
+        `train_accuracy`, per cent, one entry a seed, and the medians
+        `images_per_second` and `speed_relative_to_sam`.
+    """
+    runs = {task: runs_of(task, methods, runner.scale.seeds) for task in tasks}
+    # Seeds outside: all methods of a seed run under like conditions.
+    wanted = [
+        own[index]
+        for index in range(len(runner.scale.seeds))
+        for task in tasks
+        for own in runs[task].values()
+    ]
+    results = dict(zip(wanted, runner.results(wanted), strict=True))
+    summary = {}
+    for task, by_label in runs.items():
+        summary[task] = {}
+        for label, own in by_label.items():
+            rows = [results[run] for run in own]
+            rates = [_images_per_second(row) for row in rows]
+            summary[task][label] = {
+                "test_accuracy": [row["test_accuracy"] for row in rows],
+                "train_accuracy": [row["train_accuracy"] for row in rows],
+                "images_per_second": statistics.median(rates),
+            }
+        sam = summary[task]["SAM"]["images_per_second"]
+        for row in summary[task].values():
+            row["speed_relative_to_sam"] = row["images_per_second"] / sam
+    return summary
+
+
+def _images_per_second(result):
+    rates = [epoch["images_per_second"] for epoch in result["history"]]
+    # In an epoch of few steps nothing counts.
+    counted = [rate for rate in rates if not math.isnan(rate)]
+    return statistics.median(counted) if counted else math.nan
+
+
+def _write(runner, tasks, methods, out):
+    summary = summarise(runner, tasks, methods)
+    (out.with_suffix(".json")).write_text(json.dumps(summary, indent=1) + "\n")
+    text = markdown(summary)
+    out.with_suffix(".md").write_text(text)
+    print(text)
+
+
+def markdown(summary: dict) -> str:
+    """Markdown table of a summary, beside the paper's figures."""
+    lines = [
+        "| | method | test accuracy, % | paper | training accuracy, % "
+        "| images/s | speed / SAM | paper |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, rows in summary.items():
+        printed = PRINTED.get(task, {})
+        for label, row in rows.items():
+            accuracy, speed = printed.get(label, (None, None))
+            cells = [
+                task,
+                label,
+                spread(row["test_accuracy"]),
+                "" if accuracy is None else f"{accuracy:.2f}",
+                f"{statistics.mean(row['train_accuracy']):.1f}",
+                f"{row['images_per_second']:.0f}",
+                f"{row['speed_relative_to_sam']:.2f}",
+                "" if speed is None else f"{speed:.2f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation over the seeds if there are several."""
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.2f}"
+    return f"{mean:.2f} +- {statistics.stdev(values):.2f}"

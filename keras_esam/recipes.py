@@ -1,0 +1,258 @@
+"""The settings of the ESAM paper's experiments, as frozen records.
+
+A recipe is named `DATASET/NETWORK/METHOD`:
+
+| | |
+|---|---|
+| data sets | `cifar10`, `cifar100`, `imagenet` |
+| networks | `resnet18`, `wrn-28-10`, `pyramidnet-110` |
+| | `resnet50`, `resnet101` (`imagenet`) |
+| methods | `sgd`, `sam`, `asam`, `esam`, `esam-swp`, `esam-sds` |
+
+Every value has its source in `Recipe.sources`. Where the paper contradicts
+itself the tables are followed, not the text:
+
+- Table 4 has batch 256 for the two larger networks and weight decay 1e-3 for
+    SAM and ESAM; section 3.1 says 128 and 1e-4.
+- Table 5 calls "ResNet-110" what Table 2 and the text call ResNet-101.
+- Table 4 says "Basic" augmentation; the authors' code adds Cutout of 16 pixels
+    (`cutout=16` in the arguments of the pipeline).
+- The authors' `run.sh` has `beta` 0.5 for PyramidNet-110, section 3.1 0.6.
+
+`esam` perturbs whole variables, as the authors' code does; with
+`granularity="depth"` it is faster, see `keras_esam.ESAMModel`.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+
+import keras
+
+from keras_esam import models
+
+CIFAR = ("cifar10", "cifar100")
+MOMENTUM = 0.9
+NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+MAKERS = {
+    "resnet18": models.resnet18,
+    "wrn-28-10": models.wide_resnet,
+    "pyramidnet-110": models.pyramid_net,
+    "resnet50": models.resnet50,
+    "resnet101": models.resnet101,
+}
+METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training of the paper.
+
+    Change a value with `dataclasses.replace`.
+
+    Args:
+        name: String, `DATASET/NETWORK/METHOD`.
+        epochs: Integer.
+        batch_size: Integer, of all replicas together.
+        learning_rate: Float, the first one of a cosine decay to 0.
+        weight_decay: Float, as in PyTorch: part of the gradient.
+        esam: Mapping of the arguments of `keras_esam.ESAMModel`.
+        sources: Mapping of each value's name to where it is from.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    esam: Mapping
+    sources: Mapping
+
+    @property
+    def dataset(self) -> str:
+        return self.name.split("/")[0]
+
+    @property
+    def network(self) -> str:
+        return self.name.split("/")[1]
+
+    @property
+    def method(self) -> str:
+        return self.name.split("/")[2]
+
+    @property
+    def pipeline(self) -> dict:
+        """Arguments of `keras_esam.data.cifar` or `keras_esam.data.imagenet`,
+        all but the split."""
+        arguments = {"batch_size": self.batch_size}
+        if self.dataset in CIFAR:
+            arguments = {"name": self.dataset, **arguments}
+        return arguments
+
+    def make_network(self, **kwargs) -> keras.Model:
+        """The network with random weights.
+
+        Args:
+            **kwargs: Other arguments for its function in `keras_esam.models`,
+                such as `width`, `depth`, `input_shape` and `num_classes`.
+
+        Returns:
+            A functional `keras.Model` whose outputs are logits.
+        """
+        num_classes = NUM_CLASSES[self.dataset]
+        return MAKERS[self.network](**{"num_classes": num_classes, **kwargs})
+
+    def make_optimizer(self, num_steps: int) -> keras.optimizers.Optimizer:
+        """SGD with momentum 0.9 and cosine decay.
+
+        In PyTorch weight decay is part of the gradient and so accumulates in
+        the momentum, up to `1 / (1 - 0.9)` times. That of Keras' optimizers
+        does not, and is made as much larger here.
+
+        Args:
+            num_steps: Integer, number of updates of the whole training.
+
+        Returns:
+            `keras.optimizers.SGD`.
+        """
+        schedule = keras.optimizers.schedules.CosineDecay(
+            self.learning_rate, num_steps
+        )
+        return keras.optimizers.SGD(
+            schedule,
+            momentum=MOMENTUM,
+            weight_decay=self.weight_decay / (1 - MOMENTUM) or None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What the methods on a network share."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay_sgd: float
+    weight_decay: float
+    rho: float
+    beta: float
+    gamma: float
+    table: str
+    learning_rate_source: str
+
+
+_RUN_SH = "`run.sh` of the authors' code"
+_SECTION = "section 3.1"
+_GOYAL = "Goyal et al., 2017, arXiv 1706.02677: 0.1 per 256 samples"
+_SETTINGS = {
+    "resnet18": _Setting(
+        200, 128, 0.05, 5e-4, 1e-3, 0.05, 0.6, 0.5, "Table 4", _RUN_SH
+    ),
+    "wrn-28-10": _Setting(
+        200, 256, 0.05, 5e-4, 1e-3, 0.1, 0.5, 0.5, "Table 4", _RUN_SH
+    ),
+    "pyramidnet-110": _Setting(
+        300, 256, 0.05, 5e-4, 5e-4, 0.2, 0.6, 0.5, "Table 4", _RUN_SH
+    ),
+    "resnet50": _Setting(
+        90, 512, 0.2, 1e-4, 1e-4, 0.05, 0.6, 0.7, "Table 5", _GOYAL
+    ),
+}
+_SETTINGS["resnet101"] = _SETTINGS["resnet50"]
+# ASAM's own paper, arXiv 2102.11600, has no PyramidNet-110 and no ResNet-18;
+# it takes these for all networks on a data set.
+_ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all recipes."""
+    return tuple(
+        f"{dataset}/{network}/{method}"
+        for dataset in NUM_CLASSES
+        for network in _SETTINGS
+        if (dataset == "imagenet") == (network in ("resnet50", "resnet101"))
+        for method in METHODS
+    )
+
+
+def get(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Args:
+        name: String, `DATASET/NETWORK/METHOD`, see `names()`.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: If there is none of that name.
+
+    Example:
+
+    ```python
+    recipe = keras_esam.recipes.get("cifar10/resnet18/esam")
+    train = keras_esam.data.cifar(split="train", **recipe.pipeline)
+    model = keras_esam.ESAMModel(recipe.make_network(), **recipe.esam)
+    model.compile(
+        recipe.make_optimizer(recipe.epochs * len(train)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(train, epochs=recipe.epochs)
+    ```
+
+    Reference:
+
+    - [Du et al., 2022](https://arxiv.org/abs/2110.03141), "Efficient
+        Sharpness-aware Minimization for Improved Training of Neural Networks"
+    """
+    if name not in names():
+        raise ValueError(
+            "`name` must be one of `keras_esam.recipes.names()`, for instance "
+            f'"cifar10/resnet18/esam". Received: name={name!r}'
+        )
+    dataset, network, method = name.split("/")
+    setting = _SETTINGS[network]
+    is_sgd = method == "sgd"
+    decay = setting.weight_decay_sgd if is_sgd else setting.weight_decay
+    return Recipe(
+        name=name,
+        epochs=setting.epochs,
+        batch_size=setting.batch_size,
+        learning_rate=setting.learning_rate,
+        weight_decay=decay,
+        esam=types.MappingProxyType(_esam(setting, dataset, method)),
+        sources=types.MappingProxyType(_sources(setting, dataset, method)),
+    )
+
+
+def _esam(setting, dataset, method):
+    if method == "sgd":
+        return {"rho": 0.0}
+    if method == "asam":
+        rho = _ASAM_RHO[dataset]
+        return {"rho": rho, "beta": 1.0, "gamma": 1.0, "adaptive": True}
+    return {
+        "rho": setting.rho,
+        "beta": setting.beta if method in ("esam", "esam-swp") else 1.0,
+        "gamma": setting.gamma if method in ("esam", "esam-sds") else 1.0,
+        "granularity": "variable",
+    }
+
+
+def _sources(setting, dataset, method):
+    on_imagenet = dataset == "imagenet"
+    sources = {
+        "epochs": setting.table,
+        "batch_size": setting.table,
+        "learning_rate": setting.learning_rate_source,
+        "weight_decay": _GOYAL if on_imagenet else setting.table,
+        "momentum": "He et al., 2016, arXiv 1512.03385",
+    }
+    if method == "asam":
+        sources["rho"] = "Kwon et al., 2021, arXiv 2102.11600"
+    elif method != "sgd":
+        sources["rho"] = setting.table
+        sources["beta"] = sources["gamma"] = _SECTION
+        sources["granularity"] = "the authors' code"
+    return sources

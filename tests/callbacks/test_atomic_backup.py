@@ -1,0 +1,123 @@
+"""A run that is cut at any moment and started again."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+EPOCHS = 4
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing may catch it."""
+
+
+def train(folder, epochs=EPOCHS, callbacks=()):
+    keras.utils.set_random_seed(1)
+    model = compile_model(keras_esam.ESAMModel(dense_network(), seed=3))
+    backup = keras_esam.callbacks.AtomicBackup(folder)
+    x, y = dense_data(48)
+    fit(model, x, y, epochs=epochs, callbacks=[*callbacks, backup])
+    return model, backup
+
+
+def state(model):
+    return all_values(model) + [v.numpy() for v in model.optimizer.variables]
+
+
+def kill_in(monkeypatch, owner, name, call):
+    """Lets the `call`-th call of a method end the process."""
+    method = getattr(owner, name)
+    calls = []
+
+    def killed(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            raise Killed
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, killed)
+
+
+@pytest.mark.parametrize(
+    "owner, name, call",
+    [
+        (keras.Model, "save_weights", 1),
+        (keras.Model, "save_weights", 3),
+        (pathlib.Path, "write_text", 2),
+        (pathlib.Path, "rename", 1),
+        (pathlib.Path, "rename", 3),
+        (shutil, "rmtree", 2),
+        (shutil, "rmtree", 3),
+        (csv.DictWriter, "writerows", 2),
+        (pathlib.Path, "replace", 2),
+        (keras_esam.ESAMModel, "reset_metrics", 3),
+    ],
+)
+def test_killed_run_ends_as_the_uninterrupted_one(
+    owner, name, call, tmp_path, monkeypatch
+):
+    expected, _ = train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_in(patch, owner, name, call)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut")
+    resumed, backup = train(tmp_path / "cut")
+    assert_identical(state(resumed), state(expected))
+    assert [row["epoch"] for row in backup.history] == list(range(EPOCHS))
+    table = (tmp_path / "cut" / "log.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [float(row["loss"]) for row in rows] == [
+        row["loss"] for row in backup.history
+    ]
+    names = {path.name for path in (tmp_path / "cut").iterdir()}
+    assert names == {"epoch-000004", "log.csv"}
+
+
+def test_history_is_that_of_fit_and_is_there_before_fit(tmp_path):
+    _, backup = train(tmp_path, epochs=2)
+    assert [row["epoch"] for row in backup.history] == [0, 1]
+    again = keras_esam.callbacks.AtomicBackup(tmp_path)
+    assert again.history == backup.history
+    assert set(backup.history[0]) >= {"loss", "accuracy", "sharpness"}
+
+
+def test_finished_training_is_not_repeated(tmp_path):
+    expected, _ = train(tmp_path)
+    epochs = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: epochs.append(epoch)
+    )
+    model, _ = train(tmp_path, callbacks=[watch])
+    assert not epochs
+    assert_identical(state(model), state(expected))
+    train(tmp_path, epochs=EPOCHS + 1, callbacks=[watch])
+    assert epochs == [EPOCHS]
+
+
+def test_logs_that_are_not_finite_are_kept(tmp_path):
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path)
+    backup.set_model(dense_network())
+    backup.on_epoch_end(0, {"loss": float("nan")})
+    (folder,) = tmp_path.glob("epoch-*")
+    assert np.isnan(json.loads((folder / "logs.json").read_text())[0]["loss"])
+
+
+def test_unbuilt_model_is_an_error(tmp_path):
+    train(tmp_path, epochs=1)
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path)
+    backup.set_model(keras.Sequential([keras.layers.Dense(1)]))
+    with pytest.raises(ValueError, match="must be built"):
+        backup.on_train_begin()

@@ -1,0 +1,196 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_esam import data
+from keras_esam.data import epochs
+from keras_esam.data import jpeg
+from tests.data.files import encoded
+from tests.data.files import photograph
+from tests.data.files import write_imagenet
+from tests.data.files import write_tree
+from tests.networks import assert_different
+from tests.networks import assert_identical
+
+# Of pixels from 0 to 1, as in torchvision.
+MEAN = np.array([0.485, 0.456, 0.406])
+DEVIATION = np.array([0.229, 0.224, 0.225])
+COUNT = 12
+
+
+def arrays_of(dataset):
+    batches = list(dataset.as_numpy_iterator())
+    return [np.concatenate(part) for part in zip(*batches, strict=True)]
+
+
+def grey_levels(images):
+    """The one level of each image."""
+    levels = (images * DEVIATION + MEAN) * 255
+    assert np.ptp(levels, axis=(1, 2, 3)).max() < 2
+    return np.round(levels.mean(axis=(1, 2, 3))).astype(int)
+
+
+def grey(level, mode="L", kind="JPEG"):
+    return encoded(
+        np.full((40 + level // 10, 50, 3), level, "uint8"), mode, kind
+    )
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Training image `i` has the level `10 * i`, in each kind of file."""
+    folder = tmp_path_factory.mktemp("tree")
+    kinds = [("L", "JPEG"), ("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG")]
+    files = {}
+    for i in range(COUNT):
+        name = f"train/class{i // 6}/{i:02}.JPEG"
+        files[name] = grey(10 * i, *kinds[i % 4])
+    for i, (mode, kind) in enumerate(kinds):
+        contents = encoded(photograph(64 + i, 80), mode, kind)
+        files[f"val/class{i // 2}/{i}.JPEG"] = contents
+    write_tree(folder, files)
+    return {"folder": folder}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    write_imagenet(folder, COUNT)
+    return {"data_dir": folder}
+
+
+@pytest.fixture(params=["tree", "records"])
+def source(request):
+    return request.getfixturevalue(request.param)
+
+
+def load(source, split="train", batch_size=5, **kwargs):
+    kwargs = {"image_size": 28, **source, **kwargs}
+    return data.imagenet(split, batch_size, **kwargs)
+
+
+def test_batches_have_static_shapes_and_known_length(source):
+    train = load(source)
+    assert train.cardinality() == COUNT // 5 == len(list(train))
+    assert train.element_spec == (
+        tf.TensorSpec((5, 28, 28, 3), "float32"),
+        tf.TensorSpec((5,), "int32"),
+    )
+
+
+def test_default_size_is_224(source):
+    (image,), _ = next(iter(load(source, batch_size=1, image_size=224)))
+    assert image.shape == (224, 224, 3)
+    spec, _ = data.imagenet("val", 2, **source).element_spec
+    assert spec.shape == (None, 224, 224, 3)
+
+
+def test_every_training_image_once_in_an_order_that_changes(source):
+    train = load(source, batch_size=4)
+    orders = []
+    for _ in range(3):
+        images, labels = arrays_of(train)
+        order = np.round(grey_levels(images) / 10).astype(int)
+        np.testing.assert_array_equal(np.sort(order), np.arange(COUNT))
+        is_tree = "folder" in source
+        np.testing.assert_array_equal(labels, order // 6 if is_tree else order)
+        orders.append(tuple(order))
+    assert len(set(orders)) == 3
+
+
+def test_same_seed_and_epoch_give_the_same_batches(tree, records):
+    photographs = tree["folder"].parent / "photographs"
+    write_tree(
+        photographs,
+        {
+            f"train/{i % 2}/{i}.jpg": encoded(photograph(50 + i, 70 - i))
+            for i in range(8)
+        },
+    )
+
+    def run(source, seed=0, epoch=3):
+        variable = tf.Variable(epoch)
+        return arrays_of(load(source, batch_size=4, seed=seed, epoch=variable))
+
+    for source in ({"folder": photographs}, records):
+        first = run(source)
+        assert_identical(first, run(source))
+        assert_different(first, run(source, seed=1))
+        assert_different(first, run(source, epoch=4))
+
+
+def test_number_of_threads_does_not_matter(source, monkeypatch):
+    results = []
+    for threads in (1, 20):
+        monkeypatch.setattr(epochs, "NUM_PARALLEL", threads)
+        results.append(arrays_of(load(source)))
+    assert_identical(*results)
+
+
+def test_crops_of_an_image_differ_between_epochs(tmp_path):
+    write_tree(tmp_path, {"train/a/1.jpg": encoded(photograph())})
+    train = load({"folder": tmp_path}, batch_size=1)
+    images = {next(iter(train))[0].numpy().tobytes() for _ in range(4)}
+    assert len(images) == 4
+
+
+def test_validation_images_are_in_order_and_standardised(tree):
+    images, labels = arrays_of(load(tree, "val", batch_size=3))
+    np.testing.assert_array_equal(labels, [0, 0, 1, 1])
+    for i, image in enumerate(images):
+        path = tree["folder"] / f"val/class{i // 2}/{i}.JPEG"
+        photo = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
+        # The shorter side becomes 32.
+        photo = photo.resize((80 * 32 // (64 + i), 32), Image.BILINEAR)
+        left = (photo.width - 28) // 2
+        pixels = np.array(photo)[2:30, left : left + 28] / 255
+        expected = (pixels - MEAN) / DEVIATION
+        np.testing.assert_allclose(image, expected, atol=0.1)
+
+
+def test_validation_images_of_tensorflow_datasets(records):
+    validation = load(records, "val", batch_size=3)
+    assert validation.cardinality() == 2
+    images, labels = arrays_of(validation)
+    np.testing.assert_array_equal(labels, np.arange(5))
+    np.testing.assert_allclose(grey_levels(images), 10 * labels, atol=1)
+
+
+def test_other_files_than_tfrecord(tmp_path):
+    write_imagenet(tmp_path, file_format="array_record")
+    with pytest.raises(ValueError, match="TFRecord files.*'array_record'"):
+        load({"data_dir": tmp_path})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "test"}, "`split` must be one of .*'test'"),
+        ({"image_size": 0}, "`image_size` must be a positive integer"),
+        ({"data_dir": "x"}, "`data_dir` and `folder` are two sources"),
+        ({"batch_size": 13}, "at most the number of training samples, 12"),
+    ],
+)
+def test_wrong_arguments(tree, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(tree, **arguments)
+
+
+def test_file_that_is_no_image(tmp_path):
+    write_tree(tmp_path, {"train/a/1.jpg": b"nothing"})
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(load({"folder": tmp_path}, batch_size=1))
+
+
+def test_windows_of_a_file_do_not_depend_on_its_kind():
+    """Only that part of a JPEG is decoded."""
+    image = np.full((60, 80, 3), 128, "uint8")
+    image[20:40] = 40
+    crops = [
+        jpeg.random_crop(encoded(image, kind=kind), 16, (5, 5))
+        for kind in ("JPEG", "PNG")
+    ]
+    np.testing.assert_allclose(*crops, atol=12)

@@ -1,0 +1,180 @@
+"""Tables and figures, on a few small images."""
+
+import dataclasses
+import json
+
+import pytest
+
+from keras_esam.experiments import __main__ as command
+from keras_esam.experiments import figures
+from keras_esam.experiments import tables
+from keras_esam.experiments.runs import Run
+from keras_esam.experiments.runs import Runner
+from keras_esam.experiments.scales import PAPER
+from keras_esam.experiments.scales import SMALL
+from tests.backends import tensorflow_only
+from tests.data.files import encoded
+from tests.data.files import photograph
+from tests.data.files import write_cifar
+
+pytestmark = [tensorflow_only, pytest.mark.usefixtures("few_subsets")]
+SIZES = {
+    "resnet18": {"width": 2, "depth": 1},
+    "wrn-28-10": {"width": 1, "depth": 10},
+    "pyramidnet-110": {"width": 6, "depth": 8},
+}
+TINY = dataclasses.replace(
+    SMALL,
+    name="tiny",
+    num_samples=40,
+    seeds=(0, 1),
+    changes={
+        "cifar10": {"epochs": 2, "batch_size": 4},
+        "imagenet": {"epochs": 1, "batch_size": 4},
+    },
+    sizes=SIZES,
+    grid=(0.5,),
+    num_draws=1,
+    num_points=3,
+    image_size=32,
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    write_cifar(folder, num_train=140, num_test=20)
+    return folder
+
+
+def make_runner(data_dir, folder, **changes):
+    runner = Runner(dataclasses.replace(TINY, **changes), folder, data_dir)
+    runner.folder.mkdir(parents=True, exist_ok=True)
+    return runner
+
+
+def test_run_is_done_once(data_dir, tmp_path, capsys):
+    runner = make_runner(data_dir, tmp_path)
+    runs = [Run("SAM", "cifar10/resnet18/sam", seed) for seed in (0, 1)]
+    first = runner.results(runs)
+    assert "2 of 2, about" in capsys.readouterr().out
+    assert runner.results(runs) == first
+    assert " of 2" not in capsys.readouterr().out
+    assert first[0]["test_accuracy"] >= 0
+    assert len(first[0]["history"]) == 2
+    settings = first[0]["settings"]
+    assert (settings["epochs"], settings["batch_size"]) == (2, 4)
+    assert settings["esam"]["rho"] == SMALL.rho
+    other = make_runner(data_dir, tmp_path, num_samples=20)
+    with pytest.raises(ValueError, match="other settings"):
+        other.results(runs)
+
+
+def test_cut_run_goes_on_where_it_was_cut(data_dir, tmp_path, monkeypatch):
+    run = Run("ESAM", "cifar10/resnet18/esam", 0)
+    (whole,) = make_runner(data_dir, tmp_path / "whole").results([run])
+    runner = make_runner(data_dir, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+
+        def fail(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        patch.setattr("keras.Model.evaluate", fail)
+        with pytest.raises(KeyboardInterrupt):
+            runner.results([run])
+    (resumed,) = runner.results([run])
+    for epoch, expected in zip(
+        resumed["history"], whole["history"], strict=True
+    ):
+        assert epoch["loss"] == expected["loss"]
+    assert resumed["test_accuracy"] == whole["test_accuracy"]
+
+
+def test_table3_has_all_methods_beside_the_paper(data_dir, tmp_path, capsys):
+    runner = make_runner(data_dir, tmp_path, seeds=(0,))
+    tables.table3(runner, tmp_path / "table3")
+    text = (tmp_path / "table3.md").read_text()
+    assert text in capsys.readouterr().out
+    for label in tables.ABLATION:
+        assert f"| cifar10/resnet18 | {label} |" in text
+    assert "| 96.56 |" in text and "| 1.40 |" in text
+    summary = json.loads((tmp_path / "table3.json").read_text())
+    sam = summary["cifar10/resnet18"]["SAM"]
+    assert sam["speed_relative_to_sam"] == 1
+
+
+def test_photographs_take_the_place_of_imagenet(tmp_path):
+    image = photograph()
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            folder = tmp_path / "photographs" / split / name
+            folder.mkdir(parents=True)
+            for index in range(2):
+                path = folder / f"{index}.JPEG"
+                path.write_bytes(encoded(image))
+    sizes = {"resnet50": {"input_shape": (32, 32, 3), "num_classes": 2}}
+    scale = dataclasses.replace(TINY, sizes=sizes)
+    runner = Runner(scale, tmp_path, photographs=tmp_path / "photographs")
+    (result,) = runner.results([Run("SGD", "imagenet/resnet50/sgd", 0)])
+    assert result["settings"]["sizes"]["input_shape"] == [32, 32, 3]
+    assert 0 <= result["test_accuracy"] <= 100
+
+
+def test_markdown_of_a_summary_by_hand():
+    row = {
+        "test_accuracy": [50.0, 54.0],
+        "train_accuracy": [90.0, 92.0],
+        "images_per_second": 123.4,
+        "speed_relative_to_sam": 1.25,
+    }
+    text = tables.markdown({"cifar10/resnet18": {"SDS alone": row}})
+    assert text.endswith(
+        "| cifar10/resnet18 | SDS alone | 52.00 +- 2.83 | 96.45 | 91.0 | 123 "
+        "| 1.25 | 1.23 |\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["figure1", "figure3", "figure4", "figure5", "figure6"]
+)
+def test_figures_are_drawn(name, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "NETWORKS", ("resnet18",))
+    runner = make_runner(data_dir, tmp_path, seeds=(0,))
+    command.EXPERIMENTS[name](runner, tmp_path / name)
+    assert json.loads((tmp_path / f"{name}.json").read_text())
+    picture = (tmp_path / f"{name}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+def test_verdict_counts_the_epochs_in_which_the_inequalities_hold():
+    values = {
+        "SAM": {
+            "loss": [1.0, 1.0],
+            "loss_plus": [1.0, 2.0],
+            "loss_minus": [1.0, 0.0],
+            "perturbed_loss": [1.5, 1.5],
+            "perturbed_loss_plus": [2.0, 2.1],
+            "perturbed_loss_minus": [1.0, 0.9],
+        }
+    }
+    text = figures.verdict(values)
+    assert text.splitlines()[-1] == (
+        "| SAM | 50% of 2 epochs | 100% of 2 epochs | 50% of 2 epochs |"
+    )
+
+
+def test_paper_scale_is_that_of_the_recipes():
+    recipe = PAPER.recipe("cifar100/wrn-28-10/esam")
+    assert (recipe.epochs, recipe.esam["rho"]) == (200, 0.1)
+    small = SMALL.recipe("cifar10/resnet18/esam")
+    assert small.esam["rho"] == SMALL.rho
+    assert SMALL.recipe("cifar10/resnet18/sgd").esam["rho"] == 0
+    assert set(tables.PRINTED) == {
+        f"{d}/{n}"
+        for d, names in (
+            ("cifar10", tables.NETWORKS),
+            ("cifar100", tables.NETWORKS),
+            ("imagenet", tables.IMAGENET_NETWORKS),
+        )
+        for n in names
+    }

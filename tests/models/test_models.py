@@ -1,0 +1,139 @@
+"""Networks of the paper: parameters, shapes, initial scale, saving."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_esam import models
+from keras_esam.models import parts
+
+SMALL = {
+    "resnet18": {"width": 4, "depth": 1},
+    "wide_resnet": {"width": 1, "depth": 10},
+    "pyramid_net": {"width": 12, "depth": 8},
+}
+
+
+def num_trainable(network):
+    return sum(math.prod(v.shape) for v in network.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    "name, with_10, with_100",
+    [
+        ("resnet18", 11_173_962, 11_220_132),
+        ("wide_resnet", 36_479_194, 36_536_884),
+        ("pyramid_net", 28_485_477, 28_511_307),
+    ],
+)
+def test_trainable_parameters_are_those_of_the_papers(name, with_10, with_100):
+    make = getattr(models, name)
+    assert num_trainable(make()) == with_10
+    assert num_trainable(make(num_classes=100)) == with_100
+
+
+@pytest.mark.parametrize("name, size", [("resnet50", 50), ("resnet101", 101)])
+def test_imagenet_networks_have_random_weights_and_logits(name, size):
+    network = getattr(models, name)((64, 64, 3), num_classes=7)
+    assert network.output_shape == (None, 7)
+    assert network.layers[-1].activation is keras.activations.linear
+    convolutions = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    ]
+    # Four of them are in shortcuts, which do not count.
+    assert len(convolutions) - 4 + 1 == size
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (17, 21, 1)])
+def test_any_input_size_and_number_of_classes(name, shape):
+    network = getattr(models, name)(shape, num_classes=3, **SMALL[name])
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    y = keras.ops.convert_to_numpy(network(x))
+    assert y.shape == (2, 3) and np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_shortcut_is_a_convolution_with_strides(size):
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3))
+    inputs = keras.Input((size, size, 3))
+    network = keras.Model(inputs, parts.conv(inputs, 4, 1, strides=2))
+    kernel = keras.ops.convert_to_numpy(network.weights[0])
+    expected = x[:, ::2, ::2].astype("float32") @ kernel[0, 0]
+    np.testing.assert_allclose(network(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "wide_resnet"])
+def test_odd_batches_train(name):
+    """With a strided 1x1 convolution they end the process."""
+    network = getattr(models, name)((32, 32, 3), **SMALL[name])
+    network.compile("sgd", "mse")
+    x = np.zeros((5, 32, 32, 3), "float32")
+    for _ in range(5):
+        network.train_on_batch(x, np.zeros((5, 10)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_channels_are_where_keras_says(name):
+    make = getattr(models, name)
+    expected = num_trainable(make(**SMALL[name]))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        network = make((3, 32, 32), **SMALL[name])
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert network.output_shape == (None, 10)
+    assert num_trainable(network) == expected
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_kernels_have_the_scale_of_he_initialisation(name):
+    network = getattr(models, name)((8, 8, 3), **SMALL[name])
+    ratios = []
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = keras.ops.convert_to_numpy(layer.kernel)
+            ratios.append(kernel.var() * math.prod(kernel.shape[:-1]) / 2)
+    assert np.mean(ratios) == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_saved_network_is_plain_keras(name, tmp_path):
+    network = getattr(models, name)((16, 16, 3), **SMALL[name])
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras")
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    np.testing.assert_array_equal(network(x), loaded(x))
+
+
+def test_pyramid_grows_by_equal_steps_and_pads_with_zeros():
+    """alpha=270 in 54 blocks: 5 filters more in each, 286 at the end."""
+    network = models.pyramid_net()
+    convolutions = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    ]
+    filters = [layer.filters for layer in convolutions]
+    assert len(convolutions) == 109
+    assert filters[0] == 16
+    assert filters[1::2] == filters[2::2] == list(range(21, 287, 5))
+    assert network.layers[-2].output.shape[-1] == 286
+
+
+@pytest.mark.parametrize(
+    "name, kwargs, message",
+    [
+        ("resnet18", {"width": 0}, r"`width`.*Received: width=0"),
+        ("resnet18", {"num_classes": 2.5}, "num_classes=2.5"),
+        ("wide_resnet", {"depth": 27}, r"6 \* n \+ 4.*Received: depth=27"),
+        ("pyramid_net", {"depth": 4}, r"6 \* n \+ 2.*Received: depth=4"),
+    ],
+)
+def test_impossible_sizes_are_errors(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(models, name)(**kwargs)

@@ -1,0 +1,96 @@
+"""Recipes: the paper's values, and what they build."""
+
+import dataclasses
+
+import keras
+import pytest
+
+import keras_esam
+from keras_esam import recipes
+
+
+def test_there_is_a_recipe_for_every_row_of_the_tables():
+    assert len(recipes.names()) == (2 * 3 + 2) * 6
+    for name in recipes.names():
+        recipe = recipes.get(name)
+        assert recipe.name == name
+        # Every value has its source, and every source a value.
+        fields = {"epochs", "batch_size", "learning_rate", "weight_decay"}
+        assert fields | {"momentum"} <= set(recipe.sources)
+        expected = set(recipe.esam) - {"adaptive"}
+        if recipe.method in ("sgd", "asam"):
+            expected &= {"rho"} if recipe.method == "asam" else set()
+        assert set(recipe.sources) - fields - {"momentum"} == expected
+
+
+@pytest.mark.parametrize(
+    "name, epochs, batch_size, weight_decay, rho, beta, gamma",
+    [
+        ("cifar10/resnet18/esam", 200, 128, 1e-3, 0.05, 0.6, 0.5),
+        ("cifar100/resnet18/sam", 200, 128, 1e-3, 0.05, 1.0, 1.0),
+        ("cifar100/wrn-28-10/esam", 200, 256, 1e-3, 0.1, 0.5, 0.5),
+        ("cifar10/pyramidnet-110/esam-swp", 300, 256, 5e-4, 0.2, 0.6, 1.0),
+        ("cifar10/resnet18/esam-sds", 200, 128, 1e-3, 0.05, 1.0, 0.5),
+        ("imagenet/resnet101/esam", 90, 512, 1e-4, 0.05, 0.6, 0.7),
+    ],
+)
+def test_values_are_those_of_the_paper(
+    name, epochs, batch_size, weight_decay, rho, beta, gamma
+):
+    recipe = recipes.get(name)
+    assert (recipe.epochs, recipe.batch_size) == (epochs, batch_size)
+    assert recipe.weight_decay == weight_decay
+    esam = recipe.esam
+    assert (esam["rho"], esam["beta"], esam["gamma"]) == (rho, beta, gamma)
+
+
+def test_recipe_trains_by_what_it_builds():
+    recipe = recipes.get("cifar100/resnet18/esam")
+    network = recipe.make_network(width=2, depth=1)
+    assert network.output_shape == (None, 100)
+    model = keras_esam.ESAMModel(network, **recipe.esam)
+    assert (model.rho, model.granularity) == (0.05, "variable")
+    model.compile(recipe.make_optimizer(10), "sparse_categorical_crossentropy")
+    assert recipe.pipeline == {"name": "cifar100", "batch_size": 128}
+    assert recipes.get("imagenet/resnet50/sgd").pipeline == {"batch_size": 512}
+
+
+def test_optimizer_equals_pytorch_decay_within_the_gradient():
+    """A weight without a loss gradient: the product of many steps."""
+    recipe = dataclasses.replace(
+        recipes.get("cifar10/resnet18/sam"), learning_rate=0.01
+    )
+    optimizer = recipe.make_optimizer(1000)
+    weight = keras.Variable(1.0)
+    expected, velocity = 1.0, 0.0
+    cosine = keras.optimizers.schedules.CosineDecay(0.01, 1000)
+    for step in range(1000):
+        optimizer.apply([keras.ops.zeros(())], [weight])
+        velocity = 0.9 * velocity + 1e-3 * expected
+        expected -= float(cosine(step)) * velocity
+    decayed = 1 - float(weight.value)
+    assert decayed == pytest.approx(1 - expected, rel=0.02)
+
+
+def test_learning_rate_falls_to_zero_as_a_cosine():
+    optimizer = recipes.get("cifar10/resnet18/sgd").make_optimizer(100)
+    schedule = optimizer._learning_rate
+    assert float(schedule(0)) == pytest.approx(0.05)
+    assert float(schedule(50)) == pytest.approx(0.025)
+    assert float(schedule(100)) == pytest.approx(0, abs=1e-9)
+
+
+def test_recipes_can_not_be_changed_in_place():
+    recipe = recipes.get("cifar10/resnet18/esam")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.epochs = 1
+    with pytest.raises(TypeError):
+        recipe.esam["rho"] = 1
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar10/resnet50/esam", "imagenet/resnet18/sgd", "esam", 3]
+)
+def test_unknown_name_is_an_error(name):
+    with pytest.raises(ValueError, match="Received: name="):
+        recipes.get(name)
