@@ -51,7 +51,7 @@ def compile_model(model, optimizer=None, **kwargs):
     On JAX the step runs eagerly: to compile it takes many times as long as
     these trainings. Where the compiled step is what is tested, tell it so.
     """
-    if keras.backend.backend() == "jax":
+    if keras.backend.backend() == "jax" and "jit_compile" not in kwargs:
         kwargs = {"run_eagerly": True, **kwargs}
     model.compile(
         optimizer or keras.optimizers.SGD(0.1, momentum=0.9),
