@@ -167,7 +167,6 @@ class ESAMModel(Trainer, keras.Model):
         self._num_steps = 0
         self._variable_order = None
         self._traced_plan = None
-        self._step_dispatcher = None
         self._has_sample_losses = True
         self._has_checked_gradients = False
 

@@ -105,13 +105,8 @@ def _key(op, classes):
 
 
 def _cost(op):
-    """Floating-point operations of a convolution or matrix product, else 0.
-
-    Those of a called function are those of its graph.
-    """
+    """Floating-point operations of a convolution or matrix product, else 0."""
     kind = op.type
-    if kind in ("PartitionedCall", "StatefulPartitionedCall"):
-        return count_operations(called_graph(op))
     inputs = [tensor.shape for tensor in op.inputs]
     if kind == "Conv2D":
         return 2 * _size(op.outputs[0].shape) * _size(inputs[1][:-1])
@@ -132,11 +127,6 @@ def _cost(op):
     if "Conv" in kind or "MatMul" in kind:
         raise NotImplementedError(f"The cost of {kind} is not known.")
     return 0
-
-
-def called_graph(op):
-    """The `tf.Graph` of the function that an operation calls."""
-    return op.graph._get_function(op.get_attr("f").name).graph
 
 
 def _size(shape):

@@ -24,6 +24,7 @@ from keras_esam import ascent
 from keras_esam import selection
 from keras_esam.trainers import passes
 from keras_esam.trainers.base_trainer import BaseTrainer
+from keras_esam.trainers.dispatcher import StepDispatcher
 
 
 class ESAMStep(BaseTrainer):
@@ -46,11 +47,9 @@ class ESAMStep(BaseTrainer):
             self._has_checked_gradients = False
             self._has_sample_losses = True
             self._variable_order = None
-            # Kept by itself: others may wrap the train function.
-            self._step_dispatcher = self._dispatcher(self)
-            self.train_function = self._step_dispatcher
-        elif self._step_dispatcher is not None:
-            self._step_dispatcher.forget_if_weights_changed()
+            self.train_function = self._dispatcher(self)
+        elif isinstance(self.train_function, StepDispatcher):
+            self.train_function.forget_if_weights_changed()
 
     def _plan(self):
         if self._traced_plan is None:
@@ -190,8 +189,7 @@ class ESAMStep(BaseTrainer):
     def _selected_gradients(self, batch, weights, state, valid=None):
         """The update's gradients on the selected samples.
 
-        Arguments are those of `_gradients()`. Nothing in it depends on the
-        subset of the step.
+        Arguments are those of `_gradients()`.
 
         Returns:
             List of the gradients of all trainable variables.

@@ -37,10 +37,6 @@ class TensorFlowDispatcher(StepDispatcher):
 
     tracing = staticmethod(_no_retracing_warning)
 
-    def __init__(self, model):
-        super().__init__(model)
-        self._share_selected_gradients()
-
     def __call__(self, iterator):
         if self._weights is None:
             iterator = self._build(iterator)
@@ -88,14 +84,6 @@ class TensorFlowDispatcher(StepDispatcher):
     def _prepare(self):
         with self._model.distribute_strategy.scope():
             super()._prepare()
-        self._share_selected_gradients()
-
-    def _share_selected_gradients(self):
-        # Traced once for the steps of all subsets. TensorFlow runs its
-        # operations in their place.
-        self.selected_gradients = tf.function(
-            self._model._selected_gradients_of_values, autograph=False
-        )
 
 
 def _symbolic(leaf):

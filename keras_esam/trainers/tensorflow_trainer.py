@@ -40,22 +40,6 @@ class TensorFlowTrainer(ESAMStep):
             return self._without_sharpness(super().train_step(data), plan)
         return self._esam_step(data, plan)
 
-    def _selected_gradients(self, batch, weights, state, valid=None):
-        steps = self._step_dispatcher
-        if (
-            steps is None
-            or tf.executing_eagerly()
-            or tf.distribute.has_strategy()
-        ):
-            return super()._selected_gradients(batch, weights, state, valid)
-        values = [value for _, value in state]
-        return steps.selected_gradients(batch, weights, values, valid)
-
-    def _selected_gradients_of_values(self, batch, weights, values, valid):
-        """As `_selected_gradients`, with tensors for all arguments."""
-        state = list(zip(self.non_trainable_variables, values, strict=True))
-        return super()._selected_gradients(batch, weights, state, valid)
-
     @staticmethod
     def _logged_loss(loss):
         # Keras divides the losses of replicas by their number.
