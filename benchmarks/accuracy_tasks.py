@@ -6,6 +6,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_esam.balanced import balanced
+
 layers = keras.layers
 
 
@@ -73,30 +75,6 @@ def load_cifar10(num_train, data_dir=None):
         x = (x[chosen].astype("float32") - 120.7) / 64.1  # mean, deviation
         parts.append((x, y[chosen].astype("int32")))
     return parts
-
-
-def balanced(labels, count):
-    """Indices of `count` samples, equally many of each class, always alike.
-
-    Raises:
-        ValueError: If there are not as many of each class.
-    """
-    rng = np.random.default_rng(0)
-    classes, sizes = np.unique(labels, return_counts=True)
-    largest = len(classes) * sizes.min()
-    if count % len(classes) or not 0 < count <= largest:
-        raise ValueError(
-            f"The number of samples must be a multiple of {len(classes)} and "
-            f"at most {largest}. Received: {count}"
-        )
-    return np.concatenate(
-        [
-            rng.permutation(np.flatnonzero(labels == label))[
-                : count // len(classes)
-            ]
-            for label in classes
-        ]
-    )
 
 
 def make_network(task, width=16):

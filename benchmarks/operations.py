@@ -14,37 +14,33 @@ from benchmarks.engines import engine
 def operations_per_step(model, x, y, traces=1):
     """Operations of a training step, mean over the compiled steps.
 
-    The steps that `model` has compiled are dropped.
-
     Args:
         model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
         x: Inputs, shape `(batch_size, d0, .. dN)`.
         y: Targets, shape `(batch_size, d0, .. dN)`.
-        traces: Integer, how often all steps are traced for the time it takes.
+        traces: Integer, how often each step is traced for its time.
 
     Returns:
         Tuple of the number of floating-point operations, and the CPU seconds
-        that tracing all steps once takes, the median: nothing on PyTorch,
-        which traces none.
+        that tracing all steps once takes, by the median for each step: nothing
+        on PyTorch, which traces none.
     """
-    shares, plans = zip(*step_plans(model), strict=True)
+    operations = seconds = 0.0
+    plans = step_plans(model)
     # The first trace in a process takes longer, whatever is traced.
-    engine.trace(model, plans[0], x, y)
-    seconds = []
-    for _ in range(traces):
-        if hasattr(model, "upcoming_step"):
-            model.make_train_function(force=True)
+    engine.trace(model, plans[0][1], x, y)
+    for share, plan in plans:
+        times = []
         # As in `timeit`: what else lives in the process is not to count.
         gc.disable()
-        start = time.process_time()
-        traced = [engine.trace(model, plan, x, y) for plan in plans]
-        seconds.append(time.process_time() - start)
+        for _ in range(traces):
+            start = time.process_time()
+            traced = engine.trace(model, plan, x, y)
+            times.append(time.process_time() - start)
         gc.enable()
-    operations = sum(
-        share * engine.count_operations(step)
-        for share, step in zip(shares, traced, strict=True)
-    )
-    return operations, statistics.median(seconds)
+        seconds += statistics.median(times)
+        operations += share * engine.count_operations(traced)
+    return operations, seconds
 
 
 def step_plans(model):

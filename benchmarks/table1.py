@@ -29,11 +29,11 @@ import numpy as np
 import keras_esam
 from benchmarks import measurement
 from benchmarks import networks
-from benchmarks.accuracy_tasks import balanced
 from benchmarks.device_images import AugmentedImages
 from benchmarks.device_images import IndexBatches
 from benchmarks.device_images import SetEpoch
 from benchmarks.methods import METHODS
+from keras_esam.balanced import balanced
 from keras_esam.callbacks import ThroughputLogger
 
 COMPARED = [

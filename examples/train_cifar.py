@@ -1,12 +1,13 @@
 """Trains a network on CIFAR-10 or CIFAR-100 by a recipe of the ESAM paper.
 
 Command:   python -m examples.train_cifar --recipe cifar10/resnet18/esam
-Result:    runs/cifar10/resnet18/esam with result.json, log.csv, the network
-           with the best validation accuracy and the last one as .keras files,
-           and logs for TensorBoard. The paper reports 96.56% for this recipe,
-           96.52% for `sam` and 95.41% for `sgd`.
-Hardware:  one GPU; on two CPU cores a small run, with
-           --width 8 --subset 1000 --epochs 30 takes some minutes
+Result:    runs/cifar10/resnet18/esam with result.json, backup/log.csv, the
+           weights with the best validation accuracy (best.weights.h5), the last
+           network (last.keras) and logs for TensorBoard. The paper reports
+           96.56% for this recipe, 96.52% for `sam` and 95.41% for `sgd`.
+Hardware:  one GPU. Small, on two busy CPU cores: --width 8 --subset 1000
+           --epochs 30 took 4 minutes and gave 33.2% (seed 0; 39.5% of the
+           training samples)
 Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
            or the environment variable TFDS_DATA_DIR say where it is
 

@@ -9,8 +9,9 @@ A recipe is named `DATASET/NETWORK/METHOD`:
 | | `resnet50`, `resnet101` (`imagenet`) |
 | methods | `sgd`, `sam`, `asam`, `esam`, `esam-swp`, `esam-sds` |
 
-Every value has its source in `Recipe.sources`. Where the paper contradicts
-itself the tables are followed, not the text:
+Every value has its source in `Recipe.sources`, which also says which ones were
+not checked against the paper. Where the paper contradicts itself the tables are
+followed, not the text:
 
 - Table 4 has batch 256 for the two larger networks and weight decay 1e-3 for
     SAM and ESAM; section 3.1 says 128 and 1e-4.
@@ -138,29 +139,20 @@ class _Setting:
     beta: float
     gamma: float
     table: str
-    learning_rate_source: str
 
 
 _RUN_SH = "`run.sh` of the authors' code"
-_SECTION = "section 3.1"
+_UNCHECKED = ", from memory, not checked"
 _GOYAL = "Goyal et al., 2017, arXiv 1706.02677: 0.1 per 256 samples"
 _SETTINGS = {
-    "resnet18": _Setting(
-        200, 128, 0.05, 5e-4, 1e-3, 0.05, 0.6, 0.5, "Table 4", _RUN_SH
-    ),
-    "wrn-28-10": _Setting(
-        200, 256, 0.05, 5e-4, 1e-3, 0.1, 0.5, 0.5, "Table 4", _RUN_SH
-    ),
+    "resnet18": _Setting(200, 128, 0.05, 5e-4, 1e-3, 0.05, 0.6, 0.5, "Table 4"),
+    "wrn-28-10": _Setting(200, 256, 0.05, 5e-4, 1e-3, 0.1, 0.5, 0.5, "Table 4"),
     "pyramidnet-110": _Setting(
-        300, 256, 0.05, 5e-4, 5e-4, 0.2, 0.6, 0.5, "Table 4", _RUN_SH
+        300, 256, 0.05, 5e-4, 5e-4, 0.2, 0.6, 0.5, "Table 4"
     ),
-    "resnet50": _Setting(
-        90, 512, 0.2, 1e-4, 1e-4, 0.05, 0.6, 0.7, "Table 5", _GOYAL
-    ),
+    "resnet50": _Setting(90, 512, 0.2, 1e-4, 1e-4, 0.05, 0.6, 0.7, "Table 5"),
 }
 _SETTINGS["resnet101"] = _SETTINGS["resnet50"]
-# ASAM's own paper, arXiv 2102.11600, has no PyramidNet-110 and no ResNet-18;
-# it takes these for all networks on a data set.
 _ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
 
 
@@ -242,17 +234,24 @@ def _esam(setting, dataset, method):
 
 def _sources(setting, dataset, method):
     on_imagenet = dataset == "imagenet"
+    unchecked = setting.table + _UNCHECKED
+    # What the decay of SAM and ESAM is, the authors' script says too.
+    decay = unchecked if method == "sgd" else _RUN_SH
     sources = {
         "epochs": setting.table,
-        "batch_size": setting.table,
-        "learning_rate": setting.learning_rate_source,
-        "weight_decay": _GOYAL if on_imagenet else setting.table,
+        "batch_size": unchecked if on_imagenet else setting.table,
+        "learning_rate": _GOYAL if on_imagenet else _RUN_SH,
+        "weight_decay": _GOYAL if on_imagenet else decay,
         "momentum": "He et al., 2016, arXiv 1512.03385",
     }
     if method == "asam":
-        sources["rho"] = "Kwon et al., 2021, arXiv 2102.11600"
+        sources["rho"] = (
+            "Kwon et al., 2021, arXiv 2102.11600" + _UNCHECKED
+            if on_imagenet
+            else "README of the code of Kwon et al., 2021, arXiv 2102.11600"
+        )
     elif method != "sgd":
-        sources["rho"] = setting.table
-        sources["beta"] = sources["gamma"] = _SECTION
+        sources["rho"] = unchecked if on_imagenet else _RUN_SH
+        sources["beta"] = sources["gamma"] = "section 3.1"
         sources["granularity"] = "the authors' code"
     return sources

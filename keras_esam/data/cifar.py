@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_esam import arguments
+from keras_esam.balanced import balanced
 from keras_esam.data import augmentation
 from keras_esam.data import checks
 from keras_esam.data.array_batches import array_batches
-from keras_esam.data.balanced import balanced
 from keras_esam.data.prepared import prepared_builder
 
 # Mean and standard deviation of each channel over the 50,000 training images,

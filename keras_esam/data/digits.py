@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_esam.balanced import balanced
 from keras_esam.data import checks
 from keras_esam.data.array_batches import array_batches
-from keras_esam.data.balanced import balanced
 
 NUM_TRAIN = 1000
 

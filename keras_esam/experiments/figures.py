@@ -57,7 +57,6 @@ def figure4(runner: Runner, out: pathlib.Path):
             label: {
                 "coordinates": landscape.coordinates.tolist(),
                 "mean_losses": landscape.mean_losses.round(4).tolist(),
-                "centre": float(np.min(landscape.mean_losses)),
             }
             for label, landscape in landscapes.items()
         },
@@ -101,9 +100,9 @@ def losses(rows: list[dict]) -> dict:
 def verdict(values: dict) -> str:
     """In which share of the epochs the paper's inequalities hold.
 
-    Equation 8: the loss of B+ rises by at least as much as that of B-. Equation
-    9: the perturbed loss of B+ is at least that of B-. Equation 10: the rise on
-    B+ is at least that on B, of which B+ thus is an upper bound.
+    They are the ones behind equations 8 to 10: the loss of B+ rises by at least
+    as much as that of B-, the perturbed loss of B+ is at least that of B-, and
+    the rise on B+ is at least that on B, of which B+ thus is an upper bound.
 
     Args:
         values: Dict of label to the lists of `losses`.

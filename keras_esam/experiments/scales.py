@@ -61,8 +61,7 @@ PAPER = Scale(
     num_points=41,
     image_size=224,
 )
-# Two cores, half an hour for each experiment. The base optimizer fits the
-# training samples in these epochs.
+# For two cores.
 SMALL = Scale(
     name="small",
     datasets=("cifar10",),

@@ -36,11 +36,9 @@ def count_operations(kind, subset_index=0, **kwargs):
     def step(x, y):
         return model.train_step((x, y))
 
-    graph = step.get_concrete_function(x, x).graph.as_graph_def()
-    nodes = [*graph.node]
-    for function in graph.library.function:
-        nodes += function.node_def
-    return sum(node.op == kind for node in nodes), model._subset(plan)
+    operations = step.get_concrete_function(x, x).graph.get_operations()
+    perturbed = model._subset(plan)
+    return sum(op.type == kind for op in operations), perturbed
 
 
 @tensorflow_only

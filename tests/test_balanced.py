@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_esam.data.balanced import balanced
+from keras_esam.balanced import balanced
 
 LABELS = np.array([0, 1, 2] * 10 + [2] * 7)
 
