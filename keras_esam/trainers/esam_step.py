@@ -169,36 +169,22 @@ class ESAMStep(BaseTrainer):
             per_sample=not selects or self.rank_by != "random",
         )
         perturbed, norm = self._perturb(clean.weights, gradients, plan)
+        kept, rise = batch, None
         if selects:
             kept, rise = self._select(batch, plan, clean, perturbed, state)
-            gradients = self._selected_gradients(kept, perturbed, state, norm)
-            return clean, gradients, rise
         final, gradients = self._gradients(
-            batch,
+            kept,
             perturbed,
             state,
             range(len(weights)),
-            per_sample=True,
+            per_sample=not selects,
             valid=norm,
         )
-        if final.sample_losses is None:
+        if final.sample_losses is not None:
+            rise = final.sample_losses - clean.sample_losses
+        elif not selects:
             self._has_sample_losses = False
-            return clean, gradients, None
-        return clean, gradients, final.sample_losses - clean.sample_losses
-
-    def _selected_gradients(self, batch, weights, state, valid=None):
-        """The update's gradients on the selected samples.
-
-        Arguments are those of `_gradients()`.
-
-        Returns:
-            List of the gradients of all trainable variables.
-        """
-        sources = range(len(weights))
-        _, gradients = self._gradients(
-            batch, weights, state, sources, per_sample=False, valid=valid
-        )
-        return gradients
+        return clean, gradients, rise
 
     def _one_gradient(self, batch, weights, state, plan):
         """As `_two_gradients`, with the ascent's gradient of the step before.
@@ -210,17 +196,19 @@ class ESAMStep(BaseTrainer):
         gradients = [stored[index] for index in self._subset(plan)]
         perturbed, norm = self._perturb(weights, gradients, plan)
         perturbed = self._where(ops.isfinite(norm), perturbed, weights)
-        if not self._selects(batch, plan):
-            final, gradients = self._gradients(
-                batch, perturbed, state, range(len(weights)), per_sample=False
+        kept, whole = batch, None
+        if self._selects(batch, plan):
+            whole = self._forward(
+                batch,
+                perturbed,
+                state,
+                per_sample=self.rank_by != "random",
             )
-            return final, gradients, None
-        whole = self._forward(
-            batch, perturbed, state, per_sample=self.rank_by != "random"
+            kept, _ = self._select(batch, plan, whole, perturbed, state)
+        final, gradients = self._gradients(
+            kept, perturbed, state, range(len(weights)), per_sample=False
         )
-        kept, _ = self._select(batch, plan, whole, perturbed, state)
-        gradients = self._selected_gradients(kept, perturbed, state)
-        return whole, gradients, None
+        return whole or final, gradients, None
 
     @staticmethod
     def _where(condition, tensors, others):
