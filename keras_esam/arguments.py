@@ -1,4 +1,4 @@
-"""Checks of the arguments of `ESAMModel`. Each returns the value to use."""
+"""Checks of arguments. Those of `ESAMModel` return the value to use."""
 
 import functools
 import math
@@ -157,6 +157,35 @@ def check_seed(seed):
             f"`seed` must be in the range [0, 2**31). Received: seed={seed}"
         )
     return int(seed)
+
+
+def check_positive(**numbers_by_name):
+    """Checks that all of the numbers are positive and finite."""
+    for name, number in numbers_by_name.items():
+        if not _is_number(number):
+            raise TypeError(
+                f"`{name}` must be a number. "
+                f"Received: {name}={number!r} of type {type(number)}"
+            )
+        if not 0 < number < math.inf:
+            raise ValueError(
+                f"`{name}` must be positive and finite. "
+                f"Received: {name}={number}"
+            )
+
+
+def check_count(minimum: int = 1, **counts_by_name):
+    """Checks that all of the counts are integers of at least `minimum`."""
+    for name, count in counts_by_name.items():
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral):
+            raise TypeError(
+                f"`{name}` must be an integer. "
+                f"Received: {name}={count!r} of type {type(count)}"
+            )
+        if count < minimum:
+            raise ValueError(
+                f"`{name}` must be at least {minimum}. Received: {name}={count}"
+            )
 
 
 def _is_number(value):

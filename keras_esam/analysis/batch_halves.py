@@ -6,7 +6,6 @@ import keras
 
 from keras_esam import arguments
 from keras_esam.analysis import batches
-from keras_esam.analysis import checks
 from keras_esam.analysis.probe import Probe
 
 
@@ -90,7 +89,7 @@ def batch_halves(
     - [Du et al., 2022](https://arxiv.org/abs/2110.03141), equations 8 to 10 and
         figures 5 and 6
     """
-    checks.check_positive(rho=rho)
+    arguments.check_positive(rho=rho)
     gamma = arguments.check_fraction("gamma", gamma)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     batch = batches.read_one_batch(batch)

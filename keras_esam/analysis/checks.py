@@ -1,8 +1,5 @@
 """Checks of the arguments of `keras_esam.analysis`."""
 
-import math
-import numbers
-
 import keras
 
 from keras_esam.analysis.derivatives import derivatives
@@ -40,34 +37,3 @@ def check_model(model):
             'It needs the "tensorflow", "jax" or "torch" backend of Keras. '
             f"Received: keras.backend.backend()={keras.backend.backend()!r}"
         )
-
-
-def check_positive(**numbers_by_name):
-    """Checks that all of the numbers are positive and finite."""
-    for name, number in numbers_by_name.items():
-        is_number = isinstance(number, numbers.Real)
-        if not is_number or isinstance(number, bool):
-            raise TypeError(
-                f"`{name}` must be a number. "
-                f"Received: {name}={number!r} of type {type(number)}"
-            )
-        if not 0 < number < math.inf:
-            raise ValueError(
-                f"`{name}` must be positive and finite. "
-                f"Received: {name}={number}"
-            )
-
-
-def check_count(minimum: int = 1, **counts_by_name):
-    """Checks that all of the counts are integers of at least `minimum`."""
-    for name, count in counts_by_name.items():
-        is_integer = isinstance(count, numbers.Integral)
-        if not is_integer or isinstance(count, bool):
-            raise TypeError(
-                f"`{name}` must be an integer. "
-                f"Received: {name}={count!r} of type {type(count)}"
-            )
-        if count < minimum:
-            raise ValueError(
-                f"`{name}` must be at least {minimum}. Received: {name}={count}"
-            )

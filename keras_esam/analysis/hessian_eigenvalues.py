@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_esam import arguments
-from keras_esam.analysis import checks
 from keras_esam.analysis.mean_loss import MeanLoss
 
 
@@ -68,10 +67,10 @@ def hessian_eigenvalues(
     """
     from scipy.sparse import linalg
 
-    checks.check_count(
+    arguments.check_count(
         num_eigenvalues=num_eigenvalues, max_restarts=max_restarts
     )
-    checks.check_positive(tolerance=tolerance)
+    arguments.check_positive(tolerance=tolerance)
     seed = arguments.check_seed(seed)
     multiply, size, dtype = _hessian(MeanLoss(model, data))
     if num_eigenvalues >= size:

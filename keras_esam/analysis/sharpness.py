@@ -4,7 +4,6 @@ import keras
 
 from keras_esam import arguments
 from keras_esam import ascent
-from keras_esam.analysis import checks
 from keras_esam.analysis.mean_loss import MeanLoss
 
 
@@ -48,7 +47,7 @@ def sharpness(
     - [Foret et al., 2021](https://arxiv.org/abs/2010.01412), "Sharpness-Aware
         Minimization for Efficiently Improving Generalization"
     """
-    checks.check_positive(rho=rho)
+    arguments.check_positive(rho=rho)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     mean_loss = MeanLoss(model, data)
     weights = mean_loss.weights

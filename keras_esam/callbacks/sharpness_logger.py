@@ -7,7 +7,6 @@ import keras
 
 from keras_esam import arguments
 from keras_esam.analysis import batches
-from keras_esam.analysis import checks
 from keras_esam.analysis.batch_halves import BatchHalves
 from keras_esam.analysis.probe import Probe
 
@@ -79,8 +78,8 @@ class SharpnessLogger(keras.callbacks.Callback):
         adaptive: bool = False,
     ):
         super().__init__()
-        checks.check_positive(rho=rho)
-        checks.check_count(frequency=frequency)
+        arguments.check_positive(rho=rho)
+        arguments.check_count(frequency=frequency)
         self.rho = rho
         self.gamma = arguments.check_fraction("gamma", gamma)
         self.frequency = frequency

@@ -1,7 +1,5 @@
 """Checks of the arguments that the pipelines have in common."""
 
-import numbers
-
 import tensorflow as tf
 
 from keras_esam import arguments
@@ -15,7 +13,7 @@ def check_common(split, splits, batch_size, seed, epoch):
         ValueError: If one has a wrong value.
     """
     arguments.check_choice("split", split, splits)
-    check_positive("batch_size", batch_size)
+    arguments.check_count(batch_size=batch_size)
     if seed is None:
         raise TypeError("`seed` must be an integer. Received: seed=None")
     arguments.check_seed(seed)
@@ -27,14 +25,6 @@ def check_common(split, splits, batch_size, seed, epoch):
             "`epoch` must be `None` or a scalar integer `tf.Variable`, such as "
             "the attribute `epoch` of `keras_esam.callbacks.EpochCounter`. "
             f"Received: epoch={epoch} of type {type(epoch)}"
-        )
-
-
-def check_positive(name, value):
-    is_integer = isinstance(value, numbers.Integral)
-    if not is_integer or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )
 
 

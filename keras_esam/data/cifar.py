@@ -85,8 +85,7 @@ def cifar(
     """
     arguments.check_choice("name", name, tuple(STATISTICS))
     checks.check_common(split, ("train", "test"), batch_size, seed, epoch)
-    if cutout != 0:
-        checks.check_positive("cutout", cutout)
+    arguments.check_count(cutout=cutout, minimum=0)
     images, labels = _load(name, split, data_dir)
     if num_samples is not None:
         chosen = np.sort(balanced(labels, num_samples))

@@ -14,6 +14,7 @@ import os
 
 import tensorflow as tf
 
+from keras_esam import arguments
 from keras_esam.data import checks
 from keras_esam.data import epochs
 from keras_esam.data import jpeg
@@ -84,7 +85,7 @@ def imagenet(
     ```
     """
     checks.check_common(split, SPLITS, batch_size, seed, epoch)
-    checks.check_positive("image_size", image_size)
+    arguments.check_count(image_size=image_size)
     if folder is not None and data_dir is not None:
         raise ValueError(
             "`data_dir` and `folder` are two sources of the images: give one. "

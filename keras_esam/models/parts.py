@@ -50,16 +50,3 @@ def head(x, num_classes):
     return layers.Dense(
         num_classes, kernel_initializer="he_normal", dtype="float32"
     )(x)
-
-
-def check_positive(**sizes):
-    """Raises an error unless all sizes are positive integers.
-
-    Raises:
-        ValueError: If one is not.
-    """
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"`{name}` must be a positive integer. Received: {name}={size}"
-            )

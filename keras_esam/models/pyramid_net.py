@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_esam import arguments
 from keras_esam.models import parts
 
 layers = keras.layers
@@ -35,8 +36,9 @@ def pyramid_net(
         channels)` to logits `(batch_size, num_classes)`.
 
     Raises:
-        ValueError: If a number is not a positive integer, or there is no
-            network of that `depth`.
+        TypeError: If a number is no integer.
+        ValueError: If a number is not positive, or there is no network of that
+            `depth`.
 
     Example:
 
@@ -49,7 +51,7 @@ def pyramid_net(
     - [Han et al., 2017](https://arxiv.org/abs/1610.02915), "Deep Pyramidal
         Residual Networks"
     """
-    parts.check_positive(num_classes=num_classes, width=width, depth=depth)
+    arguments.check_count(num_classes=num_classes, width=width, depth=depth)
     if depth < 8 or depth % 6 != 2:
         raise ValueError(
             "`depth` must be 6 * n + 2 for n blocks in each stage, for "

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_esam import arguments
 from keras_esam.models import parts
 
 layers = keras.layers
@@ -33,7 +34,8 @@ def resnet18(
         channels)` to logits `(batch_size, num_classes)`.
 
     Raises:
-        ValueError: If a number is not a positive integer.
+        TypeError: If a number is no integer.
+        ValueError: If a number is not positive.
 
     Example:
 
@@ -47,7 +49,7 @@ def resnet18(
     - [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep Residual
         Learning for Image Recognition"
     """
-    parts.check_positive(num_classes=num_classes, width=width, depth=depth)
+    arguments.check_count(num_classes=num_classes, width=width, depth=depth)
     inputs = keras.Input(input_shape)
     x = parts.norm_relu(parts.conv(inputs, width))
     for stage in range(4):

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_esam import arguments
 from keras_esam.models import parts
 
 layers = keras.layers
@@ -33,8 +34,9 @@ def wide_resnet(
         channels)` to logits `(batch_size, num_classes)`.
 
     Raises:
-        ValueError: If a number is not a positive integer, or there is no
-            network of that `depth`.
+        TypeError: If a number is no integer.
+        ValueError: If a number is not positive, or there is no network of that
+            `depth`.
 
     Example:
 
@@ -47,7 +49,7 @@ def wide_resnet(
     - [Zagoruyko & Komodakis, 2016](https://arxiv.org/abs/1605.07146), "Wide
         Residual Networks"
     """
-    parts.check_positive(num_classes=num_classes, width=width, depth=depth)
+    arguments.check_count(num_classes=num_classes, width=width, depth=depth)
     if depth < 10 or depth % 6 != 4:
         raise ValueError(
             "`depth` must be 6 * n + 4 for n blocks in each stage, for "

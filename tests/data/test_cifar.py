@@ -178,8 +178,8 @@ def test_environment_variable_names_the_folder(written, monkeypatch):
     [
         ({"name": "cifar"}, ValueError, "`name` must be one of .*'cifar'"),
         ({"split": "val"}, ValueError, "`split` must be one of .*'val'"),
-        ({"batch_size": 0}, ValueError, "`batch_size` must be a positive"),
-        ({"batch_size": 2.0}, ValueError, "`batch_size` .*batch_size=2.0"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1"),
+        ({"batch_size": 2.0}, TypeError, "`batch_size` .*batch_size=2.0"),
         ({"batch_size": 61}, ValueError, "at most the number .* 60. Received"),
         ({"num_samples": 15}, ValueError, "multiple of 10 and at most 60"),
         ({"cutout": -1}, ValueError, "`cutout` must be .*cutout=-1"),

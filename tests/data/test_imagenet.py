@@ -169,7 +169,7 @@ def test_other_files_than_tfrecord(tmp_path):
     ("arguments", "message"),
     [
         ({"split": "test"}, "`split` must be one of .*'test'"),
-        ({"image_size": 0}, "`image_size` must be a positive integer"),
+        ({"image_size": 0}, "`image_size` must be at least 1"),
         ({"data_dir": "x"}, "`data_dir` and `folder` are two sources"),
         ({"batch_size": 13}, "at most the number of training samples, 12"),
     ],

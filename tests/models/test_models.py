@@ -127,14 +127,14 @@ def test_pyramid_grows_by_equal_steps_and_pads_with_zeros():
 
 
 @pytest.mark.parametrize(
-    "name, kwargs, message",
+    "name, kwargs, error, message",
     [
-        ("resnet18", {"width": 0}, r"`width`.*Received: width=0"),
-        ("resnet18", {"num_classes": 2.5}, "num_classes=2.5"),
-        ("wide_resnet", {"depth": 27}, r"6 \* n \+ 4.*Received: depth=27"),
-        ("pyramid_net", {"depth": 4}, r"6 \* n \+ 2.*Received: depth=4"),
+        ("resnet18", {"width": 0}, ValueError, "`width`.*Received: width=0"),
+        ("resnet18", {"num_classes": 2.5}, TypeError, "num_classes=2.5"),
+        ("wide_resnet", {"depth": 27}, ValueError, r"6 \* n \+ 4.*depth=27"),
+        ("pyramid_net", {"depth": 4}, ValueError, r"6 \* n \+ 2.*depth=4"),
     ],
 )
-def test_impossible_sizes_are_errors(name, kwargs, message):
-    with pytest.raises(ValueError, match=message):
+def test_impossible_sizes_are_errors(name, kwargs, error, message):
+    with pytest.raises(error, match=message):
         getattr(models, name)(**kwargs)
