@@ -63,6 +63,19 @@ def check_together(model):
             '`rank_by="loss"` or `rank_by="random"` with it. '
             f"Received: gamma={shown(model.gamma)}, rank_by={model.rank_by!r}"
         )
+    size = model.micro_batch_size
+    if size is not None and model.ascent == "previous":
+        raise ValueError(
+            '`ascent="previous"` takes no gradient of the batch, so there is '
+            "none of its micro-batches. Use `micro_batch_size=None` with it. "
+            f"Received: micro_batch_size={size}"
+        )
+    if size is not None and model.ascent_scope == "global":
+        raise ValueError(
+            '`ascent_scope="global"` perturbs by one gradient of all replicas, '
+            "`micro_batch_size` by one of a part of a replica's batch. Use one "
+            f"of them. Received: micro_batch_size={size}"
+        )
 
 
 def shown(value):
@@ -143,6 +156,13 @@ def check_interval(interval):
     return int(interval)
 
 
+def check_micro_batch_size(size):
+    if size is None:
+        return None
+    check_count(micro_batch_size=size)
+    return int(size)
+
+
 def check_seed(seed):
     if seed is None:
         # As Keras does it: `keras.utils.set_random_seed()` makes it known.
@@ -204,6 +224,8 @@ CHECKS = {
     "granularity": _choice("granularity", subsets.GRANULARITIES),
     "rank_by": _choice("rank_by", selection.RANKINGS),
     "ascent": _choice("ascent", ascent.SOURCES),
+    "ascent_scope": _choice("ascent_scope", ascent.SCOPES),
+    "micro_batch_size": check_micro_batch_size,
     "interval": check_interval,
     "adaptive": functools.partial(check_boolean, "adaptive"),
     "scale": _choice("scale", ascent.SCALES),

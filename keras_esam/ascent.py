@@ -31,6 +31,9 @@ SCALES = ("horvitz_thompson", "authors")
 # Of which gradient: that of the step's own batch, or that of the last update.
 SOURCES = ("current", "previous")
 
+# Under `tf.distribute`, of whose gradient: that of each replica, or of all.
+SCOPES = ("replica", "global")
+
 
 def ascent_step(
     gradients: Sequence,

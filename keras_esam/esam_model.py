@@ -69,6 +69,19 @@ class ESAMModel(Trainer, keras.Model):
             longer for the perturbation itself. `beta` then saves nothing, and
             `gamma < 1` needs `rank_by="loss"` or `"random"`.
             Defaults to `"current"`.
+        ascent_scope: Under a `tf.distribute` strategy, of whose gradient the
+            perturbation is taken: `"replica"`, of each replica's own batch, at
+            no cost; `"global"`, of the batch of all replicas, which then train
+            as one device would, at the cost of a second all-reduce. On JAX
+            devices share one batch and its gradient, and it has no effect;
+            `ascent="previous"` always is `"global"`. Defaults to `"replica"`.
+        micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
+            of a (replica's) batch get a perturbation of their own, by their own
+            gradient; the resulting gradients are averaged. A micro-batch is
+            treated as the batch of a replica, with SDS and the statistics of
+            BatchNormalization of its own. Smaller matrices take longer on
+            devices that they do not fill. `None`: the whole batch.
+            Defaults to `None`.
         interval: Integer, every how many steps one is sharpness-aware. The
             steps in between are those of the base optimizer. Defaults to `1`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,
@@ -135,6 +148,8 @@ class ESAMModel(Trainer, keras.Model):
         granularity: str = "depth",
         rank_by: str = "sharpness",
         ascent: str = "current",
+        ascent_scope: str = "replica",
+        micro_batch_size: int | None = None,
         interval: int = 1,
         adaptive: bool = False,
         scale: str = "horvitz_thompson",
@@ -151,6 +166,8 @@ class ESAMModel(Trainer, keras.Model):
         self.granularity = granularity
         self.rank_by = rank_by
         self.ascent = ascent
+        self.ascent_scope = ascent_scope
+        self.micro_batch_size = micro_batch_size
         self.interval = interval
         self.adaptive = adaptive
         self.scale = scale
@@ -259,6 +276,8 @@ class ESAMModel(Trainer, keras.Model):
             "granularity": self.granularity,
             "rank_by": self.rank_by,
             "ascent": self.ascent,
+            "ascent_scope": self.ascent_scope,
+            "micro_batch_size": self.micro_batch_size,
             "interval": self.interval,
             "adaptive": self.adaptive,
             "scale": self.scale,

@@ -8,6 +8,8 @@ their `loss_weights` added up.
 import keras
 from keras import ops
 
+from keras_esam.masking import keras_mask
+
 # Primes, so that they are no product of other sizes either; more of them than
 # two tensors have axes.
 PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
@@ -117,7 +119,7 @@ def _keeps_samples_apart(loss, y_true, y_pred):
 def _num_valid(values, y_pred):
     """Number of the loss values that no mask excludes."""
     size = _size(values, values.dtype)
-    mask = _keras_mask(y_pred)
+    mask = keras_mask(y_pred)
     if mask is None:
         return size
     return size * ops.mean(ops.cast(mask, values.dtype))
@@ -125,7 +127,7 @@ def _num_valid(values, y_pred):
 
 def _total_weight(values, y_pred, sample_weight):
     """Sum of sample weights as `"mean_with_sample_weight"` takes it."""
-    mask = _keras_mask(y_pred)
+    mask = keras_mask(y_pred)
     if sample_weight is None and mask is None:
         return _size(values, values.dtype)
     weight = ops.ones((), values.dtype)
@@ -141,10 +143,6 @@ def _total_weight(values, y_pred, sample_weight):
 def _size(tensor, dtype):
     shape = ops.convert_to_tensor(ops.shape(tensor), dtype="int32")
     return ops.cast(ops.prod(shape), dtype)
-
-
-def _keras_mask(y_pred):
-    return getattr(y_pred, "_keras_mask", None)
 
 
 def _shallow_copy(loss):

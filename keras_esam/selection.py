@@ -27,13 +27,14 @@ def num_selected(batch_size, gamma: float):
         gamma: Float in `(0, 1]`.
 
     Returns:
-        Integer or scalar integer tensor, at most `batch_size`.
+        Integer or scalar integer tensor, at most `batch_size`, which is 0 for
+        a replica that gets none of a small last batch.
     """
     ratio = fractions.Fraction(gamma).limit_denominator(LARGEST_DENOMINATOR)
     rounded_up = -((-batch_size * ratio.numerator) // ratio.denominator)
     if isinstance(batch_size, int):
-        return max(1, rounded_up)
-    return ops.maximum(1, rounded_up)
+        return min(max(1, rounded_up), batch_size)
+    return ops.minimum(ops.maximum(1, rounded_up), batch_size)
 
 
 def select(scores, count):

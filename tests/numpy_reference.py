@@ -98,8 +98,8 @@ def kept_samples(params, perturbed, x, y, weights, step):
     return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
-def train_step(params, velocity, x, y, weights, step, lr, momentum, penalty):
-    """Returns the new parameters, the new velocity and the gradient."""
+def sharpness_aware_gradient(params, x, y, weights, step, penalty):
+    """The gradient that the optimizer gets."""
     perturbed = params
     if step.rho > 0:
         grads = step.previous or gradient(params, x, y, weights, penalty)
@@ -108,7 +108,27 @@ def train_step(params, velocity, x, y, weights, step, lr, momentum, penalty):
     if step.rho > 0 and step.gamma < 1:
         kept = kept_samples(params, perturbed, x, y, weights, step)
         x, y, weights = x[kept], y[kept], weights[kept]
-    grads = gradient(perturbed, x, y, weights, penalty)
+    return gradient(perturbed, x, y, weights, penalty)
+
+
+def mean_gradient(params, parts, step, penalty):
+    """Mean over parts `(x, y, weights)` of a batch, by numbers of samples."""
+    total = sum(len(y) for _, y, _ in parts)
+    mean = [np.zeros_like(p) for p in params]
+    for x, y, weights in parts:
+        grads = sharpness_aware_gradient(params, x, y, weights, step, penalty)
+        mean = [
+            m + g * len(y) / total for m, g in zip(mean, grads, strict=True)
+        ]
+    return mean
+
+
+def train_step(params, velocity, parts, step, lr, momentum, penalty):
+    """One step on a batch in parts, each with a perturbation of its own.
+
+    Returns the new parameters, the new velocity and the gradient.
+    """
+    grads = mean_gradient(params, parts, step, penalty)
     velocity = [
         momentum * v - lr * g for v, g in zip(velocity, grads, strict=True)
     ]

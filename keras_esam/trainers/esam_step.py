@@ -22,6 +22,7 @@ from keras import ops
 
 from keras_esam import ascent
 from keras_esam import selection
+from keras_esam.trainers import micro_batches
 from keras_esam.trainers import passes
 from keras_esam.trainers.base_trainer import BaseTrainer
 from keras_esam.trainers.dispatcher import StepDispatcher
@@ -35,6 +36,9 @@ class ESAMStep(BaseTrainer):
     differentiates: `_gradients()` and `_value()`. The other methods are right
     for dense arrays of known shapes.
     """
+
+    _each_micro_batch = staticmethod(micro_batches.each_micro_batch)
+    _gradients_of_micro_batches = micro_batches.gradients
 
     def make_train_function(self, force=False):
         """Creates the function that runs one execution of `fit`.
@@ -72,17 +76,18 @@ class ESAMStep(BaseTrainer):
         batch = keras.utils.unpack_x_y_sample_weight(data)
         weights = [self._value(v) for v in self.trainable_variables]
         state = [(v, self._value(v)) for v in self.non_trainable_variables]
-        run = (
-            self._two_gradients
-            if self.ascent == "current"
-            else self._one_gradient
-        )
+        if self.ascent == "previous":
+            run = self._one_gradient
+        elif self._has_micro_batches(batch):
+            run = self._gradients_of_micro_batches
+        else:
+            run = self._two_gradients
         observed, gradients, rise = run(batch, weights, state, plan)
         if not self._has_checked_gradients:
             self._check_gradients(batch, gradients)
             self._has_checked_gradients = True
 
-        observed.commit()
+        self._commit(observed.updates)
         self._apply_gradients(gradients)
         if self.ascent == "previous":
             self._gradient_memory.store(self._dense(gradients))
@@ -123,6 +128,15 @@ class ESAMStep(BaseTrainer):
         Raises:
             ValueError: If the loss depends on a variable without a gradient.
         """
+
+    def _commit(self, updates):
+        """Assigns what the clean pass would have assigned.
+
+        Args:
+            updates: List of pairs `(variable, tensor)`.
+        """
+        for variable, value in updates:
+            variable.assign(value)
 
     def _apply_gradients(self, gradients):
         self.optimizer.apply(gradients, self.trainable_variables)
@@ -168,6 +182,7 @@ class ESAMStep(BaseTrainer):
             subset,
             per_sample=not selects or self.rank_by != "random",
         )
+        gradients = self._ascent_gradients(gradients)
         perturbed, norm = self._perturb(clean.weights, gradients, plan)
         kept, rise = batch, None
         if selects:
@@ -185,6 +200,14 @@ class ESAMStep(BaseTrainer):
         elif not selects:
             self._has_sample_losses = False
         return clean, gradients, rise
+
+    def _has_micro_batches(self, batch):
+        """Whether there are several, as far as it is known in tracing."""
+        size = self.micro_batch_size
+        if size is None:
+            return False
+        num_samples = self._batch_size(batch)
+        return not isinstance(num_samples, int) or num_samples > size
 
     def _one_gradient(self, batch, weights, state, plan):
         """As `_two_gradients`, with the ascent's gradient of the step before.
@@ -274,6 +297,10 @@ class ESAMStep(BaseTrainer):
 
     @staticmethod
     def _dense(gradients):
+        return gradients
+
+    def _ascent_gradients(self, gradients):
+        """The gradients to perturb by, as `ascent_scope` says."""
         return gradients
 
     @staticmethod

@@ -32,11 +32,6 @@ class ForwardPass:
     weights: list
     updates: list
 
-    def commit(self):
-        """Assigns what the pass would have assigned."""
-        for variable, value in self.updates:
-            variable.assign(value)
-
 
 def forward(
     model,

@@ -5,10 +5,13 @@ specialised to a static subset of the variables. `make_train_function` gives
 `fit` a function that picks one of several compiled steps on the host.
 """
 
+import keras
 import tensorflow as tf
 
 from keras_esam.trainers import tensorflow_gradients
+from keras_esam.trainers import tensorflow_micro_batches
 from keras_esam.trainers import tensorflow_passes
+from keras_esam.trainers import tensorflow_replicas
 from keras_esam.trainers import tensorflow_rows
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.tensorflow_dispatcher import TensorFlowDispatcher
@@ -25,6 +28,7 @@ class TensorFlowTrainer(ESAMStep):
     _forward = tensorflow_passes.forward
     _gradients = tensorflow_gradients.gradients
     _check_gradients = tensorflow_gradients.check_gradients
+    _each_micro_batch = staticmethod(tensorflow_micro_batches.each_micro_batch)
 
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.
@@ -37,11 +41,28 @@ class TensorFlowTrainer(ESAMStep):
         """
         plan = self._plan()
         if self._needs_no_perturbation(plan):
-            return self._without_sharpness(super().train_step(data), plan)
+            logs = super().train_step(data)
+            if not self._is_base_optimizer:
+                tensorflow_replicas.average(self.non_trainable_variables)
+            return self._without_sharpness(logs, plan)
         return self._esam_step(data, plan)
+
+    def _ascent_gradients(self, gradients):
+        if self.ascent_scope == "replica":
+            return gradients
+        return tensorflow_replicas.summed(self._dense(gradients))
+
+    def _commit(self, updates):
+        super()._commit(tensorflow_replicas.averaged(updates))
+
+    def _apply_gradients(self, gradients):
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = tensorflow_replicas.all_or_none_finite(
+                self._dense(gradients)
+            )
+        super()._apply_gradients(gradients)
 
     @staticmethod
     def _logged_loss(loss):
         # Keras divides the losses of replicas by their number.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return loss * tf.cast(replicas, loss.dtype)
+        return loss * tf.cast(tensorflow_replicas.count(), loss.dtype)

@@ -52,6 +52,8 @@ METHODS = {
     "one_step": {"gamma": 1, "ascent": "previous"},
     "one_step_loss": {"ascent": "previous", "rank_by": "loss"},
     "one_step_interval": {"gamma": 1, "ascent": "previous", "interval": 2},
+    "sam_micro_batches": {"beta": 1, "gamma": 1, "micro_batch_size": 4},
+    "esam_micro_batches": {"micro_batch_size": 6},
     "esam_loss_adaptive": {"rank_by": "loss", "adaptive": True, "gamma": 0.3},
 }
 
@@ -135,13 +137,16 @@ def reference_weights(model, params, masks):
     x, y, weights = make_data()
     for index in range(NUM_STEPS):
         step = reference_step(model, index, masks, previous)
-        batch = slice(index * BATCH_SIZE, (index + 1) * BATCH_SIZE)
+        # The first micro-batch has what is left over.
+        size = model.micro_batch_size or BATCH_SIZE
+        stops = range(BATCH_SIZE * (index + 1), BATCH_SIZE * index, -size)
+        slices = [
+            slice(max(stop - size, BATCH_SIZE * index), stop) for stop in stops
+        ]
         params, velocity, previous = reference.train_step(
             params,
             velocity,
-            x[batch],
-            y[batch],
-            weights[batch],
+            [(x[part], y[part], weights[part]) for part in slices],
             step,
             LEARNING_RATE,
             MOMENTUM,

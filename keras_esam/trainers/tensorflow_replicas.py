@@ -1,0 +1,90 @@
+"""What the replicas of a `tf.distribute` strategy tell one another in a step.
+
+With one replica these functions return what they are given.
+"""
+
+import tensorflow as tf
+
+SUM = tf.distribute.ReduceOp.SUM
+MEAN = tf.distribute.ReduceOp.MEAN
+
+
+def count() -> int:
+    """Number of replicas, on all workers together."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def summed(gradients):
+    """Sums over the replicas, of whose losses Keras takes the N-th part.
+
+    Args:
+        gradients: List of dense tensors or `None`.
+    """
+    if count() == 1:
+        return gradients
+    sums = iter(_all_reduce(SUM, [g for g in gradients if g is not None]))
+    return [None if g is None else next(sums) for g in gradients]
+
+
+def averaged(updates):
+    """Means of what each replica would assign to its copy of a variable.
+
+    Keras lets the copies of BatchNormalization's statistics drift apart, each
+    with the batches of its replica. Here they stay the same.
+
+    Args:
+        updates: List of pairs `(variable, tensor)`.
+    """
+    if count() == 1:
+        return updates
+    own = [
+        variable.aggregation == "none" and value.dtype.is_floating
+        for variable, value in updates
+    ]
+    values = [v for (_, v), is_own in zip(updates, own, strict=True) if is_own]
+    means = iter(_all_reduce(MEAN, values))
+    return [
+        (variable, next(means) if is_own else value)
+        for (variable, value), is_own in zip(updates, own, strict=True)
+    ]
+
+
+def average(variables):
+    """Averages the replicas' copies of variables that Keras lets drift apart.
+
+    Args:
+        variables: List of `keras.Variable`.
+    """
+    if count() > 1:
+        state = [(v, tf.convert_to_tensor(v)) for v in variables]
+        for variable, value in averaged(state):
+            variable.assign(value)
+
+
+def all_or_none_finite(gradients):
+    """Gradients that are not finite on all replicas if they are not on one.
+
+    Keras asks the first replica alone whether to skip a step.
+
+    Args:
+        gradients: List of dense tensors or `None`.
+    """
+    if count() == 1:
+        return gradients
+    index = next(i for i, g in enumerate(gradients) if g is not None)
+    finite = [
+        tf.reduce_all(tf.math.is_finite(g)) for g in gradients if g is not None
+    ]
+    failed = tf.cast(tf.logical_not(tf.reduce_all(finite)), tf.float32)
+    (failed,) = _all_reduce(SUM, [failed])
+    first = gradients[index]
+    nan = tf.constant(float("nan"), first.dtype)
+    gradients = list(gradients)
+    gradients[index] = first + tf.where(failed > 0, nan, tf.zeros_like(nan))
+    return gradients
+
+
+def _all_reduce(operation, tensors):
+    if not tensors:
+        return []
+    return tf.distribute.get_replica_context().all_reduce(operation, tensors)

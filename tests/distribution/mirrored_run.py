@@ -1,0 +1,165 @@
+"""Trainings under `MirroredStrategy` on logical CPUs, for `test_mirrored`.
+
+Usage: python -m tests.distribution.mirrored_run FILE
+
+`FILE` gets the results as arrays, see the functions.
+"""
+
+import functools
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_esam
+from tests.distribution import references
+from tests.trainers.test_reference_step import make_model
+
+NUM_DEVICES = 4
+
+
+@functools.cache
+def make_strategy(num_replicas):
+    # Strategies of one process else take one another's collectives for theirs.
+    tf.distribute.MirroredStrategy._collective_key_base = 1000 * num_replicas
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{index}" for index in range(num_replicas)]
+    )
+
+
+def train_as_the_reference(name, num_replicas):
+    """Initial weights, and those after training with a method."""
+    with make_strategy(num_replicas).scope():
+        keras.utils.set_random_seed(1)
+        model = make_model(**references.METHODS[name])
+    before = model.get_weights()
+    x, y, weights = references.make_data()
+    model.fit(
+        x.astype("float32"),
+        y,
+        sample_weight=weights.astype("float32"),
+        batch_size=references.BATCH_SIZE,
+        shuffle=False,
+        verbose=0,
+    )
+    return before, model.get_weights()
+
+
+def make_deep_model(strategy, **kwargs):
+    """A compiled model with all kinds of state."""
+    with strategy.scope():
+        keras.utils.set_random_seed(2)
+        network = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(6, activation="relu"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.2),
+                keras.layers.Dense(3),
+            ]
+        )
+        model = keras_esam.ESAMModel(network, rho=0.1, seed=5, **kwargs)
+        model.compile(
+            keras.optimizers.Adam(0.01),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    return model
+
+
+def largest_difference(strategy, model):
+    """Largest difference of two replicas' copies of a variable."""
+    own = [*model.weights, *model.optimizer.variables]
+    own += model._gradient_memory.variables
+    differences = [0.0]
+    for variable in own:
+        first, *others = strategy.experimental_local_results(variable.value)
+        for other in others:
+            difference = first.numpy().astype(float) - other.numpy()
+            differences.append(np.abs(difference).max())
+    return max(differences)
+
+
+def train_long(name, **kwargs):
+    """Differences of the replicas after 300 steps."""
+    strategy = make_strategy(2)
+    model = make_deep_model(strategy, **kwargs)
+    x, y, _ = references.make_data()
+    steps = len(x) // 8
+    model.fit(x, y, batch_size=8, epochs=300 // steps, verbose=0)
+    return {
+        f"{name}-difference": largest_difference(strategy, model),
+        f"{name}-steps": model.optimizer.iterations.numpy(),
+    }
+
+
+def train_on_few_samples():
+    """Logs if the last batch has fewer samples than there are replicas."""
+    with make_strategy(4).scope():
+        model = make_model()
+    x, y, _ = references.make_data()
+    history = model.fit(x[:10], y[:10], batch_size=8, epochs=2, verbose=0)
+    return {f"few-{name}": values for name, values in history.history.items()}
+
+
+def logs_of_the_whole_batch():
+    """The logs of one step on two replicas and on one device."""
+    results = {}
+    x, y, _ = references.make_data()
+    for name, strategy in (
+        ("two", make_strategy(2)),
+        ("one", tf.distribute.get_strategy()),
+    ):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            model = make_model(beta=1, gamma=1, ascent_scope="global")
+            model.compile("sgd", model.loss, metrics=["accuracy"])
+        history = model.fit(x[:8], y[:8], batch_size=8, verbose=0).history
+        for key, values in history.items():
+            results[f"{name}-{key}"] = values
+    return results
+
+
+def half_precision_overflow():
+    """Weights before and after a step in which one replica overflows."""
+    keras.config.set_dtype_policy("mixed_float16")
+    strategy = make_strategy(2)
+    model = make_deep_model(strategy, beta=1, gamma=1)
+    keras.config.set_dtype_policy("float32")
+    x, y, _ = references.make_data()
+    before = model.get_weights()
+    x = x[:8].copy()
+    # Of the second replica.
+    x[4:] *= 1e6
+    model.fit(x, y[:8], batch_size=8, shuffle=False, verbose=0)
+    return {
+        "overflow-before": before[0],
+        "overflow-after": model.get_weights()[0],
+        "overflow-scale": model.optimizer.dynamic_scale.numpy(),
+        "overflow-difference": largest_difference(strategy, model),
+    }
+
+
+def main():
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES
+    )
+    results = {}
+    for name, num_replicas in references.CASES:
+        before, after = train_as_the_reference(name, num_replicas)
+        for index, (a, b) in enumerate(zip(before, after, strict=True)):
+            results[f"{name}-{num_replicas}-before-{index}"] = a
+            results[f"{name}-{num_replicas}-after-{index}"] = b
+    results |= train_long("esam")
+    results |= train_long("interval", interval=2)
+    results |= train_long("one_step", ascent="previous", gamma=1)
+    results |= train_on_few_samples()
+    results |= logs_of_the_whole_batch()
+    results |= half_precision_overflow()
+    np.savez(sys.argv[1], **results)
+
+
+if __name__ == "__main__":
+    main()
