@@ -74,6 +74,9 @@ def _shuffled(files, sizes, seed, epoch):
             num_parallel_calls=min(epochs.NUM_PARALLEL, NUM_OPEN_FILES),
             deterministic=True,
         )
+        # `shuffle` mixes the global seed into its own: here that of the graph
+        # of this function, and not 0, with which it takes no tensor.
+        tf.random.set_seed(1)
         records = records.shuffle(
             BUFFER_SIZE, order_keys[1, 0], reshuffle_each_iteration=False
         )

@@ -63,6 +63,14 @@ def test_order_of_the_files_changes_too(files, monkeypatch):
         np.testing.assert_array_equal(np.sort(parts[:, 0]), range(0, 40, 4))
 
 
+def test_order_does_not_depend_on_the_global_seed(files):
+    orders = []
+    for seed in (0, 1, 2):
+        tf.random.set_seed(seed)
+        orders.append(tuple(order_of(files)))
+    assert len(set(orders)) == 1
+
+
 def test_no_more_of_a_file_than_its_size(files):
     order = order_of(files, size=3)
     assert sorted(order) == [i for i in range(40) if i % 4 < 3]
