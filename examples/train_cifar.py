@@ -14,92 +14,27 @@ Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
 A run that was killed goes on when the same command is given again.
 """
 
-import argparse
-import contextlib
-import dataclasses
-import json
 import pathlib
 
-import keras
-import tensorflow as tf
-
 import keras_esam
+from examples import fitting
 from keras_esam import data
-from keras_esam import recipes
-
-STRATEGIES = {"none": None, "mirrored": tf.distribute.MirroredStrategy}
-# Arguments of ESAMModel that may be given instead of those of the recipe.
-ESAM = {
-    **{"rho": float, "beta": float, "gamma": float, "granularity": str},
-    **{"rank_by": str, "ascent": str, "interval": int, "scale": str},
-}
 
 
 def parse_arguments():
-    names = [n for n in recipes.names() if n.startswith("cifar")]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = fitting.make_parser(__doc__, "cifar10/resnet18/esam")
     option = parser.add_argument
-    option("--recipe", default="cifar10/resnet18/esam", metavar="NAME")
-    option("--epochs", type=int)
-    option("--batch-size", type=int, help="of all replicas together")
-    option("--learning-rate", type=float)
-    option("--weight-decay", type=float, help="as in PyTorch")
-    for name, kind in ESAM.items():
-        option(f"--{name.replace('_', '-')}", type=kind)
-    option("--adaptive", action=argparse.BooleanOptionalAction)
     option("--width", type=int, help="see `keras_esam.models`")
     option("--depth", type=int, help="see `keras_esam.models`")
     option("--cutout", type=int, default=0, help="pixels; 0: none")
-    option("--subset", type=int, help="number of training samples")
-    option("--precision", default="float32", help="a Keras dtype policy")
-    option("--strategy", default="none", choices=list(STRATEGIES))
-    option("--seed", type=int, default=0)
-    option("--data-dir", help="of tensorflow-datasets")
-    option("--out", type=pathlib.Path, help="default: runs/RECIPE")
-    arguments = parser.parse_args()
-    if arguments.recipe not in names:
-        parser.error("--recipe must be one of\n" + "\n".join(names))
-    arguments.out = arguments.out or pathlib.Path("runs", arguments.recipe)
-    return arguments
-
-
-def make_recipe(arguments):
-    """The recipe with the values that are given instead of its own."""
-    recipe = recipes.get(arguments.recipe)
-    names = ("epochs", "batch_size", "learning_rate", "weight_decay")
-    given = {
-        name: value
-        for name, value in vars(arguments).items()
-        if value is not None and name in {*names, *ESAM, "adaptive"}
-    }
-    esam = {**recipe.esam, **{k: v for k, v in given.items() if k not in names}}
-    changed = {k: v for k, v in given.items() if k in names}
-    return dataclasses.replace(recipe, **changed, esam=esam)
-
-
-def make_model(recipe, arguments, num_steps):
-    sizes = {"width": arguments.width, "depth": arguments.depth}
-    network = recipe.make_network(**{k: v for k, v in sizes.items() if v})
-    model = keras_esam.ESAMModel(network, seed=arguments.seed, **recipe.esam)
-    model.compile(
-        recipe.make_optimizer(num_steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
+    return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
-    recipe = make_recipe(arguments)
-    out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    strategy = STRATEGIES[arguments.strategy]
-    scope = strategy().scope() if strategy else contextlib.nullcontext()
-    keras.utils.set_random_seed(arguments.seed)
-    keras.config.set_dtype_policy(arguments.precision)
+    recipe = fitting.make_recipe(arguments)
+    out = arguments.out or pathlib.Path("runs", recipe.name)
+    scope = fitting.start(arguments)
 
     # The data of an epoch depends on the seed and the epoch only, so that a
     # resumed run sees the same batches.
@@ -116,51 +51,15 @@ def main():
     test = data.cifar(
         recipe.dataset, "test", batch_size=500, data_dir=arguments.data_dir
     )
-    with scope:
-        model = make_model(recipe, arguments, recipe.epochs * len(train))
 
-    backup = keras_esam.callbacks.AtomicBackup(out / "backup")
-    best = max((e["val_accuracy"] for e in backup.history), default=None)
-    model.fit(
-        train,
-        epochs=recipe.epochs,
-        validation_data=test,
-        shuffle=False,  # `data.cifar` does it
-        callbacks=[
-            counter,
-            keras_esam.callbacks.ThroughputLogger(),
-            keras.callbacks.TensorBoard(out / "tensorboard"),
-            keras.callbacks.ModelCheckpoint(
-                out / "best.weights.h5",
-                monitor="val_accuracy",
-                mode="max",
-                save_best_only=True,
-                save_weights_only=True,
-                initial_value_threshold=best,
-            ),
-            backup,
-        ],
-    )
-    model.model.save(out / "last.keras")
-    last = backup.history[-1]
-    result = {
-        "recipe": recipe.name,
-        "settings": {**vars(arguments), "out": str(out)},
-        "esam": dict(recipe.esam),
-        "keras": keras.__version__,
-        "keras_esam": keras_esam.__version__,
-        "test_accuracy": last["val_accuracy"],
-        "best_test_accuracy": max(e["val_accuracy"] for e in backup.history),
-        "train_accuracy": last["accuracy"],
-        "images_per_second": last["images_per_second"],
-        "history": backup.history,
-    }
-    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(
-        f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
-        f"training accuracy {result['train_accuracy']:.2%}, "
-        f"{result['images_per_second']:.0f} images/s\nResults: {out}"
-    )
+    sizes = {"width": arguments.width, "depth": arguments.depth}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    num_steps = recipe.epochs * len(train)
+    with scope:
+        network = recipe.make_network(**sizes)
+        model = fitting.make_model(network, recipe, num_steps, arguments.seed)
+    history = fitting.fit(model, train, test, recipe, counter, out)
+    fitting.report(arguments, recipe, history, out)
 
 
 if __name__ == "__main__":

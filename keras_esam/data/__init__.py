@@ -5,7 +5,8 @@ them alone. Images have their channels last.
 """
 
 from keras_esam.data.cifar import cifar
+from keras_esam.data.class_folders import class_names
 from keras_esam.data.digits import digits
 from keras_esam.data.imagenet import imagenet
 
-__all__ = ["cifar", "digits", "imagenet"]
+__all__ = ["cifar", "class_names", "digits", "imagenet"]

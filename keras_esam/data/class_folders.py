@@ -31,10 +31,10 @@ def class_folders(folder, split):
             of one of its classes.
         ValueError: If training and validation part have other classes.
     """
-    names = _classes(folder, split)
+    names = class_names(folder, split)
     (other,) = set(SPLITS) - {split}
     if (pathlib.Path(folder) / other).is_dir():
-        differing = set(names) ^ set(_classes(folder, other))
+        differing = set(names) ^ set(class_names(folder, other))
         if differing:
             raise ValueError(
                 "`folder` must have the same classes in `train` and in `val`. "
@@ -54,7 +54,21 @@ def class_folders(folder, split):
     return paths, np.array(labels, "int32")
 
 
-def _classes(folder, split):
+def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
+    """Names of the classes in a tree of class folders.
+
+    Args:
+        folder: String or path, around the folders `train` and `val`.
+        split: String, one of them. Both have the same classes. Defaults to
+            `"train"`.
+
+    Returns:
+        List of strings in the order of the labels of
+        `keras_esam.data.imagenet`.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
     path = pathlib.Path(folder) / split
     names = []
     if path.is_dir():

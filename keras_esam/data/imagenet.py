@@ -12,9 +12,11 @@ replaced all that is left of them is `tf.image.crop_and_resize`.
 
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from keras_esam import arguments
+from keras_esam.balanced import balanced
 from keras_esam.data import checks
 from keras_esam.data import epochs
 from keras_esam.data import jpeg
@@ -34,6 +36,7 @@ def imagenet(
     data_dir: str | os.PathLike | None = None,
     folder: str | os.PathLike | None = None,
     image_size: int = 224,
+    num_samples: int | None = None,
     seed: int = 0,
     epoch: tf.Variable | None = None,
 ) -> tf.data.Dataset:
@@ -61,6 +64,10 @@ def imagenet(
             greyscale and CMYK, and PNGs. Labels follow the sorted names of the
             classes.
         image_size: Integer. Defaults to `224`.
+        num_samples: Optional integer, a part, always the same one: equally many
+            images of each class of `folder`, or the first ones in `data_dir`,
+            where tensorflow-datasets has mixed the classes at random. Defaults
+            to `None`, all of them.
         seed: Integer. Defaults to `0`.
         epoch: Optional scalar integer `tf.Variable`, the number of the epoch.
             See `keras_esam.data.cifar`.
@@ -86,6 +93,8 @@ def imagenet(
     """
     checks.check_common(split, SPLITS, batch_size, seed, epoch)
     arguments.check_count(image_size=image_size)
+    if num_samples is not None:
+        arguments.check_count(num_samples=num_samples)
     if folder is not None and data_dir is not None:
         raise ValueError(
             "`data_dir` and `folder` are two sources of the images: give one. "
@@ -94,9 +103,9 @@ def imagenet(
     if split == "val":
         seed = None
     if folder is None:
-        samples = record_files(split, data_dir, seed, epoch)
+        samples = record_files(split, data_dir, seed, epoch, num_samples)
     else:
-        samples = _files(folder, split, seed, epoch)
+        samples = _files(folder, split, seed, epoch, num_samples)
 
     def prepare(contents, label, seed=None):
         if seed is None:
@@ -113,9 +122,12 @@ def imagenet(
     return epochs.finish(dataset)
 
 
-def _files(folder, split, seed, epoch):
+def _files(folder, split, seed, epoch, num_samples):
     """Data set of known length: bytes of the images, labels and seeds."""
     paths, labels = class_folders(folder, split)
+    if num_samples is not None:
+        chosen = np.sort(balanced(labels, num_samples))
+        paths, labels = [paths[i] for i in chosen], labels[chosen]
     with tf.device("CPU:0"):
         paths, labels = tf.constant(paths), tf.constant(labels)
 

@@ -10,7 +10,7 @@ NUM_OPEN_FILES = 16
 BUFFER_SIZE = 4096  # Photographs of 110 kB on average.
 
 
-def record_files(split, data_dir, seed, epoch):
+def record_files(split, data_dir, seed, epoch, num_samples=None):
     """Undecoded photographs of `imagenet2012`.
 
     For training the files are shuffled, then the photographs within a buffer.
@@ -20,6 +20,7 @@ def record_files(split, data_dir, seed, epoch):
         data_dir: See `prepared_builder`.
         seed: Integer, or `None` for the order of the files.
         epoch: See `epochs.epoch_keys`.
+        num_samples: Optional integer, only the first ones.
 
     Returns:
         A `tf.data.Dataset` of known length. Its elements are the bytes of an
@@ -28,7 +29,7 @@ def record_files(split, data_dir, seed, epoch):
 
     Raises:
         FileNotFoundError: If the data set is not there.
-        ValueError: If it is not in TFRecord files.
+        ValueError: If it is not in TFRecord files, or has fewer samples.
     """
     builder = prepared_builder("imagenet2012", data_dir)
     info = builder.info.splits[SPLITS[split]]
@@ -39,29 +40,43 @@ def record_files(split, data_dir, seed, epoch):
             f'with `file_format="tfrecord"`. Received: data_dir={data_dir!r} '
             f"with files of format {kind!r}"
         )
-    files = [str(path) for path in info.filepaths]
+    count = info.num_examples if num_samples is None else num_samples
+    if count > info.num_examples:
+        raise ValueError(
+            f"`num_samples` must be at most {info.num_examples}. "
+            f"Received: num_samples={num_samples}"
+        )
+    parts = builder.info.splits[f"{SPLITS[split]}[:{count}]"].file_instructions
+    files = [str(part.filename) for part in parts]
+    sizes = [part.take for part in parts]
     if seed is None:
-        records = tf.data.TFRecordDataset(files)
+        records = tf.data.TFRecordDataset(files).take(count)
     else:
-        records = _shuffled(files, seed, epoch)
-    count = tf.data.experimental.assert_cardinality(info.num_examples)
+        records = _shuffled(files, sizes, seed, epoch)
+    cardinality = tf.data.experimental.assert_cardinality(count)
     parse = _parser(builder.info.features)
-    return records.apply(count).map(parse, epochs.NUM_PARALLEL)
+    return records.apply(cardinality).map(parse, epochs.NUM_PARALLEL)
 
 
-def _shuffled(files, seed, epoch):
-    files = tf.constant(files)
+def _shuffled(files, sizes, seed, epoch):
+    """Data set of records and seeds: of each file the first `size` records."""
+    files, sizes = tf.constant(files), tf.constant(sizes, "int64")
 
     def epoch_records(keys):
         order_keys = tf.random.split(keys[0])
-        paths = tf.random.experimental.stateless_shuffle(files, order_keys[0])
-        records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-            tf.data.TFRecordDataset,
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(files)), order_keys[0]
+        )
+        records = tf.data.Dataset.from_tensor_slices(order).interleave(
+            lambda i: tf.data.TFRecordDataset(files[i]).take(sizes[i]),
             cycle_length=NUM_OPEN_FILES,
             block_length=NUM_OPEN_FILES,
             num_parallel_calls=min(epochs.NUM_PARALLEL, NUM_OPEN_FILES),
             deterministic=True,
         )
+        # `shuffle` mixes the global seed into its own: here that of the graph
+        # of this function, and not 0, with which it takes no tensor.
+        tf.random.set_seed(1)
         records = records.shuffle(
             BUFFER_SIZE, order_keys[1, 0], reshuffle_each_iteration=False
         )

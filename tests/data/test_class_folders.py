@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_esam.data.class_folders import class_folders
+from keras_esam.data.class_folders import class_names
 from tests.data.files import write_tree
 
 
@@ -20,6 +21,7 @@ def test_labels_follow_the_sorted_names_and_other_files_do_not_count(tmp_path):
     paths, labels = class_folders(tmp_path, "train")
     assert names_of(paths) == ["c.jpeg", "d.PNG", "a.jpg", "b.JPEG"]
     np.testing.assert_array_equal(labels, [0, 1, 2, 2])
+    assert class_names(tmp_path) == ["Cat", "ant", "dog"]
 
 
 def test_both_parts_have_the_same_labels(tmp_path):

@@ -130,6 +130,36 @@ def test_number_of_threads_does_not_matter(source, monkeypatch):
     assert_identical(*results)
 
 
+@pytest.mark.parametrize(("split", "count"), [("train", 4), ("val", 2)])
+def test_part_of_a_tree_is_balanced_and_always_the_same(tree, split, count):
+    def part(**kwargs):
+        arguments = {"batch_size": count, "num_samples": count, **kwargs}
+        images, labels = arrays_of(load(tree, split, **arguments))
+        np.testing.assert_array_equal(np.bincount(labels), [count // 2] * 2)
+        return images
+
+    if split == "val":
+        assert len(np.unique(part(), axis=0)) == count
+        assert_identical([part()], [part(seed=4)])
+        return
+    levels = [sorted(grey_levels(part(seed=seed))) for seed in range(3)]
+    assert len(set(levels[0])) == count
+    assert levels[0] == levels[1] == levels[2]
+
+
+def test_part_of_tensorflow_datasets_is_its_first_images(records):
+    for seed in range(3):
+        train = load(records, batch_size=4, num_samples=8, seed=seed)
+        assert train.cardinality() == 2
+        images, labels = arrays_of(train)
+        np.testing.assert_array_equal(np.sort(labels), np.arange(8))
+        np.testing.assert_allclose(grey_levels(images), 10 * labels, atol=1)
+    _, labels = arrays_of(load(records, "val", num_samples=3))
+    np.testing.assert_array_equal(labels, np.arange(3))
+    with pytest.raises(ValueError, match="`num_samples` must be at most 12"):
+        load(records, num_samples=13)
+
+
 def test_crops_of_an_image_differ_between_epochs(tmp_path):
     write_tree(tmp_path, {"train/a/1.jpg": encoded(photograph())})
     train = load({"folder": tmp_path}, batch_size=1)
@@ -171,6 +201,9 @@ def test_other_files_than_tfrecord(tmp_path):
         ({"split": "test"}, "`split` must be one of .*'test'"),
         ({"image_size": 0}, "`image_size` must be at least 1"),
         ({"data_dir": "x"}, "`data_dir` and `folder` are two sources"),
+        ({"num_samples": 0}, "`num_samples` must be at least 1"),
+        ({"num_samples": 5}, "must be a multiple of 2 and at most 12"),
+        ({"batch_size": 5, "num_samples": 4}, "training samples, 4. Received"),
         ({"batch_size": 13}, "at most the number of training samples, 12"),
     ],
 )

@@ -44,8 +44,10 @@ def files(tmp_path):
     return paths
 
 
-def order_of(files, seed=0, epoch=0):
-    records = module._shuffled(files, seed, tf.Variable(epoch))
+def order_of(files, seed=0, epoch=0, size=4):
+    records = module._shuffled(
+        files, [size] * len(files), seed, tf.Variable(epoch)
+    )
     return [int(record) for record, _ in records.as_numpy_iterator()]
 
 
@@ -59,6 +61,19 @@ def test_order_of_the_files_changes_too(files, monkeypatch):
         parts = np.reshape(order, (10, 4))
         np.testing.assert_array_equal(parts % 4, [[0, 1, 2, 3]] * 10)
         np.testing.assert_array_equal(np.sort(parts[:, 0]), range(0, 40, 4))
+
+
+def test_order_does_not_depend_on_the_global_seed(files):
+    orders = []
+    for seed in (0, 1, 2):
+        tf.random.set_seed(seed)
+        orders.append(tuple(order_of(files)))
+    assert len(set(orders)) == 1
+
+
+def test_no_more_of_a_file_than_its_size(files):
+    order = order_of(files, size=3)
+    assert sorted(order) == [i for i in range(40) if i % 4 < 3]
 
 
 def test_records_of_many_files_are_mixed(files):

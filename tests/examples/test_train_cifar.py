@@ -1,16 +1,23 @@
 """The example fit on CIFAR, on a few made-up images."""
 
 import json
-import sys
+import pathlib
 
 import keras
 import numpy as np
 import pytest
 
+from keras_esam import data
+from keras_esam import recipes
 from tests.backends import tensorflow_only
 from tests.data.files import write_cifar
+from tests.examples import runs
 
 pytestmark = tensorflow_only
+FILES = {
+    *("backup", "best.weights.h5", "last.keras"),
+    *("result.json", "tensorboard"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -20,41 +27,39 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def train(data_dir, out, monkeypatch, *more, epochs=3):
+def train(data_dir, out, monkeypatch, more="", epochs=3):
     from examples import train_cifar
 
     options = "--width 2 --depth 1 --batch-size 10 --learning-rate 0.01"
     options += f" --epochs {epochs} --rho 0.1 --granularity depth --cutout 16"
-    command = ["train_cifar", *options.split(), "--data-dir", str(data_dir)]
-    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out), *more])
-    train_cifar.main()
-    keras.config.set_dtype_policy("float32")
-    return json.loads((out / "result.json").read_text())
+    options += f" --data-dir {data_dir} {more}"
+    return runs.run(train_cifar, options, out, monkeypatch)
 
 
-def test_resumed_run_ends_as_the_whole_one(data_dir, tmp_path, monkeypatch):
-    whole = train(data_dir, tmp_path / "whole", monkeypatch)
+def test_resumed_run_ends_as_the_whole_one(
+    data_dir, tmp_path, monkeypatch, few_subsets
+):
+    from examples import fitting
+
+    more = "--beta 0.5"
+    whole = train(data_dir, tmp_path / "whole", monkeypatch, more)
     assert [row["epoch"] for row in whole["history"]] == [0, 1, 2]
     assert whole["esam"]["rho"] == 0.1
     assert whole["esam"]["granularity"] == "depth"
+    assert whole["settings"]["weight_decay"] == 1e-3
 
-    class Cut(BaseException):
-        pass
-
-    save = keras.callbacks.ModelCheckpoint.on_epoch_end
+    save = fitting.BestWeights.on_epoch_end
 
     def cut_after_two(self, epoch, logs=None):
         save(self, epoch, logs)
         if epoch == 1:
-            raise Cut
+            raise runs.Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            keras.callbacks.ModelCheckpoint, "on_epoch_end", cut_after_two
-        )
-        with pytest.raises(Cut):
-            train(data_dir, tmp_path / "cut", patch)
-    resumed = train(data_dir, tmp_path / "cut", monkeypatch)
+        patch.setattr(fitting.BestWeights, "on_epoch_end", cut_after_two)
+        with pytest.raises(runs.Cut):
+            train(data_dir, tmp_path / "cut", patch, more)
+    resumed = train(data_dir, tmp_path / "cut", monkeypatch, more)
     for row, expected in zip(resumed["history"], whole["history"], strict=True):
         for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
             assert row[key] == expected[key]
@@ -64,11 +69,47 @@ def test_resumed_run_ends_as_the_whole_one(data_dir, tmp_path, monkeypatch):
     ]
     for a, b in zip(*(n.get_weights() for n in networks), strict=True):
         np.testing.assert_array_equal(a, b)
-    files = {path.name for path in (tmp_path / "cut").iterdir()}
-    assert files == {
-        *("backup", "best.weights.h5", "last.keras"),
-        *("result.json", "tensorboard"),
-    }
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES
+
+
+def test_kill_amid_a_file_damages_none(data_dir, tmp_path, monkeypatch):
+    """Each run is killed a bit later than the one before."""
+    test = data.cifar("cifar10", "test", 20, data_dir=data_dir)
+    recipe = recipes.get("cifar10/resnet18/sgd")
+    network = recipe.make_network(width=2, depth=1)
+
+    def accuracy_of_best():
+        network.load_weights(tmp_path / "best.weights.h5")
+        predictions = network.predict(test, verbose=0).argmax(-1)
+        return np.mean(predictions == np.arange(20) % 10)
+
+    def history():
+        (path,) = tmp_path.glob("backup/epoch-*/logs.json")
+        rows = json.loads(path.read_text())
+        return [row["val_accuracy"] for row in rows]
+
+    def train_until(*cut):
+        with monkeypatch.context() as patch:
+            runs.cut_in_file(patch, *cut)
+            with pytest.raises(runs.Cut):
+                train(data_dir, tmp_path, patch, "--rho 0")
+
+    train_until(keras.Model, "save_weights", "backup", 2)
+    assert len(history()) == 1
+    assert accuracy_of_best() == pytest.approx(history()[0])
+    train_until(keras.Model, "save_weights", "best.weights", 2)
+    assert len(history()) == 2 and history()[1] > history()[0]
+    assert accuracy_of_best() == pytest.approx(history()[0])
+    train_until(keras.Model, "save", "last.keras")
+    assert len(history()) == 3
+    assert accuracy_of_best() == pytest.approx(max(history()))
+    assert not (tmp_path / "last.keras").exists()
+    train_until(pathlib.Path, "write_text", "result.json")
+    keras.saving.load_model(tmp_path / "last.keras")
+    assert not (tmp_path / "result.json").exists()
+    result = train(data_dir, tmp_path, monkeypatch, "--rho 0")
+    assert result["best_test_accuracy"] == max(history())
+    assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
 def test_recipe_of_another_method_in_half_precision(
@@ -76,14 +117,14 @@ def test_recipe_of_another_method_in_half_precision(
 ):
     more = "--recipe cifar10/wrn-28-10/sgd --precision mixed_bfloat16"
     more += " --subset 20 --depth 10 --width 1"
-    result = train(data_dir, tmp_path, monkeypatch, *more.split(), epochs=1)
+    result = train(data_dir, tmp_path, monkeypatch, more, epochs=1)
     assert result["recipe"] == "cifar10/wrn-28-10/sgd"
     assert result["settings"]["subset"] == 20
     assert 0 <= result["test_accuracy"] <= 1
 
 
 def test_unknown_recipe_is_refused(data_dir, tmp_path, monkeypatch, capsys):
-    more = ("--recipe", "imagenet/resnet50/esam")
+    more = "--recipe imagenet/resnet50/esam"
     with pytest.raises(SystemExit):
-        train(data_dir, tmp_path, monkeypatch, *more)
+        train(data_dir, tmp_path, monkeypatch, more)
     assert "cifar100/pyramidnet-110/esam" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""What the example fits on CIFAR and on ImageNet share.
+
+A run is a folder. A kill at any moment damages none of its files: they are
+written under another name and renamed, and the backup of the last epoch that
+was finished decides what the others hold.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import statistics
+
+import keras
+import tensorflow as tf
+
+import keras_esam
+from keras_esam import recipes
+
+STRATEGIES = {"none": None, "mirrored": tf.distribute.MirroredStrategy}
+# May be given instead of those of the recipe: its own values, and arguments of
+# ESAMModel.
+TRAINING = {
+    **{"epochs": int, "batch_size": int},
+    **{"learning_rate": float, "weight_decay": float},
+}
+ESAM = {
+    **{"rho": float, "beta": float, "gamma": float, "granularity": str},
+    **{"rank_by": str, "ascent": str, "interval": int, "scale": str},
+}
+HELP = {
+    "batch_size": "of all replicas together",
+    "weight_decay": "as in PyTorch",
+}
+
+
+def make_parser(description, recipe):
+    """Parser of the options of both scripts.
+
+    Args:
+        description: String, shown by --help.
+        recipe: String, the default. Others are of data sets of this kind.
+    """
+    kind = recipe[:5]
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    option = parser.add_argument
+    names = [name for name in recipes.names() if name.startswith(kind)]
+    option("--recipe", default=recipe, choices=names, metavar="NAME")
+    for name, value_type in {**TRAINING, **ESAM}.items():
+        flag = f"--{name.replace('_', '-')}"
+        option(flag, type=value_type, help=HELP.get(name))
+    option("--adaptive", action=argparse.BooleanOptionalAction)
+    option("--subset", type=int, help="number of training samples")
+    option("--precision", default="float32", help="a Keras dtype policy")
+    option("--strategy", default="none", choices=list(STRATEGIES))
+    option("--seed", type=int, default=0)
+    option("--data-dir", help="of tensorflow-datasets")
+    option("--out", type=pathlib.Path, help="default: runs/RECIPE")
+    return parser
+
+
+def make_recipe(arguments):
+    """The recipe with the values that are given instead of its own."""
+    recipe = recipes.get(arguments.recipe)
+    given = {k: v for k, v in vars(arguments).items() if v is not None}
+    changed = {k: given[k] for k in TRAINING if k in given}
+    esam = {k: given[k] for k in (*ESAM, "adaptive") if k in given}
+    return dataclasses.replace(recipe, **changed, esam={**recipe.esam, **esam})
+
+
+def start(arguments):
+    """Sets seed and precision. Returns the scope in which to make the model."""
+    strategy = STRATEGIES[arguments.strategy]
+    scope = strategy().scope() if strategy else contextlib.nullcontext()
+    keras.utils.set_random_seed(arguments.seed)
+    keras.config.set_dtype_policy(arguments.precision)
+    return scope
+
+
+def make_model(network, recipe, num_steps, seed):
+    """The compiled model of a run of `num_steps` steps."""
+    model = keras_esam.ESAMModel(network, seed=seed, **recipe.esam)
+    model.compile(
+        recipe.make_optimizer(num_steps),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Saves the network's weights whenever `val_accuracy` is the highest yet.
+
+    It goes behind the `AtomicBackup` that it is given, and does at the start of
+    a training what a kill may have prevented after the last epoch. The file is
+    then always that of the best epoch in the backup's history, even if an epoch
+    that is trained again ends differently, as on a GPU.
+    """
+
+    def __init__(self, path, backup):
+        super().__init__()
+        self.path = path
+        self.backup = backup
+
+    def on_train_begin(self, logs=None):
+        if self.backup.history:
+            self.on_epoch_end(None)
+
+    def on_epoch_end(self, epoch, logs=None):
+        *before, last = (row["val_accuracy"] for row in self.backup.history)
+        if last > max(before, default=-math.inf):
+            save_whole(self.model.model.save_weights, self.path)
+
+
+def save_whole(save, path):
+    """Calls `save` so that its file is at `path` as a whole or not at all."""
+    unfinished = path.with_name(f"unfinished.{path.name}")
+    save(unfinished)
+    unfinished.replace(path)
+
+
+def fit(model, train, validation, recipe, counter, out):
+    """Trains, or goes on, and saves. Returns the logs of all epochs."""
+    backup = keras_esam.callbacks.AtomicBackup(out / "backup")
+    model.fit(
+        train,
+        epochs=recipe.epochs,
+        validation_data=validation,
+        shuffle=False,  # The pipeline does it.
+        callbacks=[
+            counter,
+            keras_esam.callbacks.ThroughputLogger(),
+            keras.callbacks.TensorBoard(out / "tensorboard"),
+            backup,
+            BestWeights(out / "best.weights.h5", backup),
+        ],
+    )
+    save_whole(model.model.save, out / "last.keras")
+    return backup.history
+
+
+def report(arguments, recipe, history, out):
+    """Writes and prints what came out of a run."""
+    last = history[-1]
+    # NaN where an epoch was too short to time.
+    rates = [row["images_per_second"] for row in history]
+    rates = [rate for rate in rates if math.isfinite(rate)]
+    used = {name: getattr(recipe, name) for name in TRAINING}
+    result = {
+        "recipe": recipe.name,
+        "settings": {**vars(arguments), **used, "out": str(out)},
+        "esam": dict(recipe.esam),
+        "keras": keras.__version__,
+        "keras_esam": keras_esam.__version__,
+        "test_accuracy": last["val_accuracy"],
+        "best_test_accuracy": max(row["val_accuracy"] for row in history),
+        "train_accuracy": last["accuracy"],
+        "images_per_second": statistics.median(rates or [math.nan]),
+        "history": history,
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    save_whole(lambda path: path.write_text(text), out / "result.json")
+    print(
+        f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
+        f"training accuracy {result['train_accuracy']:.2%}, "
+        f"{result['images_per_second']:.0f} images/s\nResults: {out}"
+    )

@@ -1,0 +1,126 @@
+"""The example fit on ImageNet, on a few made-up photographs."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_esam import data
+from keras_esam import recipes
+from tests.backends import tensorflow_only
+from tests.data.files import encoded
+from tests.data.files import photograph
+from tests.data.files import write_imagenet
+from tests.data.files import write_tree
+from tests.examples import runs
+
+pytestmark = tensorflow_only
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eight training and two validation photographs of each class."""
+    files = {}
+    for label, name in enumerate(CLASSES):
+        for i in range(10):
+            image = np.roll(photograph(50 + i, 70 - i), label, axis=-1)
+            mode = "L" if i in (0, 8) else "RGB"
+            split = "train" if i < 8 else "val"
+            files[f"{split}/{name}/{i}.JPEG"] = encoded(image, mode)
+    folder = tmp_path_factory.mktemp("photographs")
+    write_tree(folder, files)
+    return folder
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Instead of ResNet-50, which takes long to compile."""
+
+    def make(input_shape, num_classes=1000):
+        return keras.Sequential(
+            [
+                keras.Input(input_shape),
+                keras.layers.Conv2D(4, 3, strides=2),
+                keras.layers.BatchNormalization(),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(num_classes),
+            ]
+        )
+
+    monkeypatch.setitem(recipes.MAKERS, "resnet50", make)
+
+
+def train(source, out, monkeypatch, more=""):
+    from examples import train_imagenet
+
+    options = f"{source} --image-size 32 --learning-rate 0.01 {more}"
+    return runs.run(train_imagenet, options, out, monkeypatch)
+
+
+def test_resnet50_on_class_folders(folder, tmp_path, monkeypatch):
+    # Of 10 samples 6 are kept: an even number, see the README.
+    more = "--epochs 1 --batch-size 10 --beta 1 --gamma 0.6 --subset 21"
+    source = f"--folder {folder}"
+    result = train(source, tmp_path, monkeypatch, more)
+    assert result["recipe"] == "imagenet/resnet50/esam"
+    assert result["esam"]["gamma"] == 0.6
+    assert result["settings"]["batch_size"] == 10
+    assert result["settings"]["epochs"] == 1
+    network = keras.saving.load_model(tmp_path / "last.keras")
+    assert network.input_shape == (None, 32, 32, 3)
+    assert network.output_shape == (None, len(CLASSES))
+    assert len(network.layers) > 100
+    labels = np.repeat([0, 1, 2], 2)
+    validation = data.imagenet("val", 6, folder=folder, image_size=32)
+    predictions = network.predict(validation, verbose=0).argmax(-1)
+    accuracy = np.mean(predictions == labels)
+    assert result["test_accuracy"] == pytest.approx(accuracy)
+    assert result["best_test_accuracy"] == result["test_accuracy"]
+    network.load_weights(tmp_path / "best.weights.h5")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("backup", "best.weights.h5", "last.keras"),
+        *("result.json", "tensorboard"),
+    }
+
+
+def test_resumed_run_ends_as_the_whole_one(
+    folder, tmp_path, monkeypatch, small_network
+):
+    source = f"--folder {folder}"
+    more = "--epochs 3 --batch-size 6 --beta 0.5 --gamma 0.7 --seed 3"
+    whole = train(source, tmp_path / "whole", monkeypatch, more)
+    with monkeypatch.context() as patch:
+        runs.cut_in_file(patch, keras.Model, "save_weights", "backup", 2)
+        with pytest.raises(runs.Cut):
+            train(source, tmp_path / "cut", patch, more)
+    resumed = train(source, tmp_path / "cut", monkeypatch, more)
+    for row, expected in zip(resumed["history"], whole["history"], strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert row[key] == expected[key]
+    other = more.replace("--seed 3", "--seed 4")
+    other = train(source, tmp_path / "other", monkeypatch, other)
+    assert other["history"][0]["loss"] != whole["history"][0]["loss"]
+
+
+def test_photographs_of_tensorflow_datasets(
+    tmp_path, monkeypatch, small_network
+):
+    write_imagenet(tmp_path / "tfds")
+    source = f"--data-dir {tmp_path / 'tfds'} --subset 8"
+    more = "--recipe imagenet/resnet50/sam --epochs 1 --batch-size 4"
+    more += " --precision mixed_bfloat16"
+    result = train(source, tmp_path / "run", monkeypatch, more)
+    network = keras.saving.load_model(tmp_path / "run" / "last.keras")
+    assert network.output_shape == (None, 1000)
+    assert result["esam"]["gamma"] == 1
+    # Two steps of four samples, of which no class is known yet.
+    assert np.log(1000) / 2 < result["history"][0]["loss"] < 20
+
+
+def test_recipe_of_another_data_set_is_refused(
+    folder, tmp_path, monkeypatch, capsys
+):
+    more = "--recipe cifar10/resnet18/esam"
+    with pytest.raises(SystemExit):
+        train(f"--folder {folder}", tmp_path, monkeypatch, more)
+    assert "imagenet/resnet101/sam" in capsys.readouterr().err
