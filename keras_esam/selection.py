@@ -27,13 +27,15 @@ def num_selected(batch_size, gamma: float):
         gamma: Float in `(0, 1]`.
 
     Returns:
-        Integer or scalar integer tensor, at most `batch_size`.
+        Integer or scalar integer tensor, at most `batch_size`; a tensor is 0
+        for an empty batch.
     """
     ratio = fractions.Fraction(gamma).limit_denominator(LARGEST_DENOMINATOR)
     rounded_up = -((-batch_size * ratio.numerator) // ratio.denominator)
     if isinstance(batch_size, int):
         return max(1, rounded_up)
-    return ops.maximum(1, rounded_up)
+    # Where the last batch has too few samples for all replicas, one has none.
+    return ops.minimum(batch_size, ops.maximum(1, rounded_up))
 
 
 def select(scores, count):
