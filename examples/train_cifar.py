@@ -11,14 +11,17 @@ Hardware:  one GPU. Small, on two busy CPU cores: --width 8 --subset 1000
 Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
            or the environment variable TFDS_DATA_DIR say where it is
 
-A run that was killed goes on when the same command is given again.
+A run that was killed goes on when the same command is given again. With
+`--strategy multiworker` that is the command for each worker, which has its
+place in the cluster in the environment variable TF_CONFIG; all share `--out`.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import pathlib
+import shutil
+import tempfile
 
 import keras
 import tensorflow as tf
@@ -27,7 +30,11 @@ import keras_esam
 from keras_esam import data
 from keras_esam import recipes
 
-STRATEGIES = {"none": None, "mirrored": tf.distribute.MirroredStrategy}
+STRATEGIES = {
+    "none": tf.distribute.get_strategy,
+    "mirrored": tf.distribute.MirroredStrategy,
+    "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
+}
 # Arguments of ESAMModel that may be given instead of those of the recipe.
 ESAM = {
     **{"rho": float, "beta": float, "gamma": float, "granularity": str},
@@ -94,10 +101,12 @@ def make_model(recipe, arguments, num_steps):
 def main():
     arguments = parse_arguments()
     recipe = make_recipe(arguments)
-    out = arguments.out
+    # Before anything is computed, or the workers can not be connected.
+    strategy = STRATEGIES[arguments.strategy]()
+    # All workers take part in saving, and the chief alone writes to `out`.
+    is_chief = strategy.extended.should_checkpoint
+    out = arguments.out if is_chief else pathlib.Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
-    strategy = STRATEGIES[arguments.strategy]
-    scope = strategy().scope() if strategy else contextlib.nullcontext()
     keras.utils.set_random_seed(arguments.seed)
     keras.config.set_dtype_policy(arguments.precision)
 
@@ -116,16 +125,17 @@ def main():
     test = data.cifar(
         recipe.dataset, "test", batch_size=500, data_dir=arguments.data_dir
     )
-    with scope:
+    with strategy.scope():
         model = make_model(recipe, arguments, recipe.epochs * len(train))
 
-    backup = keras_esam.callbacks.AtomicBackup(out / "backup")
+    backup = keras_esam.callbacks.AtomicBackup(arguments.out / "backup")
     best = max((e["val_accuracy"] for e in backup.history), default=None)
     model.fit(
         train,
         epochs=recipe.epochs,
         validation_data=test,
         shuffle=False,  # `data.cifar` does it
+        verbose="auto" if is_chief else 0,
         callbacks=[
             counter,
             keras_esam.callbacks.ThroughputLogger(),
@@ -145,7 +155,7 @@ def main():
     last = backup.history[-1]
     result = {
         "recipe": recipe.name,
-        "settings": {**vars(arguments), "out": str(out)},
+        "settings": {**vars(arguments), "out": str(arguments.out)},
         "esam": dict(recipe.esam),
         "keras": keras.__version__,
         "keras_esam": keras_esam.__version__,
@@ -156,6 +166,9 @@ def main():
         "history": backup.history,
     }
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    if not is_chief:
+        shutil.rmtree(out)
+        return
     print(
         f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
         f"training accuracy {result['train_accuracy']:.2%}, "
