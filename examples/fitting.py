@@ -2,11 +2,11 @@
 
 A run is a folder. A kill at any moment damages none of its files: they are
 written under another name and renamed, and the backup of the last epoch that
-was finished decides what the others hold.
+was finished decides what the others hold. Of several workers the chief writes
+them.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
@@ -19,7 +19,11 @@ import tensorflow as tf
 import keras_esam
 from keras_esam import recipes
 
-STRATEGIES = {"none": None, "mirrored": tf.distribute.MirroredStrategy}
+STRATEGIES = {
+    "none": tf.distribute.get_strategy,
+    "mirrored": tf.distribute.MirroredStrategy,
+    "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
+}
 # May be given instead of those of the recipe: its own values, and arguments of
 # ESAMModel.
 TRAINING = {
@@ -28,7 +32,8 @@ TRAINING = {
 }
 ESAM = {
     **{"rho": float, "beta": float, "gamma": float, "granularity": str},
-    **{"rank_by": str, "ascent": str, "interval": int, "scale": str},
+    **{"rank_by": str, "ascent": str, "ascent_scope": str},
+    **{"micro_batch_size": int, "interval": int, "scale": str},
 }
 HELP = {
     "batch_size": "of all replicas together",
@@ -74,11 +79,11 @@ def make_recipe(arguments):
 
 def start(arguments):
     """Sets seed and precision. Returns the scope in which to make the model."""
-    strategy = STRATEGIES[arguments.strategy]
-    scope = strategy().scope() if strategy else contextlib.nullcontext()
+    # Before anything is computed, or the workers can not be connected.
+    strategy = STRATEGIES[arguments.strategy]()
     keras.utils.set_random_seed(arguments.seed)
     keras.config.set_dtype_policy(arguments.precision)
-    return scope
+    return strategy.scope()
 
 
 def make_model(network, recipe, num_steps, seed):
@@ -123,23 +128,31 @@ def save_whole(save, path):
     unfinished.replace(path)
 
 
+def is_chief(model):
+    """Whether this is the worker that writes files, or the only one."""
+    return model.distribute_strategy.extended.should_checkpoint
+
+
 def fit(model, train, validation, recipe, counter, out):
     """Trains, or goes on, and saves. Returns the logs of all epochs."""
     backup = keras_esam.callbacks.AtomicBackup(out / "backup")
+    callbacks = [counter, keras_esam.callbacks.ThroughputLogger()]
+    if is_chief(model):
+        tensorboard = keras.callbacks.TensorBoard(out / "tensorboard")
+        best = BestWeights(out / "best.weights.h5", backup)
+        callbacks += [tensorboard, backup, best]
+    else:
+        callbacks += [backup]
     model.fit(
         train,
         epochs=recipe.epochs,
         validation_data=validation,
         shuffle=False,  # The pipeline does it.
-        callbacks=[
-            counter,
-            keras_esam.callbacks.ThroughputLogger(),
-            keras.callbacks.TensorBoard(out / "tensorboard"),
-            backup,
-            BestWeights(out / "best.weights.h5", backup),
-        ],
+        verbose="auto" if is_chief(model) else 0,
+        callbacks=callbacks,
     )
-    save_whole(model.model.save, out / "last.keras")
+    if is_chief(model):
+        save_whole(model.model.save, out / "last.keras")
     return backup.history
 
 

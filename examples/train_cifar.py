@@ -11,7 +11,9 @@ Hardware:  one GPU. Small, on two busy CPU cores: --width 8 --subset 1000
 Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
            or the environment variable TFDS_DATA_DIR say where it is
 
-A run that was killed goes on when the same command is given again.
+A run that was killed goes on when the same command is given again. With
+`--strategy multiworker` that is the command for each worker, which has its
+place in the cluster in the environment variable TF_CONFIG; all share `--out`.
 """
 
 import pathlib
@@ -59,7 +61,8 @@ def main():
         network = recipe.make_network(**sizes)
         model = fitting.make_model(network, recipe, num_steps, arguments.seed)
     history = fitting.fit(model, train, test, recipe, counter, out)
-    fitting.report(arguments, recipe, history, out)
+    if fitting.is_chief(model):
+        fitting.report(arguments, recipe, history, out)
 
 
 if __name__ == "__main__":

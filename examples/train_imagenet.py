@@ -19,7 +19,9 @@ Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
            photographs, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG,
            with --folder FOLDER
 
-A run that was killed goes on when the same command is given again.
+A run that was killed goes on when the same command is given again. With
+`--strategy multiworker` that is the command for each worker, which has its
+place in the cluster in the environment variable TF_CONFIG; all share `--out`.
 """
 
 import pathlib
@@ -69,7 +71,8 @@ def main():
         network = recipe.make_network(**sizes)
         model = fitting.make_model(network, recipe, num_steps, arguments.seed)
     history = fitting.fit(model, train, validation, recipe, counter, out)
-    fitting.report(arguments, recipe, history, out)
+    if fitting.is_chief(model):
+        fitting.report(arguments, recipe, history, out)
 
 
 if __name__ == "__main__":

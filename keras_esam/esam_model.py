@@ -227,7 +227,10 @@ class ESAMModel(Trainer, keras.Model):
         if check is None:
             super().__setattr__(name, value)
             return
+        is_drawn = name == "seed" and value is None
         value = check(value)
+        if is_drawn:
+            value = self._same_on_all_workers(value)
         before = getattr(self, name, value)
         super().__setattr__(name, value)
         if value != before:

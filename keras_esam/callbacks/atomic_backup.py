@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 
 import keras
 
@@ -26,9 +27,12 @@ class AtomicBackup(keras.callbacks.Callback):
     Put it behind the callbacks that add to the logs or save files of their own,
     so that these are there before an epoch counts as finished.
 
+    Of the workers of a `tf.distribute` strategy the chief writes, and all of
+    them restore what it wrote.
+
     Args:
         folder: String or path, where the backup is. Each training needs its
-            own.
+            own, and workers one that they share.
 
     Attributes:
         history: List of dicts, the logs of the epochs that are finished,
@@ -69,11 +73,17 @@ class AtomicBackup(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         model.load_weights(latest / self._WEIGHTS)
         model._initial_epoch = len(self.history)
-        self._write_table()
+        if self._is_chief:
+            self._write_table()
 
     def on_epoch_end(self, epoch, logs=None):
         values = {key: float(value) for key, value in (logs or {}).items()}
         self.history.append({"epoch": epoch, **values})
+        if not self._is_chief:
+            # To read a metric takes all workers.
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save_weights(f"{folder}/{self._WEIGHTS}")
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         # Its name makes it count, and it gets that when it is complete.
         unfinished = self.folder / "unfinished"
@@ -87,6 +97,12 @@ class AtomicBackup(keras.callbacks.Callback):
         for folder in before:
             shutil.rmtree(folder)
         self._write_table()
+
+    @property
+    def _is_chief(self):
+        # Only on TensorFlow a model has it.
+        strategy = getattr(self.model, "distribute_strategy", None)
+        return strategy is None or strategy.extended.should_checkpoint
 
     def _all(self):
         """The backups, the latest one last."""

@@ -3,7 +3,8 @@
 Keras' private names that the library depends on, all of them methods and
 attributes of `keras.Model` and its parts, checked by a test against the
 installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
-`_flatten_layers`, `_loss_tracker`, `_make_function`, `_symbolic_build`;
+`_flatten_layers`, `_get_metrics_result_or_logs`, `_initial_epoch`,
+`_loss_tracker`, `_make_function`, `_maybe_symbolic_build`, `_symbolic_build`;
 `_flat_losses` and `_metrics` of `CompileLoss`; `_check_variables_are_known` of
 `keras.optimizers.Optimizer`; `_is_default` of a `build` method; `_model` of a
 callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`; on JAX
@@ -78,6 +79,10 @@ class BaseTrainer:
 
     def _sync_variables(self):
         """Sees to it that the variables have their values, in `fit` too."""
+
+    def _same_on_all_workers(self, value):
+        """An integer, that of the chief if it differs between the workers."""
+        return value
 
     def _make_pool(self, beta):
         return subsets.make_pool(

@@ -67,6 +67,7 @@ class TensorFlowDispatcher(StepDispatcher):
             iterator = itertools.chain([first], iterator)
             batch = keras.tree.map_structure(_symbolic, first)
         model = self._model
+        model._check_workers()
         with model.distribute_strategy.scope():
             if not model.model.built:
                 x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)

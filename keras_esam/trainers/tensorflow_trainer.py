@@ -15,9 +15,10 @@ from keras_esam.trainers import tensorflow_replicas
 from keras_esam.trainers import tensorflow_rows
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.tensorflow_dispatcher import TensorFlowDispatcher
+from keras_esam.trainers.tensorflow_workers import MultiWorkerTrainer
 
 
-class TensorFlowTrainer(ESAMStep):
+class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     """Training step and train function of `ESAMModel` on TensorFlow."""
 
     _dispatcher = TensorFlowDispatcher
@@ -61,6 +62,15 @@ class TensorFlowTrainer(ESAMStep):
                 self._dense(gradients)
             )
         super()._apply_gradients(gradients)
+
+    def _get_metrics_result_or_logs(self, logs):
+        # Keras takes these from the metrics, which know all samples of all
+        # replicas, unless a metric is not logged; then from the last step,
+        # the mean over replicas of what each knows.
+        results = self.get_metrics_result()
+        if logs and set(logs) <= set(results):
+            return {name: results[name] for name in logs}
+        return logs
 
     @staticmethod
     def _logged_loss(loss):

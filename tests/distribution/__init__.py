@@ -1,0 +1,1 @@
+"""Tests of `tf.distribute` strategies, in processes of their own."""
