@@ -13,7 +13,7 @@ CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
 	--ignore tests/test_pipelines_benchmark.py --ignore tests/test_docs.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-jax test-torch lint format docs wheel clean
+.PHONY: demo test test-jax test-torch test-all lint format docs wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.digits
@@ -21,6 +21,13 @@ demo: $(INSTALLED)
 test: lint
 	$(PYTEST)
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)
+
+# For the night: also what takes long, and more generated cases.
+test-all: lint
+	$(PYTEST) -m ""
+	KERAS_BACKEND=jax $(PYTEST) $(CORE) -m ""
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	KERAS_BACKEND=torch $(PYTEST) $(CORE) -m ""
 
 test-jax: lint
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)

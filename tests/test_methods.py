@@ -18,10 +18,21 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-pytestmark = [
-    pytest.mark.parametrize("method", METHODS),
-    pytest.mark.usefixtures("few_subsets"),
-]
+pytestmark = pytest.mark.usefixtures("few_subsets")
+
+# One of each kind. The tests of the other methods are slow ones.
+SOME = {
+    *("sam", "swp_authors", "sds_random", "esam_variable_loss", "esam_depth"),
+    *("esam_micro_batches", "one_step_loss", "esam_weight"),
+}
+every_method = pytest.mark.parametrize("method", METHODS)
+some_methods = pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=[] if method in SOME else pytest.mark.slow)
+        for method in METHODS
+    ],
+)
 
 
 def make(method, optimizer=None, **kwargs):
@@ -35,6 +46,7 @@ def arguments(model):
     return config
 
 
+@some_methods
 def test_fit_learns(method):
     x, _ = dense_data(64)
     y = np.argmax(x[:, :3], axis=1)
@@ -44,6 +56,7 @@ def test_fit_learns(method):
     assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.8
 
 
+@some_methods
 def test_evaluate_and_predict_are_those_of_the_network(method):
     x, y = dense_data()
     model = make(method)
@@ -56,6 +69,7 @@ def test_evaluate_and_predict_are_those_of_the_network(method):
     )
 
 
+@some_methods
 def test_save_and_load_continue_the_training(method, tmp_path):
     x, y = dense_data()
     model = make(method)
@@ -70,6 +84,7 @@ def test_save_and_load_continue_the_training(method, tmp_path):
     assert_identical(loaded.optimizer.variables, model.optimizer.variables)
 
 
+@some_methods
 def test_weights_file_continues_the_training(method, tmp_path):
     x, y = dense_data()
     model = make(method)
@@ -93,6 +108,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@every_method
 def test_resumed_run_equals_the_uninterrupted_one(method, tmp_path):
     x, y = dense_data(80)
     whole = make(method)
@@ -111,6 +127,7 @@ def test_resumed_run_equals_the_uninterrupted_one(method, tmp_path):
     assert not os.path.exists(tmp_path / "backup")
 
 
+@some_methods
 def test_eager_equals_graph(method):
     x, y = dense_data(72)
     weights = []
@@ -123,6 +140,7 @@ def test_eager_equals_graph(method):
 
 
 @tensorflow_only
+@some_methods
 def test_xla_equals_graph(method):
     """On full batches: each batch size would be compiled once more."""
     x, y = dense_data(32)
@@ -143,6 +161,7 @@ def test_xla_equals_graph(method):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@every_method
 def test_config_round_trip(method):
     model = make(method)
     again = keras_esam.ESAMModel.from_config(model.get_config())

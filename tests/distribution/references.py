@@ -12,13 +12,17 @@ NUM_STEPS, BATCH_SIZE = 10, 16
 METHODS = {
     "sam": {"beta": 1, "gamma": 1},
     "esam": {},
-    "esam_variable": {"granularity": "variable", "rank_by": "loss"},
+    "esam_variable": {
+        "beta": 0.5,
+        "granularity": "variable",
+        "rank_by": "loss",
+    },
     "micro_batches": {"beta": 1, "micro_batch_size": 4},
     "global_sam": {"beta": 1, "gamma": 1, "ascent_scope": "global"},
-    "global_esam": {"ascent_scope": "global"},
+    "global_sds": {"beta": 1, "ascent_scope": "global"},
     "one_step": {"ascent": "previous", "gamma": 1},
 }
-CASES = [*((name, 2) for name in METHODS), ("esam", 4), ("global_sam", 4)]
+CASES = [*((name, 2) for name in METHODS), ("global_sam", 4)]
 
 
 def make_data():
