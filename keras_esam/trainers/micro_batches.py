@@ -5,8 +5,9 @@ own perturbation, its own selection of samples, its own statistics in
 BatchNormalization. The first one has what is left over, the others have `size`
 samples. What comes out of them is a tuple of
 
-    means  the loss, the gradients, new values of floating-point state: their
-           mean over the micro-batches, weighted by their numbers of samples
+    means  the loss, the gradients, new values of floating-point state, what is
+           added to metrics: their mean over the micro-batches, weighted by
+           their numbers of samples
     rows   predictions, rises of the losses: one after the other
     fixed  new values of other state, such as seeds, which are alike in all
 
@@ -28,6 +29,7 @@ from keras_esam.trainers import passes
 def gradients(model, batch, weights, state, plan):
     """As `ESAMStep._two_gradients`, for the micro-batches of a batch."""
     assigned, y_pred = [], None
+    num_samples = model._batch_size(batch)
 
     def run(start, count):
         nonlocal y_pred
@@ -39,7 +41,13 @@ def gradients(model, batch, weights, state, plan):
         )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
-        values = [value for _, value in clean.updates]
+        values = [
+            # So that their mean is what all of them add.
+            (value - variable.value) * ops.cast(num_samples / count, "float32")
+            if _is_sum(variable)
+            else value
+            for variable, value in clean.updates
+        ]
         means = [clean.loss, *model._dense(gradients)]
         means += [v if _is_float(v) else None for v in values]
         fixed = [None if _is_float(v) else v for v in values]
@@ -48,12 +56,16 @@ def gradients(model, batch, weights, state, plan):
         return means, [rise, *outputs, *masks], fixed
 
     means, (rise, *rows), fixed = model._each_micro_batch(
-        run, model._batch_size(batch), model.micro_batch_size
+        run, num_samples, model.micro_batch_size
     )
     loss, gradients = means[0], means[1 : 1 + len(weights)]
     values = [
         other if mean is None else mean
         for mean, other in zip(means[1 + len(weights) :], fixed, strict=True)
+    ]
+    updates = [
+        (variable, variable.value + value if _is_sum(variable) else value)
+        for variable, value in zip(assigned, values, strict=True)
     ]
     outputs, masks = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     for output, mask in zip(outputs, masks, strict=True):
@@ -63,7 +75,7 @@ def gradients(model, batch, weights, state, plan):
         loss,
         sample_losses=None,
         weights=weights,
-        updates=list(zip(assigned, values, strict=True)),
+        updates=updates,
     )
     return whole, gradients, rise
 
@@ -117,6 +129,11 @@ def added(values, others):
         None if value is None else value + other
         for value, other in zip(values, others, strict=True)
     ]
+
+
+def _is_sum(variable):
+    """Whether it adds up over the replicas, as the state of metrics does."""
+    return variable.aggregation == "sum"
 
 
 def _is_float(tensor):
