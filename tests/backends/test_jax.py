@@ -9,7 +9,10 @@ import pytest
 
 import keras_esam
 from benchmarks.networks import make_network
+from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
+from tests.methods import METHODS
+from tests.networks import all_values
 from tests.networks import assert_different
 from tests.networks import assert_identical
 from tests.networks import compile_to_graph
@@ -108,6 +111,27 @@ def test_attributes_can_be_set_within_an_epoch(attributes):
     fit(model, X, Y, epochs=2, callbacks=[SetAttributes(**attributes)])
     assert_different(model.get_weights(), before)
     assert int(model.optimizer.iterations.value) == 8
+
+
+@pytest.mark.usefixtures("few_subsets")
+@pytest.mark.parametrize(
+    "method",
+    ["esam_depth", "esam_micro_batches", "one_step_loss", "esam_weight_random"],
+)
+def test_compiled_run_goes_on_from_its_backup(method, tmp_path):
+    whole, cut, resumed = (
+        compile_to_graph(
+            keras_esam.ESAMModel(dense_network(), seed=3, **METHODS[method]),
+            keras.optimizers.Adam(0.01),
+        )
+        for _ in range(3)
+    )
+    before = whole.get_weights()
+    fit(whole, X, Y, epochs=4)
+    fit(cut, X, Y, epochs=2, callbacks=[AtomicBackup(tmp_path)])
+    fit(resumed, X, Y, epochs=4, callbacks=[AtomicBackup(tmp_path)])
+    assert_identical(all_values(resumed), all_values(whole))
+    assert_different(resumed.get_weights(), before)
 
 
 def test_throughput_logger_writes_no_state_back_within_an_epoch(monkeypatch):
