@@ -23,6 +23,7 @@ test: lint
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)
 
 # For the night: also what takes long, and more generated cases.
+test-all: export HYPOTHESIS_PROFILE := night
 test-all: lint
 	$(PYTEST) -m ""
 	KERAS_BACKEND=jax $(PYTEST) $(CORE) -m ""

@@ -85,17 +85,21 @@ def perturbation(params, grads, step):
     return eps
 
 
+def scores(params, perturbed, x, y, weights, step):
+    """What the samples are ranked by, shape `(batch_size,)`."""
+    at_perturbed = sample_losses(perturbed, x, y, weights)
+    if step.rank_by == "sharpness":
+        return at_perturbed - sample_losses(params, x, y, weights)
+    if step.previous is not None:
+        return at_perturbed
+    return sample_losses(params, x, y, weights)
+
+
 def kept_samples(params, perturbed, x, y, weights, step):
     n = len(y)
     count = max(1, math.ceil(step.gamma * n - 1e-9))
-    at_perturbed = sample_losses(perturbed, x, y, weights)
-    if step.rank_by == "sharpness":
-        scores = at_perturbed - sample_losses(params, x, y, weights)
-    elif step.previous is not None:
-        scores = at_perturbed
-    else:
-        scores = sample_losses(params, x, y, weights)
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
+    ranking = -scores(params, perturbed, x, y, weights, step)
+    return np.sort(np.argsort(ranking, kind="stable")[:count])
 
 
 def sharpness_aware_gradient(params, x, y, weights, step, penalty):

@@ -69,6 +69,23 @@ class BaseTrainer:
         """The subsets, as indices into `trainable_variables`."""
         return self._make_pool(self._current_beta)
 
+    def _flatten_layers(self, include_self=True, recursive=True):
+        """The layers, those of the network in the order that it has itself.
+
+        Keras goes through the layers of a layer from the last one to the first,
+        and so would sum the losses that they add in another order, which rounds
+        differently.
+        """
+        layers = super()._flatten_layers(include_self, recursive)
+        network = getattr(self, "model", None)
+        if network is None or not recursive:
+            return layers
+        of_network = network._flatten_layers()
+        known = set(map(id, of_network))
+        others = [layer for layer in layers if id(layer) not in known]
+        first = 1 if include_self else 0
+        return others[:first] + of_network + others[first:]
+
     @property
     def _current_beta(self):
         return value_at(self.beta, self._num_steps)

@@ -233,6 +233,26 @@ def test_clean_logs_equal_the_bare_model_at_learning_rate_0(case):
         np.testing.assert_allclose(logs[1][key], value, rtol=1e-6)
 
 
+def test_losses_of_layers_are_in_the_order_of_the_bare_model():
+    """In which they are summed up: another order rounds differently."""
+    regularized = {"kernel_regularizer": "l2", "activity_regularizer": "l1"}
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            *(layers.Dense(size, **regularized) for size in (5, 4)),
+            keras.Sequential(
+                [layers.Dense(size, **regularized) for size in (3, 2)]
+            ),
+        ]
+    )
+    model = keras_esam.ESAMModel(network)
+    network(random(6, 4))
+    expected = [float(loss) for loss in network.losses]
+    model(random(6, 4))
+    assert [float(loss) for loss in model.losses] == expected
+    assert len(set(expected)) == 8
+
+
 def test_class_weight_is_a_sample_weight():
     x, y = dense_data(32)
     class_weight = {0: 0.2, 1: 1.0, 2: 3.0}
