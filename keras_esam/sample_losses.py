@@ -8,8 +8,6 @@ their `loss_weights` added up.
 import keras
 from keras import ops
 
-from keras_esam.masking import keras_mask
-
 # Primes, so that they are no product of other sizes either; more of them than
 # two tensors have axes.
 PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
@@ -143,6 +141,14 @@ def _total_weight(values, y_pred, sample_weight):
 def _size(tensor, dtype):
     shape = ops.convert_to_tensor(ops.shape(tensor), dtype="int32")
     return ops.cast(ops.prod(shape), dtype)
+
+
+def keras_mask(tensor):
+    """The mask that Keras keeps for a tensor, or `None`.
+
+    It is no attribute of the tensor within a compiled step on JAX.
+    """
+    return keras.src.backend.get_keras_mask(tensor)
 
 
 def _shallow_copy(loss):

@@ -21,7 +21,7 @@ Reference:
 import keras
 from keras import ops
 
-from keras_esam import masking
+from keras_esam import sample_losses
 from keras_esam import selection
 from keras_esam.trainers import passes
 
@@ -52,7 +52,7 @@ def gradients(model, batch, weights, state, plan):
         means += [v if _is_float(v) else None for v in values]
         fixed = [None if _is_float(v) else v for v in values]
         outputs = keras.tree.flatten(y_pred)
-        masks = [masking.keras_mask(output) for output in outputs]
+        masks = [sample_losses.keras_mask(output) for output in outputs]
         return means, [rise, *outputs, *masks], fixed
 
     means, (rise, *rows), fixed = model._each_micro_batch(
@@ -69,7 +69,7 @@ def gradients(model, batch, weights, state, plan):
     ]
     outputs, masks = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     for output, mask in zip(outputs, masks, strict=True):
-        masking.set_keras_mask(output, mask)
+        keras.src.backend.set_keras_mask(output, mask)
     whole = passes.ForwardPass(
         keras.tree.pack_sequence_as(y_pred, outputs),
         loss,
