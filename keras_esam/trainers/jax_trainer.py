@@ -7,6 +7,7 @@ reads and assigns variables as it does elsewhere, and the function is pure.
 
 import jax
 import keras
+from jax.experimental import sparse
 
 from keras_esam.trainers import passes
 from keras_esam.trainers.esam_step import ESAMStep
@@ -103,6 +104,12 @@ class JAXTrainer(ESAMStep):
             strict=True,
         ):
             variable.assign(value)
+
+    @staticmethod
+    def _take(tensor, indices):
+        if isinstance(tensor, sparse.BCOO):
+            return tensor[indices]
+        return ESAMStep._take(tensor, indices)
 
     @staticmethod
     def _value(variable):
