@@ -76,13 +76,22 @@ def make_setting(arguments):
     return Setting(**{**default_sizes(arguments.network), **given})
 
 
-def make_model(method, setting):
-    """The compiled model of a method, or the bare network."""
+def make_model(method, setting, **kwargs):
+    """The compiled model of a method, or the bare network.
+
+    Args:
+        method: String.
+        setting: `Setting`.
+        **kwargs: More arguments of `ESAMModel`.
+
+    Returns:
+        A compiled model.
+    """
     keras.utils.set_random_seed(1)
     keras.config.set_dtype_policy(setting.precision)
     model = make_network(setting.network, setting.width, setting.depth)
     if method != BARE:
-        model = keras_esam.ESAMModel(model, seed=1, **METHODS[method])
+        model = keras_esam.ESAMModel(model, seed=1, **METHODS[method], **kwargs)
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -126,14 +135,26 @@ class EpochTimer:
         return [b - a for a, b in zip(self.start, self.end, strict=True)]
 
 
-def timed_epoch(model, setting, steps):
-    """CPU and wall seconds of `steps` batches through `fit`."""
+def timed_epoch(model, setting, steps, data=None):
+    """CPU and wall seconds of `steps` batches through `fit`.
+
+    Args:
+        model: Compiled model.
+        setting: `Setting`.
+        steps: Integer.
+        data: Optional, of the steps, instead of one batch again and again.
+
+    Returns:
+        List of the CPU seconds and the wall seconds.
+    """
+    if data is None:
+        data = engine.make_data(make_batch(setting.batch_size), steps)
     is_ours = isinstance(model, keras.Model)
     timer = EpochTimer(
         keras.callbacks.Callback if is_ours else tf_keras_sam.callback_class()
     )
     model.fit(
-        engine.make_data(make_batch(setting.batch_size), steps),
+        data,
         shuffle=False,
         verbose=0,
         callbacks=[timer.callback],
