@@ -212,7 +212,7 @@ def compile_options(case):
     metrics = [["mae"] if loss in REGRESSION else [] for loss in case.losses]
     options = {"loss": losses, "run_eagerly": True}
     if case.output_structure == "nested":
-        # Keras has neither metrics nor weights of losses for it.
+        # Without metrics and weights of losses, which are by output.
         return options
     options["weighted_metrics"] = pack(case.output_structure, metrics, "out")
     if case.loss_weights is not None:
