@@ -3,17 +3,16 @@
 Counted are the operations of the traced step that combine tensors of different
 devices, and the bytes of what one replica puts into each:
 
-- `CollectiveReduceV2`, an all-reduce. `MirroredStrategy` emits it on logical
-  CPUs as it does on GPUs, one for all tensors that are reduced in one call.
+- `CollectiveReduceV2`, an all-reduce. `MirroredStrategy` emits one for all
+  tensors that are reduced in one call, on logical CPUs too.
 - `AddN` of tensors of several devices. This is how TensorFlow combines, on
-  CPUs, what the replicas assign to one variable. On GPUs it is one all-reduce
-  for each variable, of as many bytes.
+  CPUs, what the replicas assign to one variable. On GPUs, by its code, it is an
+  all-reduce for each variable, of as many bytes.
 
-The graph is that of the replicas' step within `strategy.run()`. It has no other
-operation across devices: what metrics know is summed when it is read, after the
-step. For what a reduction is, the functions that ask for one are traced in name
-scopes, which the operations keep; one that none of them asked for counts too,
-as `OTHER`.
+The graph is that of the replicas' step within `strategy.run()`. No metric is
+reduced in it: logs are combined after the step. For what a reduction is, the
+functions that ask for one are traced in name scopes, which the operations keep;
+one that none of them asked for counts too, as `OTHER`.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """Step time against the number of replicas, and what they send one another.
 
-Command:   python -m benchmarks.scaling           (2 cores: about 5 minutes)
-           python -m benchmarks.scaling --quick   (1 minute)
+Command:   python -m benchmarks.scaling           (2 cores: about 6 minutes)
+           python -m benchmarks.scaling --quick   (half a minute)
 Result:    tables; runs/scaling/results.json and table.md
 Expected:  with `ascent_scope="replica"` the replicas reduce the gradients of
            SGD and no more; with `"global"` SAM those twice, ESAM those of a
