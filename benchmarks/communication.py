@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from benchmarks import operations
-from keras_esam.gradient_memory import GradientMemory
+from keras_esam import ESAMModel
 from keras_esam.trainers import tensorflow_replicas
 
 # The gradient that the optimizer applies, that of the ascent
@@ -36,7 +36,7 @@ PURPOSES = (*GRADIENTS, STATISTICS, OTHER)
 ASKING = {
     UPDATE: (keras.optimizers.Optimizer, "apply"),
     ASCENT: (tensorflow_replicas, "summed"),
-    KEPT: (GradientMemory, "store"),
+    KEPT: (ESAMModel, "_keep"),
     STATISTICS: (tensorflow_replicas, "averaged"),
 }
 
@@ -128,11 +128,11 @@ def _is_across_devices(op):
 
 
 def _purpose(op):
-    scopes = op.name.split("/")
-    for purpose in ASKING:
-        # TensorFlow makes names unique by numbers.
-        if any(scope.startswith(f"{purpose}_of") for scope in scopes):
-            return purpose
+    # The outermost one; TensorFlow makes names unique by numbers.
+    for scope in op.name.split("/"):
+        for purpose in ASKING:
+            if scope.startswith(f"{purpose}_of"):
+                return purpose
     return OTHER
 
 

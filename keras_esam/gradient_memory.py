@@ -62,6 +62,5 @@ def _zeros_like(weight):
         ops.zeros(weight.shape, weight.dtype),
         trainable=False,
         autocast=False,
-        aggregation="mean",
         name="previous_gradient",
     )

@@ -90,7 +90,7 @@ class ESAMStep(BaseTrainer):
         self._commit(observed.updates)
         self._apply_gradients(gradients)
         if self.ascent == "previous":
-            self._gradient_memory.store(self._dense(gradients))
+            self._keep(gradients)
         return self._update_metrics(batch, observed, rise, plan)
 
     def _forward(self, batch, weights, state, **kwargs):
@@ -128,6 +128,10 @@ class ESAMStep(BaseTrainer):
         Raises:
             ValueError: If the loss depends on a variable without a gradient.
         """
+
+    def _keep(self, gradients):
+        """Stores the gradient of the update for the next step's ascent."""
+        self._gradient_memory.store(self._dense(gradients))
 
     def _commit(self, updates):
         """Assigns what the clean pass would have assigned.

@@ -53,6 +53,10 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
             return gradients
         return tensorflow_replicas.summed(self._dense(gradients))
 
+    def _keep(self, gradients):
+        gradients = self._dense(gradients)
+        self._gradient_memory.store(tensorflow_replicas.summed(gradients))
+
     def _commit(self, updates):
         super()._commit(tensorflow_replicas.averaged(updates))
 
