@@ -12,11 +12,11 @@ It has three ways past it, which would lose gradients without a word:
 """
 
 import contextlib
-import threading
 
 import tensorflow as tf
 
 from keras_esam.trainers import passes
+from keras_esam.trainers.tensorflow_functions import functions_in_place
 
 
 def forward(
@@ -74,32 +74,3 @@ def forward(
         # The body of a `tf.function` needs AutoGraph. `check_gradients` sees
         # to it that there are no weights in it.
         return run(contextlib.nullcontext)
-
-
-class _Turns:
-    """How many passes run, and what TensorFlow's switch was before them."""
-
-    lock = threading.Lock()
-    count = 0
-    before = False
-
-
-@contextlib.contextmanager
-def functions_in_place():
-    """Context in which a `tf.function` runs as the Python function it wraps.
-
-    TensorFlow's switch is global, and the replicas of a strategy pass through
-    here in threads that take turns, so only the last one out turns it back.
-    """
-    with _Turns.lock:
-        if _Turns.count == 0:
-            _Turns.before = tf.config.functions_run_eagerly()
-            tf.config.run_functions_eagerly(True)
-        _Turns.count += 1
-    try:
-        yield
-    finally:
-        with _Turns.lock:
-            _Turns.count -= 1
-            if _Turns.count == 0:
-                tf.config.run_functions_eagerly(_Turns.before)

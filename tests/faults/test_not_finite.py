@@ -1,0 +1,232 @@
+"""NaN and infinity in the data, and overflows in each pass of a step."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_esam
+from tests.networks import all_values
+from tests.networks import assert_different
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+METHODS = {
+    "Keras": None,
+    "SAM": {"beta": 1, "gamma": 1},
+    "ESAM": {},
+    "by loss": {"rank_by": "loss"},
+    "one-step": {"ascent": "previous", "beta": 1, "gamma": 1},
+}
+# In one sample of the second of four batches.
+BAD = [("x", np.nan), ("y", np.nan), ("weight", np.inf)]
+
+
+@pytest.fixture(params=["float32", "mixed_float16"])
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def float16():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def make(method, network):
+    model = network
+    if method is not None:
+        model = keras_esam.ESAMModel(network, seed=1, **method)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        "categorical_crossentropy",
+        # To compile takes longer than four steps.
+        run_eagerly=True,
+    )
+    return model
+
+
+def batches(name=None, value=None):
+    """Keyword arguments of `fit`; the value is in the second batch of four."""
+    x, labels = dense_data(64)
+    data = {
+        "x": x,
+        "y": np.eye(3, dtype="float32")[labels],
+        "weight": np.ones(64, "float32"),
+    }
+    if name is not None:
+        data[name].flat[data[name].size // 4 + 1] = value
+    return data["x"], data["y"], data["weight"]
+
+
+def train(model, data, **kwargs):
+    x, y, weight = data
+    return fit(model, x, y, sample_weight=weight, **kwargs)
+
+
+class Steps(keras.callbacks.Callback):
+    """Keeps the weights and the loss scale after each step."""
+
+    def on_train_begin(self, logs=None):
+        self.weights, self.scales = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        model = self.model
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()
+        self.weights.append([v.numpy() for v in model.trainable_variables])
+        scale = getattr(model.optimizer, "dynamic_scale", None)
+        self.scales.append(None if scale is None else float(scale))
+
+
+def is_finite(values):
+    return all(np.isfinite(value).all() for value in values)
+
+
+@pytest.mark.parametrize("name, value", BAD)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_bad_value_does_what_it_does_in_keras(method, name, value, policy):
+    """float32: the weights are lost; float16: the step is skipped."""
+    network = dense_network(dropout=False)
+    model = make(method, network)
+    steps = Steps()
+    logs = train(model, batches(name, value), callbacks=[steps]).history
+    assert not np.isfinite(logs["loss"][0])
+    good = [is_finite(weights) for weights in steps.weights]
+    norm = network.layers[1]
+    if policy == "float32":
+        assert good == [True, False, False, False]
+    else:
+        assert good == [True] * 4
+        assert_identical(steps.weights[0], steps.weights[1])
+        assert not np.array_equal(steps.weights[1][0], steps.weights[2][0])
+        assert steps.scales == [2.0**15, 2.0**14, 2.0**14, 2.0**14]
+        assert int(model.optimizer.iterations) == 3
+        assert is_finite(v.numpy() for v in model.optimizer.variables)
+        # Of a bad input Keras' statistics do not recover.
+        assert is_finite([norm.moving_mean.numpy()]) == (name != "x")
+    if method == METHODS["one-step"]:
+        memory = [v.numpy() for v in model._gradient_memory.variables]
+        assert is_finite(memory) == (policy == "mixed_float16")
+
+
+@pytest.mark.parametrize("name", ["Keras", "ESAM", "one-step"])
+def test_terminate_on_nan_sees_a_step_that_is_skipped_too(name, float16):
+    model = make(METHODS[name], dense_network(dropout=False))
+    steps = Steps()
+    stop = keras.callbacks.TerminateOnNaN()
+    train(model, batches("y", np.nan), epochs=2, callbacks=[stop, steps])
+    assert len(steps.weights) == 2
+
+
+@pytest.mark.parametrize("name", ["Keras", "ESAM", "one-step"])
+def test_steps_after_a_skipped_one_are_those_of_a_run_without_it(name, float16):
+    """But for the loss scale, which is set back."""
+    method = METHODS[name]
+    weights = []
+    for poisons in (False, True):
+        model = make(method, dense_network(batch_norm=False, dropout=False))
+        first = batches()
+        train(model, [part[:16] for part in first])
+        if poisons:
+            bad = batches("y", np.nan)
+            train(model, [part[16:32] for part in bad])
+            assert float(model.optimizer.dynamic_scale) == 2.0**14
+            model.optimizer.dynamic_scale.assign(2.0**15)
+            # The subset of the step that was skipped is not drawn again.
+            if method is not None:
+                model._num_executions -= 1
+        elif name == "one-step":
+            # After a gradient that is not finite the next step perturbs
+            # nothing.
+            model._gradient_memory.clear()
+        train(model, [part[32:] for part in first])
+        weights.append(model.get_weights())
+    assert_identical(*weights)
+
+
+class OverflowsInPass(keras.layers.Layer):
+    """Identity whose output overflows in chosen passes of training.
+
+    `samples` is the number of samples of the batch, from the first one on, that
+    overflow.
+    """
+
+    def __init__(self, passes, samples=None):
+        super().__init__()
+        self.passes = passes
+        self.samples = samples
+        self.index = None
+
+    def call(self, inputs, training=False):
+        if not training or self.index is None:
+            return inputs
+        overflows = self.index in self.passes
+        self.index += 1
+        if not overflows:
+            return inputs
+        factor = np.ones((inputs.shape[0], 1), "float32")
+        factor[: self.samples] = 1e30
+        large = ops.cast(inputs, "float32") * factor
+        return ops.cast(large, inputs.dtype)
+
+
+def overflow_network(layer):
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(8),
+            layer,
+            keras.layers.Dense(3, dtype="float32", activation="softmax"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("samples", [None, 1], ids=["all", "one"])
+@pytest.mark.parametrize(
+    "passes",
+    [(0,), (2,), (1, 2), (0, 1, 2)],
+    ids=["F1", "F2", "Fs and F2", "all"],
+)
+def test_overflow_in_a_forward_pass_skips_the_step(passes, samples, float16):
+    layer = OverflowsInPass(passes, samples)
+    model = keras_esam.ESAMModel(overflow_network(layer), beta=1, seed=1)
+    compile_model(model, run_eagerly=True)
+    x, y = dense_data(16)
+    fit(model, x, y)
+    before = [v.numpy() for v in model.trainable_variables]
+    momenta = [v.numpy() for v in model.optimizer.inner_optimizer.momentums]
+    layer.index = 0
+    fit(model, x, y)
+    assert layer.index == 3
+    assert_identical(before, model.trainable_variables)
+    assert_identical(momenta, model.optimizer.inner_optimizer.momentums)
+    assert float(model.optimizer.dynamic_scale) == 2.0**14
+    layer.index = None
+    fit(model, x, y)
+    assert is_finite(all_values(model))
+    assert int(model.optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("samples", [None, 1], ids=["all", "one"])
+def test_overflow_in_the_ranking_pass_alone_skips_nothing(samples, float16):
+    """It decides on the kept samples, whose gradients are finite."""
+    layer = OverflowsInPass((1,), samples)
+    model = keras_esam.ESAMModel(overflow_network(layer), beta=1, seed=1)
+    compile_model(model, run_eagerly=True)
+    x, y = dense_data(16)
+    fit(model, x, y)
+    before = [v.numpy() for v in model.trainable_variables]
+    layer.index = 0
+    logs = fit(model, x, y).history
+    assert_different(before, [v.numpy() for v in model.trainable_variables])
+    assert is_finite(all_values(model))
+    assert np.isfinite(logs["sharpness"][0])
+    assert float(model.optimizer.dynamic_scale) == 2.0**15

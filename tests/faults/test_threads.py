@@ -1,0 +1,211 @@
+"""Several models in one process, in turn and in threads, and after an error."""
+
+import concurrent.futures
+import functools
+import random
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.backends import BACKEND
+from tests.backends import tensorflow_only
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import compile_to_graph
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+# Seconds until it is a failure, on a busy machine too.
+TIMEOUT = 120
+METHODS = {}, {"granularity": "weight", "ascent": "previous", "gamma": 1}
+
+
+def make_two():
+    return [
+        compile_model(keras_esam.ESAMModel(dense_network(seed=i), seed=i, **m))
+        for i, m in enumerate(METHODS, start=1)
+    ]
+
+
+def state(model):
+    return all_values(model) + [v.numpy() for v in model.optimizer.variables]
+
+
+@functools.cache
+def alone():
+    """What each of two models is after it has trained with no other there."""
+    x, y = dense_data(88)
+    models = make_two()
+    for model in models:
+        fit(model, x, y, epochs=3)
+    return [state(model) for model in models]
+
+
+def in_turn(models, x, y):
+    for _ in range(3):
+        for model in models:
+            fit(model, x, y)
+
+
+def in_threads(models, x, y):
+    ready = threading.Barrier(len(models))
+
+    def train(model):
+        ready.wait(TIMEOUT)
+        fit(model, x, y, epochs=3)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        list(threads.map(train, models))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="it has one random generator")
+@pytest.mark.parametrize("train", [in_turn, in_threads])
+def test_two_models_train_as_each_alone(train, few_subsets):
+    x, y = dense_data(88)
+    models = make_two()
+    train(models, x, y)
+    for model, expected in zip(models, alone(), strict=True):
+        assert_identical(state(model), expected)
+
+
+class Waits(keras.layers.Layer):
+    """Lets something happen in another thread whenever it is called."""
+
+    def __init__(self, work=None):
+        super().__init__()
+        self.work = work
+        self.calls = 0
+
+    def call(self, inputs):
+        self.calls += 1
+        if self.work is not None:
+            thread = threading.Thread(target=self.work)
+            thread.start()
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+        return inputs
+
+
+def network_with(layer):
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [keras.Input((8,)), layer, keras.layers.Dense(3, "softmax")]
+    )
+
+
+@tensorflow_only
+@pytest.mark.parametrize("wrap", [False, True], ids=["Keras", "ESAM"])
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_compiled_step_stays_compiled_while_another_model_is_traced(
+    wrap, run_eagerly
+):
+    x, y = dense_data(16)
+    counts = Waits()
+    other = network_with(counts)
+    if wrap:
+        other = keras_esam.ESAMModel(other, beta=1, gamma=1)
+    compile_to_graph(other)
+    other.train_on_batch(x, y)
+    seen = []
+
+    def train_other():
+        before = counts.calls
+        other.train_on_batch(x, y)
+        seen.append(counts.calls - before)
+
+    waits = Waits()
+    model = keras_esam.ESAMModel(network_with(waits), beta=1, gamma=1)
+    compile_to_graph(model, run_eagerly=run_eagerly)
+    waits.work = train_other
+    model.train_on_batch(x, y)
+    assert len(seen) >= 2
+    assert not any(seen)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("setting", [False, True])
+def test_switch_of_tensorflow_is_on_in_the_thread_of_the_pass_alone(setting):
+    import tensorflow as tf
+
+    from keras_esam.trainers.tensorflow_functions import functions_in_place
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+
+        def elsewhere():
+            return thread.submit(
+                lambda: bool(tf.config.functions_run_eagerly())
+            ).result(TIMEOUT)
+
+        tf.config.run_functions_eagerly(setting)
+        try:
+            with functions_in_place():
+                with functions_in_place():
+                    assert tf.config.functions_run_eagerly()
+                assert tf.config.functions_run_eagerly()
+                assert elsewhere() == setting
+            assert tf.config.functions_run_eagerly() is setting
+            assert elsewhere() == setting
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+
+class Fails(keras.layers.Layer):
+    """Raises an error in a chosen forward pass of a training step."""
+
+    fail_at = None
+
+    def call(self, inputs, training=False):
+        if training and self.fail_at is not None:
+            self.fail_at -= 1
+            if self.fail_at < 0:
+                raise RuntimeError("told to fail")
+        return inputs
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("fail_at", [0, 1, 2], ids=["F1", "Fs", "F2"])
+def test_error_in_a_step_leaves_global_state_as_it_was(fail_at, run_eagerly):
+    x, y = dense_data(16)
+    fails = Fails()
+    model = keras_esam.ESAMModel(network_with(fails), beta=1, seed=1)
+    compile_to_graph(model, run_eagerly=run_eagerly)
+    if BACKEND == "tensorflow":
+        model.make_train_function()  # or it would fail when it is built
+        model.train_function._build(iter([(x, y)]))
+    keras.utils.set_random_seed(7)
+    before = global_state()
+    keras.utils.set_random_seed(7)
+    fails.fail_at = fail_at
+    with pytest.raises(RuntimeError, match="told to fail"):
+        model.train_on_batch(x, y)
+    assert fails.fail_at == -1
+    assert global_state() == before
+    fails.fail_at = None
+    model.train_on_batch(x, y)
+    assert int(model.optimizer.iterations) == 1
+
+
+def global_state():
+    """What may outlive a step, and the random numbers that come next."""
+    of_tensorflow = []
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        of_tensorflow += tf.get_logger().filters
+        of_tensorflow.append(tf.config.functions_run_eagerly())
+    variable = keras.Variable(0.0)
+    # In a stateless scope that was left open it would get no value.
+    variable.assign(1.0)
+    return [
+        of_tensorflow,
+        variable.numpy(),
+        keras.config.dtype_policy().name,
+        random.random(),
+        np.random.random(),
+        float(keras.random.uniform(())),
+    ]
