@@ -31,7 +31,7 @@ METHODS = {
     "esam_depth_loss": {"granularity": "depth", "rank_by": "loss"},
     "esam_depth_random": {"granularity": "depth", "rank_by": "random"},
     "esam_interval": {"interval": 2},
-    "esam_micro_batches": {"micro_batch_size": 7},
+    "esam_micro_batches": {"micro_batch_size": 10, "gamma": 1},
     "one_step": {"gamma": 1, "ascent": "previous"},
     "one_step_loss": {"ascent": "previous", "rank_by": "loss"},
     "one_step_random": {"ascent": "previous", "rank_by": "random"},
