@@ -133,8 +133,8 @@ def is_chief(model):
     return model.distribute_strategy.extended.should_checkpoint
 
 
-def fit(model, train, validation, recipe, counter, out):
-    """Trains, or goes on, and saves. Returns the logs of all epochs."""
+def fit(model, train, validation, counter, recipe, arguments, out):
+    """Trains, or goes on, saves the network and reports what came out."""
     backup = keras_esam.callbacks.AtomicBackup(out / "backup")
     callbacks = [counter, keras_esam.callbacks.ThroughputLogger()]
     if is_chief(model):
@@ -153,7 +153,7 @@ def fit(model, train, validation, recipe, counter, out):
     )
     if is_chief(model):
         save_whole(model.model.save, out / "last.keras")
-    return backup.history
+        report(arguments, recipe, backup.history, out)
 
 
 def report(arguments, recipe, history, out):

@@ -60,9 +60,7 @@ def main():
     with scope:
         network = recipe.make_network(**sizes)
         model = fitting.make_model(network, recipe, num_steps, arguments.seed)
-    history = fitting.fit(model, train, test, recipe, counter, out)
-    if fitting.is_chief(model):
-        fitting.report(arguments, recipe, history, out)
+    fitting.fit(model, train, test, counter, recipe, arguments, out)
 
 
 if __name__ == "__main__":

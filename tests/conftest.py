@@ -45,6 +45,13 @@ def float64():
     set_float64(False)
 
 
+@pytest.fixture
+def float16():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 def set_float64(enabled):
     if keras.backend.backend() == "jax":
         jax.config.update("jax_enable_x64", enabled)

@@ -42,8 +42,7 @@ def gradients(model, batch, weights, state, plan):
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
         values = [
-            # So that their mean is what all of them add.
-            (value - variable.value) * ops.cast(num_samples / count, "float32")
+            _increase(variable, value, num_samples / count)
             if _is_sum(variable)
             else value
             for variable, value in clean.updates
@@ -64,7 +63,7 @@ def gradients(model, batch, weights, state, plan):
         for mean, other in zip(means[1 + len(weights) :], fixed, strict=True)
     ]
     updates = [
-        (variable, variable.value + value if _is_sum(variable) else value)
+        (variable, _increased(variable, value) if _is_sum(variable) else value)
         for variable, value in zip(assigned, values, strict=True)
     ]
     outputs, masks = rows[: len(rows) // 2], rows[len(rows) // 2 :]
@@ -134,6 +133,18 @@ def added(values, others):
 def _is_sum(variable):
     """Whether it adds up over the replicas, as the state of metrics does."""
     return variable.aggregation == "sum"
+
+
+def _increase(variable, value, factor):
+    """What a micro-batch adds, so that the mean is what all of them add."""
+    increase = ops.cast(value - variable.value, "float32")
+    return increase * ops.cast(factor, "float32")
+
+
+def _increased(variable, increase):
+    if not _is_float(variable):
+        increase = ops.round(increase)
+    return variable.value + ops.cast(increase, variable.dtype)
 
 
 def _is_float(tensor):

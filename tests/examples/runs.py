@@ -30,6 +30,14 @@ def run(script, options, out, monkeypatch):
     return json.loads((out / "result.json").read_text())
 
 
+def assert_same_history(result, expected):
+    """Asserts that two runs had the same losses and accuracies, bit for bit."""
+    pairs = zip(result["history"], expected["history"], strict=True)
+    for row, expected_row in pairs:
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert row[key] == expected_row[key]
+
+
 def cut_in_file(patch, owner, method, part, call=1):
     """Ends the process in the middle of a file, at the `call`-th time.
 

@@ -60,9 +60,7 @@ def test_resumed_run_ends_as_the_whole_one(
         with pytest.raises(runs.Cut):
             train(data_dir, tmp_path / "cut", patch, more)
     resumed = train(data_dir, tmp_path / "cut", monkeypatch, more)
-    for row, expected in zip(resumed["history"], whole["history"], strict=True):
-        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert row[key] == expected[key]
+    runs.assert_same_history(resumed, whole)
     networks = [
         keras.saving.load_model(tmp_path / name / "last.keras")
         for name in ("whole", "cut")

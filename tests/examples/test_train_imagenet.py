@@ -94,9 +94,7 @@ def test_resumed_run_ends_as_the_whole_one(
         with pytest.raises(runs.Cut):
             train(source, tmp_path / "cut", patch, more)
     resumed = train(source, tmp_path / "cut", monkeypatch, more)
-    for row, expected in zip(resumed["history"], whole["history"], strict=True):
-        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert row[key] == expected[key]
+    runs.assert_same_history(resumed, whole)
     other = more.replace("--seed 3", "--seed 4")
     other = train(source, tmp_path / "other", monkeypatch, other)
     assert other["history"][0]["loss"] != whole["history"][0]["loss"]

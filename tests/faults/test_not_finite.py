@@ -32,13 +32,6 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.fixture
-def float16():
-    keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 def make(method, network):
     model = network
     if method is not None:

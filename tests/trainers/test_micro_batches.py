@@ -121,6 +121,41 @@ def test_masks_count_in_the_compiled_step_as_in_the_eager_one():
     np.testing.assert_allclose(*(own["sharpness"] for own in logs), rtol=1e-4)
 
 
+class Counting(keras.layers.Layer):
+    """Counts the samples that it has seen, as a metric does."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = self.add_weight(
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="sum",
+        )
+
+    def call(self, inputs, training=False):
+        if training:
+            size = keras.ops.cast(keras.ops.shape(inputs)[0], "int32")
+            self.seen.assign(self.seen + size)
+        return inputs
+
+
+def test_what_is_summed_is_the_sum_over_the_micro_batches():
+    x, y = dense_data(36)
+    counting = Counting()
+    network = keras.Sequential(
+        [
+            keras.Input((8,)),
+            counting,
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model = compile_model(make(network, micro_batch_size=3))
+    fit(model, x, y, epochs=2)
+    assert int(counting.seen.numpy()) == 72
+
+
 def test_outputs_by_name():
     keras.utils.set_random_seed(4)
     inputs = keras.Input((8,))
@@ -142,8 +177,7 @@ def test_outputs_by_name():
         np.testing.assert_allclose(*(own[key] for own in logs), rtol=1e-5)
 
 
-def test_random_masks_differ_between_micro_batches():
-    """Each has its own part of the weights with `granularity="weight"`."""
+def test_masks_are_drawn_for_each_micro_batch():
     x, y = dense_data(16)
     values = []
     for _ in range(2):

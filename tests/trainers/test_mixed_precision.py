@@ -31,13 +31,6 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.fixture
-def float16():
-    keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_half_precision_trains_as_float32_does(method, policy):
     x, _ = dense_data(64)
