@@ -193,6 +193,12 @@ class ESAMModel(Trainer, keras.Model):
         return self.model(inputs)
 
     @property
+    def _calls_network_alone(self) -> bool:
+        """Whether a call of the model is one of the network and nothing else,
+        as it is unless a subclass has its own `call`."""
+        return type(self).call is ESAMModel.call
+
+    @property
     def output_names(self) -> list[str]:
         """Names of the network's outputs, for losses and metrics by name."""
         return self.model.output_names

@@ -27,6 +27,7 @@ def cifar(
     data_dir: str | os.PathLike | None = None,
     num_samples: int | None = None,
     cutout: int = 0,
+    augment: bool = True,
     seed: int = 0,
     epoch: tf.Variable | None = None,
 ) -> tf.data.Dataset:
@@ -52,6 +53,9 @@ def cifar(
         cutout: Integer, side of the square that is set to the mean in half of
             the training images (Cutout). It may reach beyond the image. The
             ESAM authors' code has 16. Defaults to `0`, none.
+        augment: Boolean, whether training images are cropped and mirrored at
+            random. Without it a small network soon fits a small part of them.
+            Defaults to `True`.
         seed: Integer. Defaults to `0`.
         epoch: Optional scalar integer `tf.Variable`, the number of the epoch,
             read when an iterator starts. Defaults to `None`: each iterator
@@ -86,15 +90,21 @@ def cifar(
     arguments.check_choice("name", name, tuple(STATISTICS))
     checks.check_common(split, ("train", "test"), batch_size, seed, epoch)
     arguments.check_count(cutout=cutout, minimum=0)
+    arguments.check_boolean("augment", augment)
+    if cutout and not augment:
+        raise ValueError(
+            "`cutout` is part of the augmentation. Received: "
+            f"augment=False, cutout={cutout}"
+        )
     images, labels = _load(name, split, data_dir)
     if num_samples is not None:
         chosen = np.sort(balanced(labels, num_samples))
         images, labels = images[chosen], labels[chosen]
 
     def prepare(images, seed):
-        if seed is None:
+        if seed is None or not augment:
             return standardise(images, *STATISTICS[name])
-        return augment(images, *STATISTICS[name], cutout, seed)
+        return augmented(images, *STATISTICS[name], cutout, seed)
 
     if split == "test":
         seed = None
@@ -109,7 +119,7 @@ def _load(name, split, data_dir):
     return data["image"].numpy(), data["label"].numpy()
 
 
-def augment(images, mean, deviation, cutout, seed):
+def augmented(images, mean, deviation, cutout, seed):
     """Standardised crops of images, some of them mirrored or cut out.
 
     Args:

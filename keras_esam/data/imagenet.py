@@ -37,6 +37,7 @@ def imagenet(
     folder: str | os.PathLike | None = None,
     image_size: int = 224,
     num_samples: int | None = None,
+    augment: bool = True,
     seed: int = 0,
     epoch: tf.Variable | None = None,
 ) -> tf.data.Dataset:
@@ -68,6 +69,8 @@ def imagenet(
             images of each class of `folder`, or the first ones in `data_dir`,
             where tensorflow-datasets has mixed the classes at random. Defaults
             to `None`, all of them.
+        augment: Boolean, whether training images are cropped and mirrored at
+            random, or cropped as those of `"val"`. Defaults to `True`.
         seed: Integer. Defaults to `0`.
         epoch: Optional scalar integer `tf.Variable`, the number of the epoch.
             See `keras_esam.data.cifar`.
@@ -93,6 +96,7 @@ def imagenet(
     """
     checks.check_common(split, SPLITS, batch_size, seed, epoch)
     arguments.check_count(image_size=image_size)
+    arguments.check_boolean("augment", augment)
     if num_samples is not None:
         arguments.check_count(num_samples=num_samples)
     if folder is not None and data_dir is not None:
@@ -108,7 +112,7 @@ def imagenet(
         samples = _files(folder, split, seed, epoch, num_samples)
 
     def prepare(contents, label, seed=None):
-        if seed is None:
+        if seed is None or not augment:
             image = jpeg.centre_crop(contents, image_size)
         else:
             image = jpeg.random_crop(contents, image_size, seed)

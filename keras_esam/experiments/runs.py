@@ -98,9 +98,7 @@ class Runner:
         recipe = self.recipe(run)
         keras.backend.clear_session()
         keras.utils.set_random_seed(run.seed)
-        network = recipe.make_network(
-            **self.scale.sizes.get(recipe.network, {})
-        )
+        network = self.scale.make_network(recipe)
         model = keras_esam.ESAMModel(network, seed=run.seed, **recipe.esam)
         model.compile(
             recipe.make_optimizer(num_steps),
@@ -116,11 +114,18 @@ class Runner:
     def training_data(self, recipe: Recipe, seed: int, epoch=None):
         """Data set of training batches, as `epoch` says in its order."""
         if recipe.dataset == "imagenet":
-            return self._imagenet("train", recipe.batch_size, seed, epoch)
+            return self._imagenet(
+                "train",
+                recipe.batch_size,
+                self.scale.num_samples.get("imagenet"),
+                seed,
+                epoch,
+            )
         return data.cifar(
             split="train",
             data_dir=self.data_dir,
-            num_samples=self.scale.num_samples,
+            num_samples=self.scale.num_samples.get(recipe.dataset),
+            augment=self.scale.augment,
             seed=seed,
             epoch=epoch,
             **recipe.pipeline,
@@ -133,20 +138,25 @@ class Runner:
             recipe.dataset, "test", TEST_BATCH, data_dir=self.data_dir
         )
 
-    def _imagenet(self, split, batch_size, seed=0, epoch=None):
+    def _imagenet(
+        self, split, batch_size, num_samples=None, seed=0, epoch=None
+    ):
         return data.imagenet(
             split,
             batch_size,
             data_dir=self.data_dir if self.photographs is None else None,
             folder=self.photographs,
             image_size=self.scale.image_size,
+            num_samples=num_samples,
+            augment=self.scale.augment,
             seed=seed,
             epoch=epoch,
         )
 
     def probe(self, recipe: Recipe):
         """A fixed batch of training samples, as arrays `(x, y)`."""
-        size = min(PROBE_SIZE, self.scale.num_samples or PROBE_SIZE)
+        num_samples = self.scale.num_samples.get(recipe.dataset)
+        size = min(PROBE_SIZE, num_samples or PROBE_SIZE)
         few = dataclasses.replace(recipe, batch_size=size)
         batch = next(iter(self.training_data(few, seed=0)))
         return tuple(tensor.numpy() for tensor in batch)
@@ -165,7 +175,8 @@ class Runner:
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
             "esam": dict(recipe.esam),
-            "num_samples": self.scale.num_samples,
+            "num_samples": self.scale.num_samples.get(recipe.dataset),
+            "augment": self.scale.augment,
             "sizes": {
                 name: list(size) if isinstance(size, tuple) else size
                 for name, size in sizes.items()

@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 
+import keras
+
+from keras_esam import models
 from keras_esam import recipes
 
 
@@ -13,13 +16,16 @@ class Scale:
     Args:
         name: String.
         datasets: Tuple of the names of the data sets of Tables 1 and 3.
-        num_samples: Integer, number of training samples, or `None` for all.
+        num_samples: Mapping of data set to the number of training samples, if
+            not all.
+        augment: Boolean, whether training images are augmented.
         seeds: Tuple of integers.
-        changes: Mapping of data set to a mapping of other values for
+        changes: Mapping of network to a mapping of other values for
             `keras_esam.recipes.Recipe`.
         rho: Optional float, instead of that of the recipes with one.
-        sizes: Mapping of network to the sizes for its function in
+        sizes: Mapping of network to the arguments of its function in
             `keras_esam.models`.
+        stand_ins: Mapping of network to the name of another function there.
         grid: Tuple of the values of `beta` and of `gamma` in Figure 3.
         num_draws: Integer, number of loss landscapes that are averaged.
         num_points: Integer, number of points along an axis of a landscape.
@@ -28,11 +34,13 @@ class Scale:
 
     name: str
     datasets: tuple
-    num_samples: int | None
+    num_samples: Mapping
+    augment: bool
     seeds: tuple
     changes: Mapping
     rho: float | None
     sizes: Mapping
+    stand_ins: Mapping
     grid: tuple
     num_draws: int
     num_points: int
@@ -44,40 +52,64 @@ class Scale:
         esam = dict(recipe.esam)
         if self.rho is not None and recipe.method not in ("sgd", "asam"):
             esam["rho"] = self.rho
-        changes = self.changes.get(recipe.dataset, {})
+        changes = self.changes.get(recipe.network, {})
         return dataclasses.replace(recipe, **changes, esam=esam)
+
+    def make_network(self, recipe: recipes.Recipe) -> keras.Model:
+        """The network of a recipe at this scale, with random weights."""
+        size = self.sizes.get(recipe.network, {})
+        stand_in = self.stand_ins.get(recipe.network)
+        if stand_in is None:
+            return recipe.make_network(**size)
+        return getattr(models, stand_in)(**size)
 
 
 PAPER = Scale(
     name="paper",
     datasets=("cifar10", "cifar100"),
-    num_samples=None,
+    num_samples={},
+    augment=True,
     seeds=(0, 1, 2),
     changes={},
     rho=None,
     sizes={},
+    stand_ins={},
     grid=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     num_draws=10,
     num_points=41,
     image_size=224,
 )
-# For two cores.
+PHOTOGRAPHS = {"input_shape": (64, 64, 3), "num_classes": 10, "width": 16}
+# For two cores: so much that SGD fits its training set, and no augmentation,
+# which would delay that.
 SMALL = Scale(
     name="small",
     datasets=("cifar10",),
-    num_samples=1000,
+    num_samples={"cifar10": 1000, "imagenet": 400},
+    augment=False,
     seeds=(0, 1, 2),
     changes={
-        "cifar10": {"epochs": 30, "batch_size": 50, "learning_rate": 0.05},
-        "imagenet": {"epochs": 5, "batch_size": 50, "learning_rate": 0.02},
+        "resnet18": {"epochs": 20, "batch_size": 50, "learning_rate": 0.05},
+        "wrn-28-10": {"epochs": 25, "batch_size": 50, "learning_rate": 0.1},
+        "pyramidnet-110": {
+            "epochs": 30,
+            "batch_size": 50,
+            "learning_rate": 0.1,
+        },
+        "resnet50": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},
+        "resnet101": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},
     },
-    rho=0.2,
+    rho=0.1,
     sizes={
         "resnet18": {"width": 8, "depth": 1},
         "wrn-28-10": {"width": 1, "depth": 10},
         "pyramidnet-110": {"width": 24, "depth": 8},
-        "resnet50": {"input_shape": (64, 64, 3), "num_classes": 10},
-        "resnet101": {"input_shape": (64, 64, 3), "num_classes": 10},
+        "resnet50": {**PHOTOGRAPHS, "blocks": (1, 1, 1, 1)},
+        "resnet101": {**PHOTOGRAPHS, "blocks": (1, 1, 2, 1)},
+    },
+    stand_ins={
+        "resnet50": "bottleneck_resnet",
+        "resnet101": "bottleneck_resnet",
     },
     grid=(0.3, 0.6, 0.9),
     num_draws=10,

@@ -1,6 +1,9 @@
-"""ResNet-50 and ResNet-101 for ImageNet, those of `keras.applications`."""
+"""ResNets for ImageNet, of `keras.applications` and of KerasCV."""
 
 import keras
+
+from keras_esam import arguments
+from keras_esam.models import parts
 
 
 def resnet50(
@@ -39,6 +42,76 @@ def resnet101(
         A functional `keras.Model`, as for `resnet50`.
     """
     return _from_applications("ResNet101", input_shape, num_classes)
+
+
+def bottleneck_resnet(
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    num_classes: int = 1000,
+    width: int = 64,
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
+) -> keras.Model:
+    """ResNet of bottleneck blocks of any size, with KerasCV's backbone.
+
+    It stands in for ResNet-50 and ResNet-101 on small machines. With the
+    defaults it has the 25,557,032 trainable parameters of a ResNet-50 whose
+    convolutions have no bias; those of `keras.applications` have one.
+
+    It needs TensorFlow and KerasCV, `pip install keras-cv`.
+
+    Args:
+        input_shape: Tuple of integers, height, width and channels, or channels
+            first where `keras.config.image_data_format()` says so. Defaults to
+            `(224, 224, 3)`.
+        num_classes: Integer. Defaults to `1000`.
+        width: Integer, filters within the blocks of the first stage. Each
+            further stage has twice as many. Defaults to `64`.
+        blocks: Tuple of four integers, the numbers of blocks of the stages.
+            Defaults to `(3, 4, 6, 3)`.
+
+    Returns:
+        A functional `keras.Model`, images `(batch_size, height, width,
+        channels)` to logits `(batch_size, num_classes)`.
+
+    Raises:
+        ImportError: If KerasCV is not installed.
+        TypeError: If a number is no integer.
+        ValueError: If a number is not positive, or there are not four stages.
+
+    Example:
+
+    ```python
+    network = keras_esam.models.bottleneck_resnet(
+        (64, 64, 3), num_classes=10, width=16, blocks=(1, 1, 1, 1)
+    )
+    ```
+    """
+    arguments.check_count(num_classes=num_classes, width=width)
+    if len(blocks) != 4:
+        raise ValueError(
+            "`blocks` must have a number for each of the four stages. "
+            f"Received: blocks={blocks}"
+        )
+    for count in blocks:
+        arguments.check_count(blocks=count)
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise ImportError(
+            "`bottleneck_resnet` requires KerasCV, `pip install keras-cv`."
+        ) from error
+    backbone = keras_cv.models.ResNetBackbone(
+        stackwise_filters=[width * 2**stage for stage in range(4)],
+        stackwise_blocks=list(blocks),
+        stackwise_strides=[1, 2, 2, 2],
+        include_rescaling=False,
+        input_shape=input_shape,
+        block_type="block",
+    )
+    return keras.Model(
+        backbone.input,
+        parts.head(backbone.output, num_classes),
+        name="bottleneck_resnet",
+    )
 
 
 def _from_applications(name, input_shape, num_classes):

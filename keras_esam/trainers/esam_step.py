@@ -39,6 +39,8 @@ class ESAMStep(BaseTrainer):
 
     _each_micro_batch = staticmethod(micro_batches.each_micro_batch)
     _gradients_of_micro_batches = micro_batches.gradients
+    # Class of what the passes of a step share, where that saves something.
+    _shared_operations = None
 
     def make_train_function(self, force=False):
         """Creates the function that runs one execution of `fit`.
@@ -98,7 +100,14 @@ class ESAMStep(BaseTrainer):
         return passes.forward(self, batch, weights, state, **kwargs)
 
     def _gradients(
-        self, batch, weights, state, sources, per_sample, valid=None
+        self,
+        batch,
+        weights,
+        state,
+        sources,
+        per_sample,
+        valid=None,
+        shared=None,
     ):
         """Forward pass, and the gradient of its loss.
 
@@ -109,6 +118,8 @@ class ESAMStep(BaseTrainer):
             sources: Indices of the `weights` to differentiate with respect to.
             per_sample: Boolean, whether to compute the per-sample losses.
             valid: Optional scalar. If it is not finite the gradient is NaN.
+            shared: Optional `SharedOperations`, what the forward pass has in
+                common with another one.
 
         Returns:
             Tuple of a `ForwardPass` and a list of gradients, one for each of
@@ -179,18 +190,24 @@ class ESAMStep(BaseTrainer):
         """
         selects = self._selects(batch, plan)
         subset = self._subset(plan)
+        shared = None
+        if selects and self.rank_by == "sharpness" and self._shared_operations:
+            shared = self._shared_operations(self, batch[0], subset)
         clean, gradients = self._gradients(
             batch,
             weights,
             state,
             subset,
             per_sample=not selects or self.rank_by != "random",
+            shared=shared,
         )
         gradients = self._ascent_gradients(gradients)
         perturbed, norm = self._perturb(clean.weights, gradients, plan)
         kept, rise = batch, None
         if selects:
-            kept, rise = self._select(batch, plan, clean, perturbed, state)
+            kept, rise = self._select(
+                batch, plan, clean, perturbed, state, shared
+            )
         final, gradients = self._gradients(
             kept,
             perturbed,
@@ -271,7 +288,7 @@ class ESAMStep(BaseTrainer):
         count = selection.num_selected(num_samples, plan.gamma)
         return not isinstance(num_samples, int) or count < num_samples
 
-    def _select(self, batch, plan, observed, perturbed, state):
+    def _select(self, batch, plan, observed, perturbed, state, shared=None):
         """The samples to keep, and how much the loss of each sample rises."""
         num_samples = self._batch_size(batch)
         rise = None
@@ -284,7 +301,9 @@ class ESAMStep(BaseTrainer):
             if scores is None:
                 raise self._no_sample_losses_error()
         if self.rank_by == "sharpness":
-            ranking = self._forward(batch, perturbed, state, total=False)
+            ranking = self._forward(
+                batch, perturbed, state, total=False, shared=shared
+            )
             scores = rise = ranking.sample_losses - scores
         count = selection.num_selected(num_samples, plan.gamma)
         indices = selection.select(scores, count)

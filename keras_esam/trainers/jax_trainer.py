@@ -63,7 +63,14 @@ class JAXTrainer(ESAMStep):
         self.jax_state_sync()
 
     def _gradients(
-        self, batch, weights, state, sources, per_sample, valid=None
+        self,
+        batch,
+        weights,
+        state,
+        sources,
+        per_sample,
+        valid=None,
+        shared=None,
     ):
         assigned = []
 

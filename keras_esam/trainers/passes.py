@@ -11,6 +11,7 @@ from collections.abc import Callable
 from keras import ops
 
 from keras_esam.trainers.recording_scope import RecordingScope
+from keras_esam.trainers.shared_operations import SharedOperations
 
 
 @dataclasses.dataclass
@@ -43,6 +44,7 @@ def forward(
     context=contextlib.nullcontext,
     on_assign: Callable | None = None,
     training: bool = True,
+    shared: SharedOperations | None = None,
 ) -> ForwardPass:
     """Runs a model with the given variable values.
 
@@ -57,6 +59,8 @@ def forward(
         context: Function that returns the context in which the model is called.
         on_assign: Optional function as for `RecordingScope`.
         training: Boolean, training or inference mode.
+        shared: Optional `SharedOperations`, what it has in common with another
+            pass.
 
     Returns:
         A `ForwardPass`.
@@ -70,7 +74,8 @@ def forward(
     with RecordingScope(mapping, on_assign) as scope:
         # A `call` without the argument decides for itself, as in Keras.
         mode = {"training": training} if model._call_has_training_arg else {}
-        with context():
+        sharing = shared.within(scope) if shared else contextlib.nullcontext()
+        with context(), sharing:
             y_pred = model(x, **mode)
         if total:
             loss = model._compute_loss(

@@ -17,6 +17,9 @@ class RecordingScope(keras.StatelessScope):
         on_assign: Optional function `on_assign(variable, value)` whose result
             is assigned in the place of `value`.
 
+    Its attribute `observer`, if there is one, is told of what is read and
+    assigned, `on_read(variable, value)` and `on_update(variable, value)`.
+
     Example:
 
     ```python
@@ -31,11 +34,14 @@ class RecordingScope(keras.StatelessScope):
         super().__init__(state_mapping, collect_losses=True)
         self._on_assign = on_assign
         self._assigned = {}
+        self.observer = None
 
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
         if value is None and self.original_scope is not None:
             value = self.original_scope.get_current_value(variable)
+        if self.observer is not None:
+            self.observer.on_read(variable, value)
         return value
 
     def add_update(self, update):
@@ -44,6 +50,8 @@ class RecordingScope(keras.StatelessScope):
             value = self._on_assign(variable, value)
         super().add_update((variable, value))
         self._assigned[id(variable)] = variable
+        if self.observer is not None:
+            self.observer.on_update(variable, value)
 
     @property
     def updates(self):

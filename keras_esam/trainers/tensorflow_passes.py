@@ -16,7 +16,16 @@ import contextlib
 import tensorflow as tf
 
 from keras_esam.trainers import passes
+from keras_esam.trainers.shared_operations import SharedOperations
 from keras_esam.trainers.tensorflow_functions import functions_in_place
+
+
+class SharedTensors(SharedOperations):
+    """`SharedOperations` of one graph of TensorFlow."""
+
+    @staticmethod
+    def _current_place():
+        return tf.compat.v1.get_default_graph()
 
 
 def forward(
@@ -28,6 +37,7 @@ def forward(
     per_sample=True,
     tape=None,
     training=True,
+    shared=None,
 ) -> passes.ForwardPass:
     """As `passes.forward`.
 
@@ -40,6 +50,7 @@ def forward(
         per_sample: Boolean, whether to compute the per-sample losses.
         tape: Optional `tf.GradientTape` that watches `weights`.
         training: Boolean, training or inference mode.
+        shared: Optional `SharedOperations`.
 
     Returns:
         A `ForwardPass`.
@@ -66,6 +77,7 @@ def forward(
             context=context,
             on_assign=on_assign,
             training=training,
+            shared=shared,
         )
 
     try:

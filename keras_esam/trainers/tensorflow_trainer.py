@@ -27,6 +27,7 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     _take = staticmethod(tensorflow_rows.take)
     _dense = staticmethod(tensorflow_gradients.dense)
     _forward = tensorflow_passes.forward
+    _shared_operations = tensorflow_passes.SharedTensors
     _gradients = tensorflow_gradients.gradients
     _check_gradients = tensorflow_gradients.check_gradients
     _each_micro_batch = staticmethod(tensorflow_micro_batches.each_micro_batch)

@@ -8,6 +8,19 @@ import contextlib
 
 import torch
 
+from keras_esam.trainers.shared_operations import SharedOperations
+
+
+class SharedTensors(SharedOperations):
+    """`SharedOperations` without those that draw from the global generators."""
+
+    @staticmethod
+    def _random_state():
+        return [
+            None if state is None else state.numpy().tobytes()
+            for state in _get()
+        ]
+
 
 class RandomState:
     """State of PyTorch's global generators at the beginning of a step."""

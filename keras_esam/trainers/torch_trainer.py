@@ -14,12 +14,14 @@ from keras_esam.trainers import torch_gradients
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.torch_dispatcher import TorchDispatcher
 from keras_esam.trainers.torch_random import RandomState
+from keras_esam.trainers.torch_random import SharedTensors
 
 
 class TorchTrainer(ESAMStep):
     """Training step and train function of `ESAMModel` on PyTorch."""
 
     _dispatcher = TorchDispatcher
+    _shared_operations = SharedTensors
 
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.
@@ -50,7 +52,14 @@ class TorchTrainer(ESAMStep):
             return super()._forward(batch, weights, state, **kwargs)
 
     def _gradients(
-        self, batch, weights, state, sources, per_sample, valid=None
+        self,
+        batch,
+        weights,
+        state,
+        sources,
+        per_sample,
+        valid=None,
+        shared=None,
     ):
         weights = list(weights)
         for index in sources:
@@ -72,6 +81,7 @@ class TorchTrainer(ESAMStep):
                 state,
                 per_sample=per_sample,
                 on_assign=on_assign,
+                shared=shared,
             )
             loss = passes.scaled_loss(self, result.loss, valid)
         leaves = [result.weights[index] for index in sources]
@@ -100,7 +110,8 @@ def _detached(result):
     """A `ForwardPass` that keeps no graph of operations alive."""
 
     def detach(value):
-        return value.detach() if isinstance(value, torch.Tensor) else value
+        is_recorded = isinstance(value, torch.Tensor) and value.requires_grad
+        return value.detach() if is_recorded else value
 
     return passes.ForwardPass(
         keras.tree.map_structure(detach, result.y_pred),

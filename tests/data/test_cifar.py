@@ -6,7 +6,7 @@ from keras_esam import data
 from keras_esam.data import augmentation
 from keras_esam.data import epochs
 from keras_esam.data.cifar import STATISTICS
-from keras_esam.data.cifar import augment
+from keras_esam.data.cifar import augmented
 from tests.data.files import write_cifar
 from tests.networks import assert_different
 from tests.networks import assert_identical
@@ -47,6 +47,25 @@ def test_batches_have_static_shapes_and_known_length(written):
     assert test.cardinality() == 3
     sizes = [len(labels) for _, labels in test]
     assert sizes == [8, 8, 4]
+
+
+def test_training_images_are_as_they_are_without_augmentation(written):
+    train = load(written, batch_size=6, augment=False)
+    x, y = arrays_of(train)
+    order = numbers_of(x)
+    assert not np.array_equal(order, np.arange(60))
+    np.testing.assert_array_equal(np.sort(order), np.arange(60))
+    mean, deviation = STATISTICS["cifar10"]
+    expected = (written[1]["train"].astype("float64") - mean) / deviation
+    np.testing.assert_allclose(x, expected[order], atol=1e-5)
+    np.testing.assert_array_equal(y, order % 10)
+
+
+def test_cutout_is_part_of_the_augmentation(written):
+    with pytest.raises(ValueError, match="`cutout` is part"):
+        load(written, augment=False, cutout=16)
+    with pytest.raises(TypeError, match="`augment` must be a boolean"):
+        load(written, augment="yes")
 
 
 def test_every_training_image_once_in_an_order_that_changes(written):
@@ -141,7 +160,7 @@ def test_augmentation_equals_its_parts(written):
     for image, top, left in zip(expected, *map(np.array, squares), strict=True):
         rows = slice(max(top, 0), top + 16)
         image[rows, max(left, 0) : left + 16] = 0
-    result = augment(tf.constant(x), mean, deviation, 16, (5, 6))
+    result = augmented(tf.constant(x), mean, deviation, 16, (5, 6))
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 

@@ -62,6 +62,22 @@ def records(tmp_path_factory):
     return {"data_dir": folder}
 
 
+def test_training_images_without_augmentation_are_cropped_as_those_of_val(tree):
+    folder = tree["folder"]
+    x, _ = arrays_of(
+        data.imagenet("train", 6, image_size=32, augment=False, **tree)
+    )
+    files = sorted(folder.glob("train/*/*"))
+    expected = {}
+    for index, file in enumerate(files):
+        image = jpeg.centre_crop(tf.io.read_file(str(file)), 32) / 255
+        expected[index] = (image.numpy() - MEAN) / DEVIATION
+    order = grey_levels(x) / 10
+    assert sorted(np.round(order)) == list(range(COUNT))
+    for image, index in zip(x, np.round(order), strict=True):
+        np.testing.assert_allclose(image, expected[index], atol=1e-4)
+
+
 @pytest.fixture(params=["tree", "records"])
 def source(request):
     return request.getfixturevalue(request.param)

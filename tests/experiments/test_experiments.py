@@ -26,13 +26,14 @@ SIZES = {
 TINY = dataclasses.replace(
     SMALL,
     name="tiny",
-    num_samples=40,
+    num_samples={"cifar10": 40},
     seeds=(0, 1),
     changes={
-        "cifar10": {"epochs": 2, "batch_size": 4},
-        "imagenet": {"epochs": 1, "batch_size": 4},
+        "resnet18": {"epochs": 2, "batch_size": 4},
+        "resnet50": {"epochs": 1, "batch_size": 4},
     },
     sizes=SIZES,
+    stand_ins={},
     grid=(0.5,),
     num_draws=1,
     num_points=3,
@@ -65,7 +66,7 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
     settings = first[0]["settings"]
     assert (settings["epochs"], settings["batch_size"]) == (2, 4)
     assert settings["esam"]["rho"] == SMALL.rho
-    other = make_runner(data_dir, tmp_path, num_samples=20)
+    other = make_runner(data_dir, tmp_path, num_samples={"cifar10": 20})
     with pytest.raises(ValueError, match="other settings"):
         other.results(runs)
 

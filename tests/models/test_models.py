@@ -1,6 +1,7 @@
 """Networks of the paper: parameters, shapes, initial scale, saving."""
 
 import math
+import sys
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from keras_esam import models
 from keras_esam.models import parts
+from tests.backends import tensorflow_only
 
 SMALL = {
     "resnet18": {"width": 4, "depth": 1},
@@ -46,6 +48,30 @@ def test_imagenet_networks_have_random_weights_and_logits(name, size):
     ]
     # Four of them are in shortcuts, which do not count.
     assert len(convolutions) - 4 + 1 == size
+
+
+@tensorflow_only
+def test_bottleneck_resnet_has_resnet50s_parameters_and_any_size():
+    network = models.bottleneck_resnet()
+    assert num_trainable(network) == 25_557_032
+    small = models.bottleneck_resnet(
+        (32, 32, 3), num_classes=7, width=4, blocks=(1, 1, 2, 1)
+    )
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+    y = keras.ops.convert_to_numpy(small(x.astype("float32")))
+    assert y.shape == (2, 7) and np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize("blocks", [(1, 1, 1), (1, 1, 1, 0)])
+def test_bottleneck_resnet_checks_its_blocks(blocks):
+    with pytest.raises(ValueError, match="`blocks` must"):
+        models.bottleneck_resnet(blocks=blocks)
+
+
+def test_bottleneck_resnet_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(ImportError, match="pip install keras-cv"):
+        models.bottleneck_resnet()
 
 
 @pytest.mark.parametrize("name", SMALL)
