@@ -61,7 +61,7 @@ def plot_landscape(landscapes: Mapping[str, Landscape], path) -> None:
         contour.set_title(f"{name}, at the weights +", fontsize=10)
         contours.append(contour)
     figure.colorbar(image, ax=contours, label="loss", format="%.3g")
-    figure.savefig(pathlib.Path(path), dpi=150)
+    figure.savefig(pathlib.Path(path), dpi=100)
 
 
 def _levels(finite):

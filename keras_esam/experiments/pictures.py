@@ -24,7 +24,7 @@ def speed_against_accuracy(summary: dict, path) -> None:
         for index, (label, row) in enumerate(methods.items()):
             values = row["test_accuracy"]
             axes.errorbar(
-                row["images_per_second"],
+                statistics.median(row["images_per_second"]),
                 statistics.mean(values),
                 yerr=statistics.stdev(values) if len(values) > 1 else None,
                 fmt="o",

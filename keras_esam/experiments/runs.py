@@ -96,7 +96,6 @@ class Runner:
     def make_model(self, run: Run, num_steps: int) -> keras_esam.ESAMModel:
         """The compiled model of a run, with its initial weights."""
         recipe = self.recipe(run)
-        keras.backend.clear_session()
         keras.utils.set_random_seed(run.seed)
         network = self.scale.make_network(recipe)
         model = keras_esam.ESAMModel(network, seed=run.seed, **recipe.esam)
@@ -196,6 +195,7 @@ class Runner:
         return result
 
     def _train(self, run):
+        keras.backend.clear_session()
         recipe = self.recipe(run)
         path = self._path(run)
         counter = callbacks.EpochCounter()

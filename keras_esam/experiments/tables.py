@@ -1,10 +1,10 @@
 """Tables 1 to 3 of the paper."""
 
 import json
-import math
 import pathlib
 import statistics
 
+from keras_esam.experiments import speeds
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 
@@ -114,8 +114,9 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
 
     Returns:
         Dict of task to a dict of label to a dict: lists `test_accuracy` and
-        `train_accuracy`, per cent, one entry a seed, and the medians
-        `images_per_second` and `speed_relative_to_sam`.
+        `train_accuracy`, per cent, one entry a seed, the list
+        `images_per_second`, one entry a round, and the median of their ratios,
+        `speed_relative_to_sam`.
     """
     runs = {task: runs_of(task, methods, runner.scale.seeds) for task in tasks}
     # Seeds outside: all methods of a seed run under like conditions.
@@ -131,23 +132,19 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
         summary[task] = {}
         for label, own in by_label.items():
             rows = [results[run] for run in own]
-            rates = [_images_per_second(row) for row in rows]
             summary[task][label] = {
                 "test_accuracy": [row["test_accuracy"] for row in rows],
                 "train_accuracy": [row["train_accuracy"] for row in rows],
-                "images_per_second": statistics.median(rates),
             }
-        sam = summary[task]["SAM"]["images_per_second"]
-        for row in summary[task].values():
-            row["speed_relative_to_sam"] = row["images_per_second"] / sam
+        firsts = {label: own[0] for label, own in by_label.items()}
+        rates = speeds.images_per_second(runner, list(firsts.values()))
+        for label, row in summary[task].items():
+            pairs = zip(rates[firsts[label]], rates[firsts["SAM"]], strict=True)
+            row["images_per_second"] = rates[firsts[label]]
+            row["speed_relative_to_sam"] = statistics.median(
+                own / sam for own, sam in pairs
+            )
     return summary
-
-
-def _images_per_second(result):
-    rates = [epoch["images_per_second"] for epoch in result["history"]]
-    # In an epoch of few steps nothing counts.
-    counted = [rate for rate in rates if not math.isnan(rate)]
-    return statistics.median(counted) if counted else math.nan
 
 
 def _write(runner, tasks, methods, out):
@@ -175,7 +172,7 @@ def markdown(summary: dict) -> str:
                 spread(row["test_accuracy"]),
                 "" if accuracy is None else f"{accuracy:.2f}",
                 f"{statistics.mean(row['train_accuracy']):.1f}",
-                f"{row['images_per_second']:.0f}",
+                f"{statistics.median(row['images_per_second']):.0f}",
                 f"{row['speed_relative_to_sam']:.2f}",
                 "" if speed is None else f"{speed:.2f}",
             ]

@@ -7,6 +7,7 @@ import pytest
 
 from keras_esam.experiments import __main__ as command
 from keras_esam.experiments import figures
+from keras_esam.experiments import speeds
 from keras_esam.experiments import tables
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
@@ -39,6 +40,12 @@ TINY = dataclasses.replace(
     num_points=3,
     image_size=32,
 )
+
+
+@pytest.fixture(autouse=True)
+def quick_speeds(monkeypatch):
+    monkeypatch.setattr(speeds, "ROUNDS", 2)
+    monkeypatch.setattr(speeds, "NUM_STEPS", 3)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +98,9 @@ def test_cut_run_goes_on_where_it_was_cut(data_dir, tmp_path, monkeypatch):
     assert resumed["test_accuracy"] == whole["test_accuracy"]
 
 
-def test_table3_has_all_methods_beside_the_paper(data_dir, tmp_path, capsys):
+def test_table3_has_all_methods_beside_the_paper(
+    data_dir, tmp_path, capsys, monkeypatch
+):
     runner = make_runner(data_dir, tmp_path, seeds=(0,))
     tables.table3(runner, tmp_path / "table3")
     text = (tmp_path / "table3.md").read_text()
@@ -102,6 +111,11 @@ def test_table3_has_all_methods_beside_the_paper(data_dir, tmp_path, capsys):
     summary = json.loads((tmp_path / "table3.json").read_text())
     sam = summary["cifar10/resnet18"]["SAM"]
     assert sam["speed_relative_to_sam"] == 1
+    assert len(sam["images_per_second"]) == 2
+    # A table of some of the methods needs no other measurement.
+    monkeypatch.setattr(speeds, "_measure", None)
+    summary = tables.summarise(runner, ["cifar10/resnet18"], tables.METHODS)
+    assert summary["cifar10/resnet18"]["SAM"] == sam
 
 
 def test_photographs_take_the_place_of_imagenet(tmp_path):
@@ -125,7 +139,7 @@ def test_markdown_of_a_summary_by_hand():
     row = {
         "test_accuracy": [50.0, 54.0],
         "train_accuracy": [90.0, 92.0],
-        "images_per_second": 123.4,
+        "images_per_second": [120.0, 123.4, 130.0],
         "speed_relative_to_sam": 1.25,
     }
     text = tables.markdown({"cifar10/resnet18": {"SDS alone": row}})

@@ -1,0 +1,63 @@
+"""Training speed of the methods, measured in turn.
+
+What else the machine does then falls on all of them, and their ratios do not
+depend on it.
+"""
+
+import json
+import time
+
+import keras
+
+from keras_esam.experiments.runs import Run
+from keras_esam.experiments.runs import Runner
+
+ROUNDS = 5
+# Four times through the five subsets.
+NUM_STEPS = 20
+
+
+def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
+    """Training speed of runs on one data set and network.
+
+    It is measured once and kept in the runner's folder.
+
+    Args:
+        runner: `Runner`.
+        runs: List of runs, one for each method.
+
+    Returns:
+        Dict of run to a list of images per second, one of each round, that of
+        the same batch again and again.
+    """
+    dataset, network, _ = runs[0].recipe.split("/")
+    path = runner.folder / f"{dataset}-{network}-speeds.json"
+    kept = json.loads(path.read_text()) if path.exists() else []
+    for samples in kept:
+        if all(run.name in samples for run in runs):
+            return {run: samples[run.name] for run in runs}
+    samples = _measure(runner, runs)
+    kept.append({run.name: own for run, own in samples.items()})
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    return samples
+
+
+def _measure(runner, runs):
+    keras.backend.clear_session()
+    models, batches = {}, {}
+    for index, run in enumerate(runs):
+        print(f"speed of {run.name} ({index + 1} of {len(runs)})")
+        recipe = runner.recipe(run)
+        data = runner.training_data(recipe, seed=0)
+        batches[run] = data.take(1).cache().repeat(NUM_STEPS)
+        models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
+        models[run].fit(batches[run], verbose=0)
+    samples = {run: [] for run in runs}
+    for index in range(ROUNDS):
+        for run in runs[:: 1 if index % 2 else -1]:
+            start = time.perf_counter()
+            models[run].fit(batches[run], verbose=0)
+            seconds = time.perf_counter() - start
+            count = NUM_STEPS * runner.recipe(run).batch_size
+            samples[run].append(count / seconds)
+    return samples
