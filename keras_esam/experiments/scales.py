@@ -95,6 +95,7 @@ SMALL = Scale(
             "epochs": 30,
             "batch_size": 50,
             "learning_rate": 0.1,
+            "weight_decay": 5e-5,
         },
         "resnet50": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},
         "resnet101": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},
