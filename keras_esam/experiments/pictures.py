@@ -19,8 +19,10 @@ def speed_against_accuracy(summary: dict, path) -> None:
     columns = min(3, len(summary))
     rows = -(-len(summary) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (task, methods) in zip(panels, summary.items(), strict=False):
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes, (task, methods) in zip(
+        panels.flat, summary.items(), strict=False
+    ):
         for index, (label, row) in enumerate(methods.items()):
             values = row["test_accuracy"]
             axes.errorbar(
@@ -34,10 +36,11 @@ def speed_against_accuracy(summary: dict, path) -> None:
             )
         axes.set_title(task)
         axes.set_xlabel("training speed in images per second")
-        axes.set_ylabel("test accuracy in %")
-        axes.set_xlim(left=0)
         axes.margins(0.1, 0.25)
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("test accuracy in %")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     _save(figure, path)
