@@ -163,7 +163,8 @@ class Runner:
     def _path(self, run):
         return self.folder / run.name
 
-    def _settings(self, run):
+    def settings(self, run: Run) -> dict:
+        """All that the result of a run depends on, for JSON."""
         recipe = self.recipe(run)
         sizes = self.scale.sizes.get(recipe.network, {})
         return {
@@ -180,17 +181,26 @@ class Runner:
                 name: list(size) if isinstance(size, tuple) else size
                 for name, size in sizes.items()
             },
+            "stand_in": self.scale.stand_ins.get(recipe.network),
+            "images": self._images(recipe),
         }
+
+    def _images(self, recipe):
+        if recipe.dataset != "imagenet":
+            return recipe.dataset
+        folder = self.photographs
+        source = "imagenet" if folder is None else pathlib.Path(folder).name
+        return f"{source}, {self.scale.image_size} pixels"
 
     def _read(self, run):
         path = self._path(run) / "result.json"
         if not path.exists():
             return None
         result = json.loads(path.read_text())
-        if result["settings"] != self._settings(run):
+        if result["settings"] != self.settings(run):
             raise ValueError(
                 f"`{path}` is of a run with other settings. Choose another "
-                f"folder with --out. Received: {self._settings(run)}"
+                f"folder with --out. Received: {self.settings(run)}"
             )
         return result
 
@@ -221,14 +231,19 @@ class Runner:
         scores = model.evaluate(test, verbose=0, return_dict=True)
         model.model.save(path / "network.keras")
         result = {
-            "settings": self._settings(run),
+            "settings": self.settings(run),
             "test_accuracy": 100 * scores["accuracy"],
             "train_accuracy": 100 * backup.history[-1]["accuracy"],
             "history": backup.history,
         }
-        unfinished = path / "result.json.unfinished"
-        unfinished.write_text(json.dumps(result, indent=1) + "\n")
-        unfinished.replace(path / "result.json")
+        write_json(result, path / "result.json")
+
+
+def write_json(value, path: pathlib.Path):
+    """Writes a file that is there as a whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(value, indent=1) + "\n")
+    unfinished.replace(path)
 
 
 class _Progress(keras.callbacks.Callback):

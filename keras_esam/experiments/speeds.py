@@ -11,6 +11,7 @@ import keras
 
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
+from keras_esam.experiments.runs import write_json
 
 ROUNDS = 5
 # Four times through the five subsets.
@@ -33,12 +34,13 @@ def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
     dataset, network, _ = runs[0].recipe.split("/")
     path = runner.folder / f"{dataset}-{network}-speeds.json"
     kept = json.loads(path.read_text()) if path.exists() else []
-    for samples in kept:
-        if all(run.name in samples for run in runs):
-            return {run: samples[run.name] for run in runs}
+    settings = {run.name: runner.settings(run) for run in runs}
+    for measured in kept:
+        if settings.items() <= measured["settings"].items():
+            return {run: measured["samples"][run.name] for run in runs}
     samples = _measure(runner, runs)
-    kept.append({run.name: own for run, own in samples.items()})
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+    named = {run.name: own for run, own in samples.items()}
+    write_json([*kept, {"settings": settings, "samples": named}], path)
     return samples
 
 

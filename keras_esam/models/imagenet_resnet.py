@@ -59,8 +59,7 @@ def bottleneck_resnet(
     It needs TensorFlow and KerasCV, `pip install keras-cv`.
 
     Args:
-        input_shape: Tuple of integers, height, width and channels, or channels
-            first where `keras.config.image_data_format()` says so. Defaults to
+        input_shape: Tuple of integers, height, width and channels. Defaults to
             `(224, 224, 3)`.
         num_classes: Integer. Defaults to `1000`.
         width: Integer, filters within the blocks of the first stage. Each
@@ -75,7 +74,8 @@ def bottleneck_resnet(
     Raises:
         ImportError: If KerasCV is not installed.
         TypeError: If a number is no integer.
-        ValueError: If a number is not positive, or there are not four stages.
+        ValueError: If a number is not positive, there are not four stages, or
+            Keras' image data format is not `"channels_last"`.
 
     Example:
 
@@ -90,6 +90,12 @@ def bottleneck_resnet(
         raise ValueError(
             "`blocks` must have a number for each of the four stages. "
             f"Received: blocks={blocks}"
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "KerasCV's backbone has its channels last. Received: "
+            "keras.config.image_data_format()="
+            f"{keras.config.image_data_format()!r}"
         )
     for count in blocks:
         arguments.check_count(blocks=count)

@@ -22,29 +22,57 @@ from keras.src.ops.function import Function
 
 @dataclasses.dataclass
 class _Call:
-    """What an operation got, read, assigned and returned.
+    """One call of an operation in the first pass.
 
     Args:
-        leaves: List of its arguments, without their structure.
-        versions: List of the `_version` of each of them.
+        operation: `keras.Operation`, or `None` for the pass itself.
+        arguments: List of its arguments, without their structure.
+        structure: The structure of the arguments, without them.
+        versions: List of the versions of the arguments.
         reads: Dict of `id` to a pair `(variable, value)`.
         updates: Dict of `id` to a pair `(variable, value)`.
         outputs: Nested structure of tensors.
-        output_versions: List as `versions`.
+        output_versions: List of the versions of the outputs.
+        is_kept: Boolean, whether a second pass may take the outputs.
+        inner: List of the calls within this one, in their order, if it is not
+            kept itself.
+        num_met: Integer, how many of these the second pass has come to.
     """
 
-    leaves: list
-    versions: list
+    operation: object = None
+    arguments: list = dataclasses.field(default_factory=list)
+    structure: object = None
+    versions: list = dataclasses.field(default_factory=list)
     reads: dict = dataclasses.field(default_factory=dict)
     updates: dict = dataclasses.field(default_factory=dict)
     outputs: object = None
-    output_versions: list | None = None
+    output_versions: list = dataclasses.field(default_factory=list)
+    is_kept: bool = False
+    inner: list = dataclasses.field(default_factory=list)
+    num_met: int = 0
 
-    def is_same(self, leaves, scope):
+    def keep(self, outputs):
+        self.is_kept, self.inner = True, []
+        self.outputs, self.output_versions = outputs, _versions(outputs)
+
+    def forget(self):
+        """Lets go of all tensors."""
+        self.arguments, self.reads, self.updates = [], {}, {}
+
+    def next(self, operation):
+        """The next call within this one, `None` if it is of another one."""
+        if self.num_met == len(self.inner):
+            return None
+        call = self.inner[self.num_met]
+        self.num_met += 1
+        return call if call.operation is operation else None
+
+    def is_same(self, arguments, structure, scope):
         return (
-            len(leaves) == len(self.leaves)
-            and all(map(_is_same, leaves, self.leaves))
-            and _versions(leaves) == self.versions
+            self.is_kept
+            and structure == self.structure
+            and all(map(_is_same, arguments, self.arguments))
+            and _versions(arguments) == self.versions
             and _versions(self.outputs) == self.output_versions
             and all(
                 scope.get_current_value(variable) is value
@@ -55,6 +83,8 @@ class _Call:
 
 class SharedOperations:
     """Keeps what a first pass computes and a second one may share.
+
+    The calls of operations in both passes are compared in their order.
 
     Args:
         model: The `ESAMModel`.
@@ -67,7 +97,7 @@ class SharedOperations:
         variables = model.trainable_variables
         self._perturbed = {id(variables[index]) for index in perturbed}
         self._graph = _whole_graph(model)
-        self._x = keras.tree.flatten(x)
+        self._x = _leaves(x)
         self._is_first = True
 
     @contextlib.contextmanager
@@ -78,13 +108,18 @@ class SharedOperations:
             scope: `RecordingScope` of the pass.
         """
         if self._is_first:
-            self._calls, self._running, self._inputs = {}, [], None
+            self._inputs = None
             self._known = {id(leaf) for leaf in self._x}
+            self._pass = _Call()
             scope.observer = self
+        self._running = [self._pass]
         self._scope, self._place = scope, self._current_place()
         self._num_runs = 0
         with _graphs_share(self):
             yield
+        if not self._is_first:
+            # The tensors are not to live until the end of the step.
+            self._inputs, self._pass, self._running = None, _Call(), []
         self._is_first, scope.observer = False, None
 
     def graph_inputs(self, graph, inputs):
@@ -104,9 +139,10 @@ class SharedOperations:
         if self._num_runs > 1:
             return inputs
         if self._is_first:
-            self._inputs = inputs
-            self._known.update(map(id, keras.tree.flatten(inputs)))
-        return self._inputs
+            self._inputs = inputs, _versions(inputs)
+            self._known.update(map(id, _leaves(inputs)))
+        earlier, versions = self._inputs
+        return earlier if _versions(earlier) == versions else inputs
 
     def shared(self, operation, call):
         """What is called in the place of an operation.
@@ -115,49 +151,69 @@ class SharedOperations:
             operation: `keras.Operation`.
             call: Function that calls it.
         """
+        if self._is_first:
+            return lambda *args, **kwargs: self._first(
+                operation, call, args, kwargs
+            )
+        return lambda *args, **kwargs: self._second(
+            operation, call, args, kwargs
+        )
 
-        def run(*args, **kwargs):
-            leaves = keras.tree.flatten((args, kwargs))
-            if self._current_place() is not self._place:
-                return call(*args, **kwargs)
-            if self._is_first:
-                return self._recorded(operation, call, leaves, args, kwargs)
-            for earlier in self._calls.get(id(operation), ()):
-                if earlier.is_same(leaves, self._scope):
-                    for update in earlier.updates.values():
-                        self._scope.add_update(update)
-                    return earlier.outputs
-            return call(*args, **kwargs)
-
-        return run
-
-    def _recorded(self, operation, call, leaves, args, kwargs):
-        tensors = filter(keras.ops.is_tensor, leaves)
-        if any(id(tensor) not in self._known for tensor in tensors):
-            return call(*args, **kwargs)
-        record = _Call(leaves, _versions(leaves))
+    def _first(self, operation, call, args, kwargs):
+        record = _Call(operation)
+        self._running[-1].inner.append(record)
+        arguments, structure = _flatten((args, kwargs))
+        may_keep = self._current_place() is self._place and all(
+            id(argument) in self._known
+            for argument in arguments
+            if keras.ops.is_tensor(argument)
+        )
+        if may_keep:
+            record.arguments = arguments
+            record.structure = structure
+            record.versions = _versions(arguments)
         random_state = self._random_state()
         self._running.append(record)
         try:
             outputs = call(*args, **kwargs)
         finally:
             self._running.pop()
-        is_clean = self._perturbed.isdisjoint(record.reads)
-        if is_clean and self._random_state() == random_state:
-            record.outputs = outputs
-            record.output_versions = _versions(outputs)
-            self._calls.setdefault(id(operation), []).append(record)
-            self._known.update(map(id, keras.tree.flatten(outputs)))
+        if (
+            may_keep
+            and self._perturbed.isdisjoint(record.reads)
+            and self._random_state() == random_state
+        ):
+            record.keep(outputs)
+            self._known.update(map(id, _leaves(outputs)))
+        else:
+            record.forget()
         return outputs
 
+    def _second(self, operation, call, args, kwargs):
+        arguments, structure = _flatten((args, kwargs))
+        earlier = self._running[-1].next(operation)
+        if earlier is None:
+            earlier = _Call()
+        elif self._current_place() is self._place and earlier.is_same(
+            arguments, structure, self._scope
+        ):
+            for update in earlier.updates.values():
+                self._scope.add_update(update)
+            return earlier.outputs
+        self._running.append(earlier)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._running.pop()
+
     def on_read(self, variable, value):
-        for record in self._running:
+        for record in self._running[1:]:
             # Its own assignment is nothing that it depends on.
             if id(variable) not in record.updates:
                 record.reads.setdefault(id(variable), (variable, value))
 
     def on_update(self, variable, value):
-        for record in self._running:
+        for record in self._running[1:]:
             record.updates[id(variable)] = (variable, value)
 
     @staticmethod
@@ -178,9 +234,31 @@ def _is_same(value, other):
     return value is other
 
 
+def _flatten(tree):
+    """Leaves of a tree, and its structure with `None` for each of them.
+
+    `keras.tree.flatten` leaves cycles of objects behind on PyTorch, in which
+    the tensors would live on.
+    """
+    leaves = []
+    structure = keras.tree.map_structure(leaves.append, tree)
+    return leaves, structure
+
+
+def _leaves(tree):
+    return _flatten(tree)[0]
+
+
 def _versions(tensors):
     """How often each was changed in place, which PyTorch can."""
-    return [getattr(t, "_version", None) for t in keras.tree.flatten(tensors)]
+    return [_version(tensor) for tensor in _leaves(tensors)]
+
+
+def _version(tensor):
+    try:
+        return getattr(tensor, "_version", None)
+    except RuntimeError:  # A tensor of `torch.inference_mode` does not count.
+        return object()  # Equal to no other.
 
 
 def _whole_graph(model):
@@ -205,16 +283,19 @@ _num_passes = 0
 _run_through_graph = Function._run_through_graph
 
 
-def _run_and_share(graph, inputs, operation_fn=lambda op: op, **kwargs):
+def _run_and_share(graph, inputs, operation_fn=lambda op: op, call_fn=None):
     shared = _sharing.operations
-    if shared is None:
-        return _run_through_graph(graph, inputs, operation_fn, **kwargs)
+    if shared is None or call_fn is not None or _is_symbolic(inputs):
+        return _run_through_graph(graph, inputs, operation_fn, call_fn)
     return _run_through_graph(
         graph,
         shared.graph_inputs(graph, inputs),
         lambda operation: shared.shared(operation, operation_fn(operation)),
-        **kwargs,
     )
+
+
+def _is_symbolic(inputs):
+    return any(isinstance(leaf, keras.KerasTensor) for leaf in _leaves(inputs))
 
 
 @contextlib.contextmanager

@@ -68,6 +68,14 @@ def test_bottleneck_resnet_checks_its_blocks(blocks):
         models.bottleneck_resnet(blocks=blocks)
 
 
+def test_bottleneck_resnet_has_its_channels_last(monkeypatch):
+    monkeypatch.setattr(
+        keras.config, "image_data_format", lambda: "channels_first"
+    )
+    with pytest.raises(ValueError, match="channels last"):
+        models.bottleneck_resnet((3, 32, 32))
+
+
 def test_bottleneck_resnet_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
     with pytest.raises(ImportError, match="pip install keras-cv"):

@@ -1,5 +1,7 @@
 """What the clean and the ranking pass have in common runs once, alike."""
 
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -198,9 +200,107 @@ def branches(counting):
     return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(both))
 
 
+def built_in_the_pass(counting):
+    """A graph that is made while a pass runs."""
+
+    class Augmenting(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.stack = keras.Sequential(
+                [layers.GaussianNoise(0.1, seed=1), layers.Dropout(0.1, seed=2)]
+            )
+
+        def build(self, input_shape):
+            """Leaves building its stack to the first call in training."""
+
+        def call(self, x, training=None):
+            return self.stack(x, training=True) if training else x
+
+    inputs = keras.Input((8,))
+    x = layers.Dense(16)(counting(Augmenting()(inputs)))
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+
+
+def block_in_turn(make_state):
+    """A network whose layer runs one graph several times on one tensor."""
+
+    class Repeating(layers.Layer):
+        def __init__(self, block, set_state):
+            super().__init__()
+            self.block, self.set_state = block, set_state
+
+        def call(self, x):
+            outputs = []
+            for number in (1, 2):
+                mode = self.set_state(number)
+                outputs.append(self.block(x, **mode))
+            return keras.ops.concatenate(outputs, -1)
+
+    inputs = keras.Input((8,))
+    middle, set_state = make_state(layers.Dense(8)(inputs))
+    block = keras.Model(inputs, layers.Dense(8)(middle))
+    inputs = keras.Input((8,))
+    x = Repeating(block, set_state)(inputs)
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+
+
+def both_modes(counting):
+    """A graph in inference and in training mode on the same tensor."""
+
+    def make_state(x):
+        dropout = layers.Dropout(0.5, seed=1)
+        return dropout(x), lambda number: {"training": number == 2}
+
+    return block_in_turn(make_state)
+
+
+def python_state(counting):
+    """A layer that does otherwise each time it is called."""
+
+    class Scaling(layers.Layer):
+        factor = 1.0
+
+        def call(self, x):
+            return x * self.factor
+
+    def make_state(x):
+        scaling = Scaling()
+
+        def set_state(number):
+            scaling.factor = 0.5 * number
+            return {}
+
+        return scaling(x), set_state
+
+    return block_in_turn(make_state)
+
+
+def named_arguments(counting):
+    """Calls with the same tensors in the places of other arguments."""
+
+    class Choosing(layers.Layer):
+        def call(self, x, a=None, b=None):
+            return x + (a * 2 if a is not None else b * 3)
+
+    inputs = keras.Input((8,))
+    x, choosing = layers.Dense(8)(inputs), Choosing()
+    x = layers.Concatenate()([choosing(x, a=inputs), choosing(x, b=inputs)])
+    x = layers.Dense(8)(x)
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+
+
 @pytest.mark.parametrize(
     "make",
-    [shared_state, shared_layer, unseeded, branches],
+    [
+        shared_state,
+        shared_layer,
+        unseeded,
+        branches,
+        built_in_the_pass,
+        both_modes,
+        python_state,
+        named_arguments,
+    ],
     ids=lambda make: make.__name__,
 )
 @pytest.mark.parametrize("granularity", ["depth", "variable"])
@@ -270,11 +370,15 @@ def test_networks_without_a_graph_share_nothing():
 def test_tensor_that_is_changed_in_place_is_not_shared(monkeypatch):
     class InPlace(layers.Layer):
         def call(self, inputs):
+            if isinstance(inputs, keras.KerasTensor):
+                return inputs
             return inputs.mul_(2.0)
 
     def make(counting):
-        inputs = keras.Input((8,))
-        x = counting(layers.Rescaling(0.5)(inputs))
+        # The first one changes what the cast of the inputs gives.
+        inputs = keras.Input((8,), dtype="float64")
+        x = keras.ops.cast(InPlace(dtype="float64")(inputs), "float32")
+        x = counting(layers.Rescaling(0.5)(x))
         x = layers.Dense(16)(InPlace()(x))
         x = layers.Dense(16)(x)
         return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
@@ -283,6 +387,62 @@ def test_tensor_that_is_changed_in_place_is_not_shared(monkeypatch):
     monkeypatch.setattr(keras_esam.ESAMModel, "_shared_operations", None)
     expected, _ = train(make)
     assert_identical(shared, expected)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's tensors")
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_tensors_of_inference_mode_are_not_shared(monkeypatch):
+    import torch
+
+    class Frozen(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            inputs = keras.Input((8,))
+            x = layers.ReLU()(layers.Dense(8)(inputs))
+            self.block = keras.Model(inputs, x, trainable=False)
+
+        def call(self, inputs):
+            if isinstance(inputs, keras.KerasTensor):
+                return self.block(inputs)
+            with torch.inference_mode():
+                outputs = self.block(inputs)
+            return outputs.clone()
+
+    def make(counting):
+        inputs = keras.Input((8,))
+        x = layers.Dense(16)(counting(Frozen()(inputs)))
+        return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+
+    shared, _ = train(make)
+    monkeypatch.setattr(keras_esam.ESAMModel, "_shared_operations", None)
+    expected, _ = train(make)
+    assert_identical(shared, expected)
+
+
+def test_tensors_do_not_live_beyond_the_second_pass():
+    made = []
+
+    class Watched(layers.Layer):
+        def call(self, inputs):
+            outputs = inputs + 1.0
+            made.append(weakref.ref(outputs))
+            if len(made) == 2:  # F1 and F2; Fs takes what F1 had.
+                alive.append(made[0]() is not None)
+            return outputs
+
+    alive = []
+    inputs = keras.Input((8,))
+    x = layers.Dense(16)(Watched()(layers.Rescaling(0.5)(inputs)))
+    network = keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+    model = keras_esam.ESAMModel(network, **ARGUMENTS)
+    compile_model(model, run_eagerly=True)
+    x, y = dense_data(16)
+    fit(model, x, y)
+    alive.clear()
+    for _ in range(5):
+        made.clear()
+        fit(model, x, y)
+    assert alive and not any(alive)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow's graphs")
