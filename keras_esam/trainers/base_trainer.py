@@ -7,8 +7,10 @@ installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
 `_loss_tracker`, `_make_function`, `_maybe_symbolic_build`, `_symbolic_build`;
 `_flat_losses` and `_metrics` of `CompileLoss`; `_check_variables_are_known` of
 `keras.optimizers.Optimizer`; `_is_default` of a `build` method; `_model` of a
-callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`; on JAX
-`_jax_state` and `_jax_state_synced` of `keras.Model`.
+callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`;
+`_run_through_graph` of `keras.Function` and `_functional` of
+`keras.Sequential`; on JAX `_jax_state` and `_jax_state_synced` of
+`keras.Model`.
 """
 
 import dataclasses

@@ -7,8 +7,9 @@ On TensorFlow that saves tracing the operation again, on PyTorch running it. XLA
 merges such operations by itself.
 
 Operations are known where Keras runs through a graph of them, in functional and
-Sequential models: its private `Function._run_through_graph` is another function
-while a pass shares, and does otherwise than before in the thread of that pass.
+Sequential models: `keras.Function._run_through_graph`, which is private, is
+another function while a pass shares, and does otherwise than before in the
+thread of that pass.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ import threading
 
 import keras
 from keras.src.models.functional import Functional
-from keras.src.ops.function import Function
 
 
 @dataclasses.dataclass
@@ -126,7 +126,7 @@ class SharedOperations:
         """The inputs with which Keras is to run through a graph.
 
         Args:
-            graph: `keras.src.ops.function.Function`.
+            graph: `keras.Function`.
             inputs: Nested structure of tensors.
 
         Returns:
@@ -280,7 +280,7 @@ class _Sharing(threading.local):
 _sharing = _Sharing()
 _lock = threading.Lock()
 _num_passes = 0
-_run_through_graph = Function._run_through_graph
+_run_through_graph = keras.Function._run_through_graph
 
 
 def _run_and_share(graph, inputs, operation_fn=lambda op: op, call_fn=None):
@@ -300,10 +300,12 @@ def _is_symbolic(inputs):
 
 @contextlib.contextmanager
 def _graphs_share(operations):
-    global _num_passes
+    global _num_passes, _run_through_graph
     with _lock:
+        if _num_passes == 0:
+            _run_through_graph = keras.Function._run_through_graph
         _num_passes += 1
-        Function._run_through_graph = _run_and_share
+        keras.Function._run_through_graph = _run_and_share
     before, _sharing.operations = _sharing.operations, operations
     try:
         yield
@@ -312,4 +314,4 @@ def _graphs_share(operations):
         with _lock:
             _num_passes -= 1
             if _num_passes == 0:
-                Function._run_through_graph = _run_through_graph
+                keras.Function._run_through_graph = _run_through_graph

@@ -5,7 +5,6 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from keras.src.ops.function import Function
 
 import keras_esam
 from keras_esam.trainers import shared_operations
@@ -350,12 +349,12 @@ def test_keras_runs_its_graphs_as_before_after_an_error():
     failing = Failing()
     model = keras_esam.ESAMModel(functional(failing), **ARGUMENTS)
     compile_model(model, run_eagerly=True)
-    before = Function._run_through_graph
+    before = keras.Function._run_through_graph
     fit(model, *dense_data(16))
     failing.fails = True
     with pytest.raises(ArithmeticError, match="as told"):
         fit(model, *dense_data(16))
-    assert Function._run_through_graph is before
+    assert keras.Function._run_through_graph is before
     assert shared_operations._sharing.operations is None
     assert shared_operations._num_passes == 0
 
