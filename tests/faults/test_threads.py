@@ -172,7 +172,9 @@ class Fails(keras.layers.Layer):
 def test_error_in_a_step_leaves_global_state_as_it_was(fail_at, run_eagerly):
     x, y = dense_data(16)
     fails = Fails()
-    model = keras_esam.ESAMModel(network_with(fails), beta=1, seed=1)
+    # Above a layer that is perturbed, so that the ranking pass runs it too.
+    above = keras.Sequential([keras.layers.Dense(8), fails])
+    model = keras_esam.ESAMModel(network_with(above), beta=1, seed=1)
     compile_to_graph(model, run_eagerly=run_eagerly)
     if BACKEND == "tensorflow":
         model.make_train_function()  # or it would fail when it is built
