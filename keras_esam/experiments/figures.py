@@ -1,6 +1,5 @@
 """Figures 1 and 3 to 6 of the paper."""
 
-import json
 import pathlib
 
 import keras
@@ -11,6 +10,7 @@ from keras_esam.experiments import pictures
 from keras_esam.experiments import tables
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
+from keras_esam.experiments.runs import write_json
 
 TASK = "cifar10/resnet18"
 
@@ -19,7 +19,7 @@ def figure1(runner: Runner, out: pathlib.Path):
     """Training speed against accuracy, of the runs of Table 1."""
     tasks = [f"{d}/{n}" for d in runner.scale.datasets for n in tables.NETWORKS]
     summary = tables.summarise(runner, tasks, tables.METHODS)
-    _write_json(summary, out)
+    write_json(summary, out.with_suffix(".json"))
     pictures.speed_against_accuracy(summary, out.with_suffix(".png"))
 
 
@@ -30,7 +30,7 @@ def figure3(runner: Runner, out: pathlib.Path):
         methods[f"beta {value}"] = ("esam-swp", (("beta", value),))
         methods[f"gamma {value}"] = ("esam-sds", (("gamma", value),))
     summary = tables.summarise(runner, [TASK], methods)[TASK]
-    _write_json(summary, out)
+    write_json(summary, out.with_suffix(".json"))
     pictures.grid(summary, runner.scale.grid, out.with_suffix(".png"))
 
 
@@ -52,7 +52,7 @@ def figure4(runner: Runner, out: pathlib.Path):
             num_points=runner.scale.num_points,
             num_draws=runner.scale.num_draws,
         )
-    _write_json(
+    write_json(
         {
             label: {
                 "coordinates": landscape.coordinates.tolist(),
@@ -60,7 +60,7 @@ def figure4(runner: Runner, out: pathlib.Path):
             }
             for label, landscape in landscapes.items()
         },
-        out,
+        out.with_suffix(".json"),
     )
     analysis.plot_landscape(landscapes, out.with_suffix(".png"))
 
@@ -69,7 +69,7 @@ def figure5(runner: Runner, out: pathlib.Path):
     """Losses on B+ and B-, clean and perturbed, per epoch."""
     histories = _probed(runner)
     values = {label: losses(rows) for label, rows in histories.items()}
-    _write_json(values, out)
+    write_json(values, out.with_suffix(".json"))
     pictures.losses_of_halves(values, out.with_suffix(".png"))
     print(verdict(values))
 
@@ -83,7 +83,7 @@ def figure6(runner: Runner, out: pathlib.Path):
         }
         for label, rows in _probed(runner).items()
     }
-    _write_json(values, out)
+    write_json(values, out.with_suffix(".json"))
     pictures.cosines(values, out.with_suffix(".png"))
 
 
@@ -143,7 +143,3 @@ def _probed(runner):
         label: result["history"]
         for label, result in zip(runs, results, strict=True)
     }
-
-
-def _write_json(value, out):
-    out.with_suffix(".json").write_text(json.dumps(value, indent=1) + "\n")

@@ -1,12 +1,12 @@
 """Tables 1 to 3 of the paper."""
 
-import json
 import pathlib
 import statistics
 
 from keras_esam.experiments import speeds
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
+from keras_esam.experiments.runs import write_json
 
 METHODS = {
     "SGD": ("sgd", ()),
@@ -149,7 +149,7 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
 
 def _write(runner, tasks, methods, out):
     summary = summarise(runner, tasks, methods)
-    (out.with_suffix(".json")).write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(summary, out.with_suffix(".json"))
     text = markdown(summary)
     out.with_suffix(".md").write_text(text)
     print(text)

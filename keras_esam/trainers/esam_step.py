@@ -99,16 +99,7 @@ class ESAMStep(BaseTrainer):
         """See `passes.forward`."""
         return passes.forward(self, batch, weights, state, **kwargs)
 
-    def _gradients(
-        self,
-        batch,
-        weights,
-        state,
-        sources,
-        per_sample,
-        valid=None,
-        shared=None,
-    ):
+    def _gradients(self, batch, weights, state, sources, valid=None, **kwargs):
         """Forward pass, and the gradient of its loss.
 
         Args:
@@ -116,10 +107,8 @@ class ESAMStep(BaseTrainer):
             weights: List of tensors, values of the trainable variables.
             state: List of pairs `(variable, tensor)` for all other variables.
             sources: Indices of the `weights` to differentiate with respect to.
-            per_sample: Boolean, whether to compute the per-sample losses.
             valid: Optional scalar. If it is not finite the gradient is NaN.
-            shared: Optional `SharedOperations`, what the forward pass has in
-                common with another one.
+            **kwargs: Other arguments of `_forward()`.
 
         Returns:
             Tuple of a `ForwardPass` and a list of gradients, one for each of

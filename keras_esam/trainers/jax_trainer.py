@@ -62,25 +62,14 @@ class JAXTrainer(ESAMStep):
     def _sync_variables(self):
         self.jax_state_sync()
 
-    def _gradients(
-        self,
-        batch,
-        weights,
-        state,
-        sources,
-        per_sample,
-        valid=None,
-        shared=None,
-    ):
+    def _gradients(self, batch, weights, state, sources, valid=None, **kwargs):
         assigned = []
 
         def loss_at(values):
             perturbed = list(weights)
             for index, value in zip(sources, values, strict=True):
                 perturbed[index] = value
-            result = passes.forward(
-                self, batch, perturbed, state, per_sample=per_sample
-            )
+            result = passes.forward(self, batch, perturbed, state, **kwargs)
             assigned[:] = [variable for variable, _ in result.updates]
             new_values = [value for _, value in result.updates]
             outputs = (result.y_pred, result.loss, result.sample_losses)

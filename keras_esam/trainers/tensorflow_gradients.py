@@ -7,20 +7,12 @@ from keras_esam.trainers import passes
 from keras_esam.trainers import tensorflow_passes
 
 
-def gradients(
-    model, batch, weights, state, sources, per_sample, valid=None, shared=None
-):
+def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
     """See `ESAMStep._gradients`; a gradient may be `tf.IndexedSlices`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([weights[index] for index in sources])
         result = tensorflow_passes.forward(
-            model,
-            batch,
-            weights,
-            state,
-            per_sample=per_sample,
-            tape=tape,
-            shared=shared,
+            model, batch, weights, state, tape=tape, **kwargs
         )
         loss = passes.scaled_loss(model, result.loss, valid)
     with BackwardScope(model.trainable_variables):

@@ -51,16 +51,7 @@ class TorchTrainer(ESAMStep):
         with self._random_state.replayed():
             return super()._forward(batch, weights, state, **kwargs)
 
-    def _gradients(
-        self,
-        batch,
-        weights,
-        state,
-        sources,
-        per_sample,
-        valid=None,
-        shared=None,
-    ):
+    def _gradients(self, batch, weights, state, sources, valid=None, **kwargs):
         weights = list(weights)
         for index in sources:
             weights[index] = weights[index].detach().requires_grad_()
@@ -76,12 +67,7 @@ class TorchTrainer(ESAMStep):
 
         with torch.enable_grad():
             result = self._forward(
-                batch,
-                weights,
-                state,
-                per_sample=per_sample,
-                on_assign=on_assign,
-                shared=shared,
+                batch, weights, state, on_assign=on_assign, **kwargs
             )
             loss = passes.scaled_loss(self, result.loss, valid)
         leaves = [result.weights[index] for index in sources]

@@ -360,9 +360,17 @@ def test_keras_runs_its_graphs_as_before_after_an_error():
 
 
 def test_networks_without_a_graph_share_nothing():
-    model = keras_esam.ESAMModel(SubclassedNetwork(), **ARGUMENTS)
+    class Network(SubclassedNetwork):
+        def call(self, inputs, training=False):
+            return super().call(counting(inputs), training=training)
+
+    counting = Counting()
+    model = keras_esam.ESAMModel(Network(), **ARGUMENTS)
     compile_model(model, run_eagerly=True)
-    fit(model, *dense_data())
+    fit(model, *dense_data(16))
+    counting.num_calls = 0
+    fit(model, *dense_data(16))
+    assert counting.num_calls == 3
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's tensors")
