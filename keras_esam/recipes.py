@@ -18,14 +18,16 @@ followed, not the text:
 - Table 5 calls "ResNet-110" what Table 2 and the text call ResNet-101.
 - Table 4 says "Basic" augmentation; the authors' code adds Cutout of 16 pixels
     (`cutout=16` in the arguments of the pipeline).
-- The authors' `run.sh` has `beta` 0.5 for PyramidNet-110, section 3.1 0.6.
+- The authors' `run.sh` has `beta` 0.5 and weight decay 5e-4 for PyramidNet-110,
+    section 3.1 0.6, and Table 4 1e-3.
 
 `esam` perturbs whole variables, as the authors' code does; with
-`granularity="depth"` it is faster, see `keras_esam.ESAMModel`.
+`granularity="depth"` it is faster, see `keras_esam.ESAMModel`. The perturbation
+has length `rho`, as the paper says; in the authors' code it is longer
+(`scale="authors"`).
 """
 
 import dataclasses
-import types
 from collections.abc import Mapping
 
 import keras
@@ -33,7 +35,6 @@ import keras
 from keras_esam import models
 
 CIFAR = ("cifar10", "cifar100")
-MOMENTUM = 0.9
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 MAKERS = {
     "resnet18": models.resnet18,
@@ -43,6 +44,19 @@ MAKERS = {
     "resnet101": models.resnet101,
 }
 METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds")
+
+
+class _FrozenDict(dict):
+    """A dict that can't be changed, but copied and stored."""
+
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("Recipes can't be changed. Use `dataclasses.replace`.")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self):
+        return type(self), (dict(self),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Recipe:
         batch_size: Integer, of all replicas together.
         learning_rate: Float, the first one of a cosine decay to 0.
         weight_decay: Float, as in PyTorch: part of the gradient.
+        momentum: Float, in [0, 1).
         esam: Mapping of the arguments of `keras_esam.ESAMModel`.
         sources: Mapping of each value's name to where it is from.
     """
@@ -66,6 +81,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     weight_decay: float
+    momentum: float
     esam: Mapping
     sources: Mapping
 
@@ -104,11 +120,11 @@ class Recipe:
         return MAKERS[self.network](**{"num_classes": num_classes, **kwargs})
 
     def make_optimizer(self, num_steps: int) -> keras.optimizers.Optimizer:
-        """SGD with momentum 0.9 and cosine decay.
+        """SGD with momentum and cosine decay.
 
         In PyTorch weight decay is part of the gradient and so accumulates in
-        the momentum, up to `1 / (1 - 0.9)` times. That of Keras' optimizers
-        does not, and is made as much larger here.
+        the momentum, up to `1 / (1 - momentum)` times. That of Keras'
+        optimizers does not, and is made as much larger here.
 
         Args:
             num_steps: Integer, number of updates of the whole training.
@@ -121,8 +137,8 @@ class Recipe:
         )
         return keras.optimizers.SGD(
             schedule,
-            momentum=MOMENTUM,
-            weight_decay=self.weight_decay / (1 - MOMENTUM) or None,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay / (1 - self.momentum) or None,
         )
 
 
@@ -138,19 +154,26 @@ class _Setting:
     rho: float
     beta: float
     gamma: float
+    micro_batch_size: int | None
     table: str
 
 
-_RUN_SH = "`run.sh` of the authors' code"
+_RUN_SH = "`run.sh` of the authors' code, where it is that of ESAM"
 _UNCHECKED = ", from memory, not checked"
-_GOYAL = "Goyal et al., 2017, arXiv 1706.02677: 0.1 per 256 samples"
+_GOYAL = "Goyal et al., 2017, arXiv 1706.02677"
 _SETTINGS = {
-    "resnet18": _Setting(200, 128, 0.05, 5e-4, 1e-3, 0.05, 0.6, 0.5, "Table 4"),
-    "wrn-28-10": _Setting(200, 256, 0.05, 5e-4, 1e-3, 0.1, 0.5, 0.5, "Table 4"),
-    "pyramidnet-110": _Setting(
-        300, 256, 0.05, 5e-4, 5e-4, 0.2, 0.6, 0.5, "Table 4"
+    "resnet18": _Setting(
+        200, 128, 0.05, 5e-4, 1e-3, 0.05, 0.6, 0.5, None, "Table 4"
     ),
-    "resnet50": _Setting(90, 512, 0.2, 1e-4, 1e-4, 0.05, 0.6, 0.7, "Table 5"),
+    "wrn-28-10": _Setting(
+        200, 256, 0.05, 5e-4, 1e-3, 0.1, 0.5, 0.5, None, "Table 4"
+    ),
+    "pyramidnet-110": _Setting(
+        300, 256, 0.05, 5e-4, 1e-3, 0.2, 0.6, 0.5, None, "Table 4"
+    ),
+    "resnet50": _Setting(
+        90, 512, 0.2, 1e-4, 1e-4, 0.05, 0.6, 0.7, 128, "Table 5"
+    ),
 }
 _SETTINGS["resnet101"] = _SETTINGS["resnet50"]
 _ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
@@ -213,8 +236,9 @@ def get(name: str) -> Recipe:
         batch_size=setting.batch_size,
         learning_rate=setting.learning_rate,
         weight_decay=decay,
-        esam=types.MappingProxyType(_esam(setting, dataset, method)),
-        sources=types.MappingProxyType(_sources(setting, dataset, method)),
+        momentum=0.9,
+        esam=_FrozenDict(_esam(setting, dataset, method)),
+        sources=_FrozenDict(_sources(setting, dataset, method)),
     )
 
 
@@ -224,25 +248,29 @@ def _esam(setting, dataset, method):
     if method == "asam":
         rho = _ASAM_RHO[dataset]
         return {"rho": rho, "beta": 1.0, "gamma": 1.0, "adaptive": True}
-    return {
+    arguments = {
         "rho": setting.rho,
         "beta": setting.beta if method in ("esam", "esam-swp") else 1.0,
         "gamma": setting.gamma if method in ("esam", "esam-sds") else 1.0,
         "granularity": "variable",
     }
+    if setting.micro_batch_size is not None:
+        arguments["micro_batch_size"] = setting.micro_batch_size
+    return arguments
 
 
 def _sources(setting, dataset, method):
     on_imagenet = dataset == "imagenet"
     unchecked = setting.table + _UNCHECKED
-    # What the decay of SAM and ESAM is, the authors' script says too.
-    decay = unchecked if method == "sgd" else _RUN_SH
+    decay = unchecked if method == "sgd" else setting.table
     sources = {
         "epochs": setting.table,
         "batch_size": unchecked if on_imagenet else setting.table,
-        "learning_rate": _GOYAL if on_imagenet else _RUN_SH,
+        "learning_rate": (
+            f"{_GOYAL}: 0.1 per 256 samples" if on_imagenet else _RUN_SH
+        ),
         "weight_decay": _GOYAL if on_imagenet else decay,
-        "momentum": "He et al., 2016, arXiv 1512.03385",
+        "momentum": "README of the authors' code",
     }
     if method == "asam":
         sources["rho"] = (
@@ -251,7 +279,12 @@ def _sources(setting, dataset, method):
             else "README of the code of Kwon et al., 2021, arXiv 2102.11600"
         )
     elif method != "sgd":
+        arguments = _esam(setting, dataset, method)
         sources["rho"] = unchecked if on_imagenet else _RUN_SH
-        sources["beta"] = sources["gamma"] = "section 3.1"
+        for name in ("beta", "gamma"):
+            is_used = arguments[name] < 1
+            sources[name] = "section 3.1" if is_used else "of the method"
         sources["granularity"] = "the authors' code"
+        if on_imagenet:
+            sources["micro_batch_size"] = "section 3.1"
     return sources

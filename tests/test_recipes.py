@@ -1,6 +1,9 @@
 """Recipes: the paper's values, and what they build."""
 
+import copy
 import dataclasses
+import json
+import pickle
 
 import keras
 import pytest
@@ -15,12 +18,13 @@ def test_there_is_a_recipe_for_every_row_of_the_tables():
         recipe = recipes.get(name)
         assert recipe.name == name
         # Every value has its source, and every source a value.
-        fields = {"epochs", "batch_size", "learning_rate", "weight_decay"}
-        assert fields | {"momentum"} <= set(recipe.sources)
+        fields = {field.name for field in dataclasses.fields(recipe)}
+        fields -= {"name", "esam", "sources"}
+        assert fields <= set(recipe.sources)
         expected = set(recipe.esam) - {"adaptive"}
         if recipe.method in ("sgd", "asam"):
             expected &= {"rho"} if recipe.method == "asam" else set()
-        assert set(recipe.sources) - fields - {"momentum"} == expected
+        assert set(recipe.sources) - fields == expected
 
 
 @pytest.mark.parametrize(
@@ -29,7 +33,7 @@ def test_there_is_a_recipe_for_every_row_of_the_tables():
         ("cifar10/resnet18/esam", 200, 128, 1e-3, 0.05, 0.6, 0.5),
         ("cifar100/resnet18/sam", 200, 128, 1e-3, 0.05, 1.0, 1.0),
         ("cifar100/wrn-28-10/esam", 200, 256, 1e-3, 0.1, 0.5, 0.5),
-        ("cifar10/pyramidnet-110/esam-swp", 300, 256, 5e-4, 0.2, 0.6, 1.0),
+        ("cifar10/pyramidnet-110/esam-swp", 300, 256, 1e-3, 0.2, 0.6, 1.0),
         ("cifar10/resnet18/esam-sds", 200, 128, 1e-3, 0.05, 1.0, 0.5),
         ("imagenet/resnet101/esam", 90, 512, 1e-4, 0.05, 0.6, 0.7),
     ],
@@ -53,6 +57,10 @@ def test_recipe_trains_by_what_it_builds():
     model.compile(recipe.make_optimizer(10), "sparse_categorical_crossentropy")
     assert recipe.pipeline == {"name": "cifar100", "batch_size": 128}
     assert recipes.get("imagenet/resnet50/sgd").pipeline == {"batch_size": 512}
+    esam = recipes.get("imagenet/resnet50/esam").esam
+    assert esam["micro_batch_size"] == 128 and "micro_batch_size" not in (
+        recipe.esam
+    )
 
 
 def test_optimizer_equals_pytorch_decay_within_the_gradient():
@@ -84,8 +92,25 @@ def test_recipes_can_not_be_changed_in_place():
     recipe = recipes.get("cifar10/resnet18/esam")
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.epochs = 1
-    with pytest.raises(TypeError):
-        recipe.esam["rho"] = 1
+    for change in (
+        lambda: recipe.esam.__setitem__("rho", 1),
+        lambda: recipe.esam.update(rho=1),
+        lambda: recipe.esam.pop("rho"),
+    ):
+        with pytest.raises(TypeError, match="dataclasses.replace"):
+            change()
+    assert recipe.esam["rho"] == 0.05
+
+
+@pytest.mark.parametrize(
+    "make_copy",
+    [copy.deepcopy, lambda recipe: pickle.loads(pickle.dumps(recipe))],
+)
+def test_recipes_can_be_copied_and_stored(make_copy):
+    recipe = recipes.get("imagenet/resnet50/esam")
+    assert make_copy(recipe) == recipe
+    stored = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    assert recipes.Recipe(**stored) == recipe
 
 
 @pytest.mark.parametrize(
