@@ -78,11 +78,15 @@ def hessian_eigenvalues(
             "`num_eigenvalues` must be less than the number of weights, "
             f"{size}. Received: num_eigenvalues={num_eigenvalues}"
         )
+    start = np.random.default_rng(seed).standard_normal(size, dtype)
+    if not multiply(start).any():
+        # Almost surely the Hessian is zero, which Lanczos can't start from.
+        return np.zeros(num_eigenvalues, dtype)
     values = linalg.eigsh(
         linalg.LinearOperator((size, size), matvec=multiply, dtype=dtype),
         k=num_eigenvalues,
         which="LA",
-        v0=np.random.default_rng(seed).standard_normal(size, dtype),
+        v0=start,
         maxiter=max_restarts,
         tol=tolerance,
         return_eigenvectors=False,

@@ -55,6 +55,14 @@ def test_largest_is_not_the_most_negative(float64):
     np.testing.assert_allclose(result, spectrum[:2], rtol=1e-5, atol=1e-8)
 
 
+def test_a_loss_without_curvature_has_zeros():
+    x, y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", lambda y, y_pred: y * y_pred)
+    result = analysis.hessian_eigenvalues(model, (x, y), 2)
+    np.testing.assert_array_equal(result, [0.0, 0.0])
+
+
 def gradient_at(model, x, y, vector):
     """Gradient of plain Keras as a flat array, at weights set to `vector`."""
     start = 0
