@@ -98,7 +98,8 @@ def test_shortcut_is_a_convolution_with_strides(size):
     network = keras.Model(inputs, parts.conv(inputs, 4, 1, strides=2))
     kernel = keras.ops.convert_to_numpy(network.weights[0])
     expected = x[:, ::2, ::2].astype("float32") @ kernel[0, 0]
-    np.testing.assert_allclose(network(x), expected, atol=1e-5)
+    outputs = keras.ops.convert_to_numpy(network(x))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "wide_resnet"])
