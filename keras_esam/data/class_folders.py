@@ -10,7 +10,8 @@ SPLITS = ("train", "val")
 LAYOUT = (
     "It must hold the images as `FOLDER/train/CLASS/NAME.JPEG` and "
     "`FOLDER/val/CLASS/NAME.JPEG`, with any names of classes and files and the "
-    f"extensions {EXTENSIONS} in either case."
+    f"extensions {EXTENSIONS} in either case. Names that begin with a dot do "
+    "not count."
 )
 
 
@@ -72,7 +73,7 @@ def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
     path = pathlib.Path(folder) / split
     names = []
     if path.is_dir():
-        names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        names = sorted(e.name for e in _visible(path) if e.is_dir())
     if not names:
         raise FileNotFoundError(
             f"`folder` has no class folders in `{split}`. {LAYOUT} "
@@ -84,6 +85,11 @@ def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
 def _images(path):
     return sorted(
         entry.path
-        for entry in os.scandir(path)
+        for entry in _visible(path)
         if entry.name.lower().endswith(EXTENSIONS)
     )
+
+
+def _visible(path):
+    """Entries but for those of Jupyter, macOS and others, `.NAME`."""
+    return (e for e in os.scandir(path) if not e.name.startswith("."))

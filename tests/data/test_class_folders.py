@@ -24,6 +24,17 @@ def test_labels_follow_the_sorted_names_and_other_files_do_not_count(tmp_path):
     assert class_names(tmp_path) == ["Cat", "ant", "dog"]
 
 
+def test_hidden_folders_and_files_do_not_count(tmp_path):
+    files = [
+        *("train/.ipynb_checkpoints/1-checkpoint.jpg", "train/a/1.JPEG"),
+        *("train/a/._1.JPEG", "train/.DS_Store", "val/a/1.JPEG"),
+    ]
+    write_tree(tmp_path, {name: b"" for name in files})
+    paths, _ = class_folders(tmp_path, "train")
+    assert names_of(paths) == ["1.JPEG"]
+    assert class_names(tmp_path) == class_names(tmp_path, "val") == ["a"]
+
+
 def test_both_parts_have_the_same_labels(tmp_path):
     files = ["train/b/1.JPEG", "train/a/1.JPEG", "val/a/1.JPEG", "val/b/1.JPEG"]
     write_tree(tmp_path, {name: b"" for name in files})
