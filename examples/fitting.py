@@ -17,6 +17,8 @@ import keras
 import tensorflow as tf
 
 import keras_esam
+from examples.settings import check_settings
+from examples.settings import make_settings
 from keras_esam import recipes
 
 STRATEGIES = {
@@ -28,7 +30,7 @@ STRATEGIES = {
 # ESAMModel.
 TRAINING = {
     **{"epochs": int, "batch_size": int},
-    **{"learning_rate": float, "weight_decay": float},
+    **{"learning_rate": float, "weight_decay": float, "momentum": float},
 }
 ESAM = {
     **{"rho": float, "beta": float, "gamma": float, "granularity": str},
@@ -128,14 +130,32 @@ def save_whole(save, path):
     unfinished.replace(path)
 
 
+def write_json(content, path):
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    save_whole(lambda path: path.write_text(text), path)
+
+
 def is_chief(model):
     """Whether this is the worker that writes files, or the only one."""
     return model.distribute_strategy.extended.should_checkpoint
 
 
-def fit(model, train, validation, counter, recipe, arguments, out):
-    """Trains, or goes on, saves the network and reports what came out."""
+def fit(model, train, validation, counter, recipe, arguments, out, **more):
+    """Trains, or goes on, saves the network and reports what came out.
+
+    Raises:
+        ValueError: If there are epochs in `out` with other settings, to which
+            `more` belongs.
+    """
     backup = keras_esam.callbacks.AtomicBackup(out / "backup")
+    more = {"steps_per_epoch": len(train), **more}
+    settings = make_settings(arguments, recipe, more)
+    path = out / "settings.json"
+    if backup.history:
+        check_settings(settings, path)
+    elif is_chief(model):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(settings, path)
     callbacks = [counter, keras_esam.callbacks.ThroughputLogger()]
     if is_chief(model):
         tensorboard = keras.callbacks.TensorBoard(out / "tensorboard")
@@ -159,9 +179,14 @@ def fit(model, train, validation, counter, recipe, arguments, out):
 def report(arguments, recipe, history, out):
     """Writes and prints what came out of a run."""
     last = history[-1]
-    # NaN where an epoch was too short to time.
+    # JSON has no NaN, as where an epoch was too short to time.
+    history = [
+        {k: v if math.isfinite(v) else None for k, v in row.items()}
+        for row in history
+    ]
     rates = [row["images_per_second"] for row in history]
-    rates = [rate for rate in rates if math.isfinite(rate)]
+    rates = [rate for rate in rates if rate is not None]
+    speed = statistics.median(rates) if rates else None
     used = {name: getattr(recipe, name) for name in TRAINING}
     result = {
         "recipe": recipe.name,
@@ -172,13 +197,12 @@ def report(arguments, recipe, history, out):
         "test_accuracy": last["val_accuracy"],
         "best_test_accuracy": max(row["val_accuracy"] for row in history),
         "train_accuracy": last["accuracy"],
-        "images_per_second": statistics.median(rates or [math.nan]),
+        "images_per_second": speed,
         "history": history,
     }
-    text = json.dumps(result, indent=1) + "\n"
-    save_whole(lambda path: path.write_text(text), out / "result.json")
+    write_json(result, out / "result.json")
     print(
         f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
         f"training accuracy {result['train_accuracy']:.2%}, "
-        f"{result['images_per_second']:.0f} images/s\nResults: {out}"
+        f"{math.nan if speed is None else speed:.0f} images/s\nResults: {out}"
     )

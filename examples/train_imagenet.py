@@ -19,9 +19,10 @@ Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
            photographs, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG,
            with --folder FOLDER
 
-A run that was killed goes on when the same command is given again. With
-`--strategy multiworker` that is the command for each worker, which has its
-place in the cluster in the environment variable TF_CONFIG; all share `--out`.
+A run that was killed goes on when the same command is given again; a run with
+other settings needs another `--out`. With `--strategy multiworker` the command
+is that for each worker, which has its place in the cluster in the environment
+variable TF_CONFIG; all share `--out`.
 """
 
 import pathlib
@@ -64,13 +65,18 @@ def main():
     validation = data.imagenet("val", **source)
 
     sizes = {"input_shape": (arguments.image_size, arguments.image_size, 3)}
+    classes = None
     if arguments.folder is not None:
-        sizes["num_classes"] = len(data.class_names(arguments.folder))
+        classes = data.class_names(arguments.folder)
+        sizes["num_classes"] = len(classes)
     num_steps = recipe.epochs * len(train)
     with scope:
         network = recipe.make_network(**sizes)
         model = fitting.make_model(network, recipe, num_steps, arguments.seed)
-    fitting.fit(model, train, validation, counter, recipe, arguments, out)
+    fitting.fit(
+        *(model, train, validation, counter, recipe, arguments, out),
+        classes=classes,
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.examples import runs
 pytestmark = tensorflow_only
 FILES = {
     *("backup", "best.weights.h5", "last.keras"),
-    *("result.json", "tensorboard"),
+    *("result.json", "settings.json", "tensorboard"),
 }
 
 
@@ -108,6 +108,50 @@ def test_kill_amid_a_file_damages_none(data_dir, tmp_path, monkeypatch):
     result = train(data_dir, tmp_path, monkeypatch, "--rho 0")
     assert result["best_test_accuracy"] == max(history())
     assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_other_settings_need_another_folder(data_dir, tmp_path, monkeypatch):
+    from examples import train_cifar
+
+    options = "--recipe cifar10/resnet18/sgd --width 2 --depth 1 --epochs 1 "
+    options += "--subset 20 --batch-size 10"
+
+    def train(more, data_dir=data_dir):
+        more = f"{options} {more} --data-dir {data_dir}"
+        return runs.run(train_cifar, more, tmp_path, monkeypatch)
+
+    before = train("")
+    # A text, as NaN is no JSON: an epoch of two steps is too short to time.
+    text = (tmp_path / "result.json").read_text()
+    assert before["history"][0]["images_per_second"] is None
+    assert before["images_per_second"] is None and "NaN" not in text
+    for more, message in (
+        ("--seed 7", "seed=0. Received: seed=7$"),
+        ("--epochs 2", "epochs=1. Received: epochs=2$"),
+        ("--rho 0.1 --momentum 0", r"momentum=0.9, rho=0.0. Received: mom"),
+        ("--subset 30", "subset=20, steps_per_epoch=2. Rec.*steps_per_epoch=3"),
+    ):
+        with pytest.raises(ValueError, match=f"choose another.*{message}"):
+            train(more)
+    assert (tmp_path / "result.json").read_text() == text
+    # The same, from another place.
+    moved = tmp_path / "moved"
+    moved.symlink_to(data_dir)
+    assert (
+        train("--seed 0 --strategy none", moved)["history"] == before["history"]
+    )
+
+
+def test_settings_without_an_epoch_do_not_count(
+    data_dir, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        runs.cut_in_file(patch, keras.Model, "save_weights", "backup")
+        with pytest.raises(runs.Cut):
+            train(data_dir, tmp_path, patch, "--rho 0", epochs=1)
+    result = train(data_dir, tmp_path, monkeypatch, "--rho 0 --seed 1", 1)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert result["settings"]["seed"] == settings["seed"] == 1
 
 
 def test_recipe_of_another_method_in_half_precision(

@@ -79,7 +79,7 @@ def test_resnet50_on_class_folders(folder, tmp_path, monkeypatch):
     network.load_weights(tmp_path / "best.weights.h5")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("backup", "best.weights.h5", "last.keras"),
-        *("result.json", "tensorboard"),
+        *("result.json", "settings.json", "tensorboard"),
     }
 
 
