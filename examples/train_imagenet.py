@@ -12,8 +12,10 @@ Hardware:  GPUs; at this scale it has not been run. Small, on two busy CPU
            two of them to compile, and gave 20.5% (seed 0; 19.8% of the training
            samples, at random it is 10%). With --learning-rate 0.01 and the
            recipe's --granularity variable it gave 11.0%: these are too few
-           steps for a ResNet-50. On the CPU let the samples that are kept,
-           ceil(gamma * batch_size), be an even number, see the README
+           steps for a ResNet-50. A smaller network of the same kind takes
+           its place with --width or --blocks, such as --width 16 --blocks 1 1
+           1 1. On the CPU let the samples that are kept, ceil(gamma *
+           batch_size), be an even number, see the README
 Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
            the environment variable TFDS_DATA_DIR say where it is. Or any
            photographs, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG,
@@ -30,6 +32,7 @@ import pathlib
 import keras_esam
 from examples import fitting
 from keras_esam import data
+from keras_esam import models
 
 
 def parse_arguments():
@@ -37,6 +40,19 @@ def parse_arguments():
     option = parser.add_argument
     option("--folder", help="class folders instead of ImageNet")
     option("--image-size", type=int, default=224, help="pixels")
+    option(
+        "--width",
+        type=int,
+        help="of `keras_esam.models.bottleneck_resnet`, which is trained\n"
+        "instead of the recipe's network; default: 64",
+    )
+    option(
+        "--blocks",
+        type=int,
+        nargs=4,
+        metavar="N",
+        help="of its stages, also instead; default: 3 4 6 3",
+    )
     return parser.parse_args()
 
 
@@ -69,9 +85,14 @@ def main():
     if arguments.folder is not None:
         classes = data.class_names(arguments.folder)
         sizes["num_classes"] = len(classes)
+    small = {"width": arguments.width, "blocks": arguments.blocks}
+    small = {name: size for name, size in small.items() if size is not None}
     num_steps = recipe.epochs * len(train)
     with scope:
-        network = recipe.make_network(**sizes)
+        if small:
+            network = models.bottleneck_resnet(**sizes, **small)
+        else:
+            network = recipe.make_network(**sizes)
         model = fitting.make_model(network, recipe, num_steps, arguments.seed)
     fitting.fit(
         *(model, train, validation, counter, recipe, arguments, out),

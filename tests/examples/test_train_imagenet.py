@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_esam import data
+from keras_esam import models
 from keras_esam import recipes
 from tests.backends import tensorflow_only
 from tests.data.files import encoded
@@ -98,6 +99,19 @@ def test_resumed_run_ends_as_the_whole_one(
     other = more.replace("--seed 3", "--seed 4")
     other = train(source, tmp_path / "other", monkeypatch, other)
     assert other["history"][0]["loss"] != whole["history"][0]["loss"]
+
+
+def test_smaller_network(folder, tmp_path, monkeypatch):
+    more = "--recipe imagenet/resnet50/sgd --epochs 1 --batch-size 12"
+    more += " --width 4 --blocks 1 2 1 1"
+    result = train(f"--folder {folder}", tmp_path, monkeypatch, more)
+    network = keras.saving.load_model(tmp_path / "last.keras")
+    expected = models.bottleneck_resnet(
+        (32, 32, 3), len(CLASSES), width=4, blocks=(1, 2, 1, 1)
+    )
+    assert network.count_params() == expected.count_params()
+    assert network.output_shape == (None, len(CLASSES))
+    assert result["settings"]["width"] == 4
 
 
 def test_photographs_of_tensorflow_datasets(
