@@ -48,7 +48,7 @@ def figure4(runner: Runner, out: pathlib.Path):
         print(f"landscape of {label}")
         landscapes[label] = analysis.loss_landscape(
             network,
-            runner.probe(runner.recipe(run)),
+            runner.images.probe(runner.recipe(run)),
             num_points=runner.scale.num_points,
             num_draws=runner.scale.num_draws,
         )

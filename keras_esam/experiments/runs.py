@@ -9,12 +9,10 @@ import keras
 
 import keras_esam
 from keras_esam import callbacks
-from keras_esam import data
+from keras_esam.experiments.images import Images
 from keras_esam.experiments.scales import Scale
 from keras_esam.recipes import Recipe
 
-PROBE_SIZE = 128
-TEST_BATCH = 500
 # As in the paper's figures 5 and 6, whatever the training keeps.
 PROBED_GAMMA = 0.5
 
@@ -67,8 +65,7 @@ class Runner:
     ):
         self.scale = scale
         self.folder = folder / scale.name
-        self.data_dir = data_dir
-        self.photographs = photographs
+        self.images = Images(scale, data_dir, photographs)
 
     def results(self, runs: list[Run]) -> list[dict]:
         """The results of runs, in their order.
@@ -97,7 +94,7 @@ class Runner:
         """The compiled model of a run, with its initial weights."""
         recipe = self.recipe(run)
         keras.utils.set_random_seed(run.seed)
-        network = self.scale.make_network(recipe)
+        network = self.scale.make_network(recipe, **self._sizes(recipe))
         model = keras_esam.ESAMModel(network, seed=run.seed, **recipe.esam)
         model.compile(
             recipe.make_optimizer(num_steps),
@@ -110,63 +107,12 @@ class Runner:
         """The network of a run that is finished."""
         return keras.saving.load_model(self._path(run) / "network.keras")
 
-    def training_data(self, recipe: Recipe, seed: int, epoch=None):
-        """Data set of training batches, as `epoch` says in its order."""
-        if recipe.dataset == "imagenet":
-            return self._imagenet(
-                "train",
-                recipe.batch_size,
-                self.scale.num_samples.get("imagenet"),
-                seed,
-                epoch,
-            )
-        return data.cifar(
-            split="train",
-            data_dir=self.data_dir,
-            num_samples=self.scale.num_samples.get(recipe.dataset),
-            augment=self.scale.augment,
-            seed=seed,
-            epoch=epoch,
-            **recipe.pipeline,
-        )
-
-    def _test_data(self, recipe):
-        if recipe.dataset == "imagenet":
-            return self._imagenet("val", recipe.batch_size)
-        return data.cifar(
-            recipe.dataset, "test", TEST_BATCH, data_dir=self.data_dir
-        )
-
-    def _imagenet(
-        self, split, batch_size, num_samples=None, seed=0, epoch=None
-    ):
-        return data.imagenet(
-            split,
-            batch_size,
-            data_dir=self.data_dir if self.photographs is None else None,
-            folder=self.photographs,
-            image_size=self.scale.image_size,
-            num_samples=num_samples,
-            augment=self.scale.augment,
-            seed=seed,
-            epoch=epoch,
-        )
-
-    def probe(self, recipe: Recipe):
-        """A fixed batch of training samples, as arrays `(x, y)`."""
-        num_samples = self.scale.num_samples.get(recipe.dataset)
-        size = min(PROBE_SIZE, num_samples or PROBE_SIZE)
-        few = dataclasses.replace(recipe, batch_size=size)
-        batch = next(iter(self.training_data(few, seed=0)))
-        return tuple(tensor.numpy() for tensor in batch)
-
     def _path(self, run):
         return self.folder / run.name
 
     def settings(self, run: Run) -> dict:
         """All that the result of a run depends on, for JSON."""
         recipe = self.recipe(run)
-        sizes = self.scale.sizes.get(recipe.network, {})
         return {
             "recipe": recipe.name,
             "seed": run.seed,
@@ -175,22 +121,23 @@ class Runner:
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
             "esam": dict(recipe.esam),
-            "num_samples": self.scale.num_samples.get(recipe.dataset),
+            "num_samples": self.images.num_samples(recipe),
             "augment": self.scale.augment,
             "sizes": {
                 name: list(size) if isinstance(size, tuple) else size
-                for name, size in sizes.items()
+                for name, size in self._sizes(recipe).items()
             },
             "stand_in": self.scale.stand_ins.get(recipe.network),
-            "images": self._images(recipe),
+            "images": self.images.source(recipe),
         }
 
-    def _images(self, recipe):
-        if recipe.dataset != "imagenet":
-            return recipe.dataset
-        folder = self.photographs
-        source = "imagenet" if folder is None else pathlib.Path(folder).name
-        return f"{source}, {self.scale.image_size} pixels"
+    def _sizes(self, recipe):
+        """Arguments of the network's function. The recipes of CIFAR have the
+        number of classes."""
+        sizes = dict(self.scale.sizes.get(recipe.network, {}))
+        if recipe.dataset == "imagenet":
+            sizes["num_classes"] = self.images.num_classes(recipe)
+        return sizes
 
     def _read(self, run):
         path = self._path(run) / "result.json"
@@ -209,8 +156,8 @@ class Runner:
         recipe = self.recipe(run)
         path = self._path(run)
         counter = callbacks.EpochCounter()
-        train = self.training_data(recipe, run.seed, counter.epoch)
-        test = self._test_data(recipe)
+        train = self.images.training(recipe, run.seed, counter.epoch)
+        test = self.images.test(recipe)
         model = self.make_model(run, recipe.epochs * len(train))
         backup = callbacks.AtomicBackup(path / "backup")
         watching = [counter, callbacks.ThroughputLogger()]
@@ -218,7 +165,9 @@ class Runner:
             esam = recipe.esam
             watching.append(
                 callbacks.SharpnessLogger(
-                    self.probe(recipe), rho=esam["rho"], gamma=PROBED_GAMMA
+                    self.images.probe(recipe),
+                    rho=esam["rho"],
+                    gamma=PROBED_GAMMA,
                 )
             )
         model.fit(

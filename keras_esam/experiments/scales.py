@@ -24,7 +24,7 @@ class Scale:
             `keras_esam.recipes.Recipe`.
         rho: Optional float, instead of that of the recipes with one.
         sizes: Mapping of network to the arguments of its function in
-            `keras_esam.models`.
+            `keras_esam.models`, but for the number of classes.
         stand_ins: Mapping of network to the name of another function there.
         grid: Tuple of the values of `beta` and of `gamma` in Figure 3.
         num_draws: Integer, number of loss landscapes that are averaged.
@@ -55,13 +55,17 @@ class Scale:
         changes = self.changes.get(recipe.network, {})
         return dataclasses.replace(recipe, **changes, esam=esam)
 
-    def make_network(self, recipe: recipes.Recipe) -> keras.Model:
-        """The network of a recipe at this scale, with random weights."""
-        size = self.sizes.get(recipe.network, {})
+    def make_network(self, recipe: recipes.Recipe, **sizes) -> keras.Model:
+        """The network of a recipe at this scale, with random weights.
+
+        Args:
+            recipe: `Recipe`.
+            **sizes: Arguments of its function in `keras_esam.models`.
+        """
         stand_in = self.stand_ins.get(recipe.network)
         if stand_in is None:
-            return recipe.make_network(**size)
-        return getattr(models, stand_in)(**size)
+            return recipe.make_network(**sizes)
+        return getattr(models, stand_in)(**sizes)
 
 
 PAPER = Scale(
@@ -79,7 +83,7 @@ PAPER = Scale(
     num_points=41,
     image_size=224,
 )
-PHOTOGRAPHS = {"input_shape": (64, 64, 3), "num_classes": 10, "width": 16}
+PHOTOGRAPHS = {"input_shape": (64, 64, 3), "width": 16}
 # For two cores: so much that SGD fits its training set, and no augmentation,
 # which would delay that.
 SMALL = Scale(

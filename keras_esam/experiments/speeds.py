@@ -50,7 +50,7 @@ def _measure(runner, runs):
     for index, run in enumerate(runs):
         print(f"speed of {run.name} ({index + 1} of {len(runs)})")
         recipe = runner.recipe(run)
-        data = runner.training_data(recipe, seed=0)
+        data = runner.images.training(recipe, seed=0)
         batches[run] = data.take(1).cache().repeat(NUM_STEPS)
         models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
         models[run].fit(batches[run], verbose=0)

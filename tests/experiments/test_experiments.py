@@ -118,21 +118,50 @@ def test_table3_has_all_methods_beside_the_paper(
     assert summary["cifar10/resnet18"]["SAM"] == sam
 
 
-def test_photographs_take_the_place_of_imagenet(tmp_path):
-    image = photograph()
+def write_photographs(folder, sizes):
+    """Class folders with as many photographs as `sizes` says."""
+    contents = encoded(photograph())
     for split in ("train", "val"):
-        for name in ("a", "b"):
-            folder = tmp_path / "photographs" / split / name
-            folder.mkdir(parents=True)
-            for index in range(2):
-                path = folder / f"{index}.JPEG"
-                path.write_bytes(encoded(image))
-    sizes = {"resnet50": {"input_shape": (32, 32, 3), "num_classes": 2}}
-    scale = dataclasses.replace(TINY, sizes=sizes)
-    runner = Runner(scale, tmp_path, photographs=tmp_path / "photographs")
-    (result,) = runner.results([Run("SGD", "imagenet/resnet50/sgd", 0)])
-    assert result["settings"]["sizes"]["input_shape"] == [32, 32, 3]
+        for index, size in enumerate(sizes):
+            path = folder / split / f"class-{index}"
+            path.mkdir(parents=True)
+            for number in range(size):
+                (path / f"{number}.JPEG").write_bytes(contents)
+    return folder
+
+
+def test_photographs_take_the_place_of_imagenet(tmp_path):
+    folder = write_photographs(tmp_path / "photographs", [2, 3, 2])
+    changes = {"num_samples": {"imagenet": 5}, "image_size": 32}
+    sizes = {"resnet50": {"input_shape": (32, 32, 3)}}
+    scale = dataclasses.replace(TINY, sizes=sizes, **changes)
+    runner = Runner(scale, tmp_path, photographs=folder)
+    run = Run("SGD", "imagenet/resnet50/sgd", 0)
+    settings = runner.settings(run)
+    assert settings["sizes"] == {"input_shape": [32, 32, 3], "num_classes": 3}
+    assert settings["num_samples"] == 3
+    assert runner.make_model(run, 1).model.output_shape == (None, 3)
+    scale = dataclasses.replace(scale, num_samples={"imagenet": 100})
+    runner = Runner(scale, tmp_path, photographs=folder)
+    (result,) = runner.results([run])
+    assert runner.settings(run)["num_samples"] == 6
     assert 0 <= result["test_accuracy"] <= 100
+
+
+def test_all_classes_of_photographs_have_images(tmp_path):
+    folder = write_photographs(tmp_path / "photographs", [1, 1, 1])
+    scale = dataclasses.replace(TINY, num_samples={"imagenet": 2})
+    runner = Runner(scale, tmp_path, photographs=folder)
+    with pytest.raises(ValueError, match="at most 2 class folders.* with 3"):
+        runner.settings(Run("SGD", "imagenet/resnet50/sgd", 0))
+
+
+@pytest.mark.parametrize("scale", [PAPER, SMALL])
+def test_imagenet_has_a_thousand_classes(scale, tmp_path):
+    settings = Runner(scale, tmp_path).settings(
+        Run("SGD", "imagenet/resnet50/sgd", 0)
+    )
+    assert settings["sizes"]["num_classes"] == 1000
 
 
 def test_markdown_of_a_summary_by_hand():
