@@ -37,14 +37,6 @@ class Run:
     esam: tuple = ()
     probed: bool = False
 
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        changes = [f"{key}={value}" for key, value in self.esam]
-        return "-".join(
-            [self.recipe.replace("/", "-"), *changes, f"{self.seed}"]
-        )
-
 
 class Runner:
     """Trains what is not there yet, and says how long it still takes.
@@ -73,17 +65,33 @@ class Runner:
         Raises:
             ValueError: If there is one of other settings in a run's folder.
         """
-        missing = [run for run in runs if self._read(run) is None]
+        missing = {
+            self.name(run): run
+            for run in runs
+            if self._read(self._taken(run)) is None
+        }
         start = time.monotonic()
-        for index, run in enumerate(missing):
+        for index, (name, run) in enumerate(missing.items()):
             left = ""
             if index:
                 seconds = (time.monotonic() - start) / index
                 minutes = seconds * (len(missing) - index) / 60
                 left = f", about {minutes:.0f} min left"
-            print(f"{run.name} ({index + 1} of {len(missing)}{left})")
+            print(f"{name} ({index + 1} of {len(missing)}{left})")
             self._train(run)
-        return [self._read(run) for run in runs]
+        return [self._read(self._taken(run)) for run in runs]
+
+    def name(self, run: Run) -> str:
+        """Name of the folder of a run: equal trainings have the same one."""
+        own = self.scale.recipe(run.recipe).esam
+        changes = [f"{k}={v}" for k, v in run.esam if own.get(k) != v]
+        probed = ["probed"] if run.probed else []
+        parts = [run.recipe.replace("/", "-"), *changes, *probed, f"{run.seed}"]
+        return "-".join(parts)
+
+    def folder_of(self, run: Run) -> pathlib.Path:
+        """Folder of a run that is finished."""
+        return self._path(self._taken(run))
 
     def recipe(self, run: Run) -> Recipe:
         recipe = self.scale.recipe(run.recipe)
@@ -105,10 +113,18 @@ class Runner:
 
     def trained_network(self, run: Run) -> keras.Model:
         """The network of a run that is finished."""
-        return keras.saving.load_model(self._path(run) / "network.keras")
+        return keras.saving.load_model(self.folder_of(run) / "network.keras")
 
     def _path(self, run):
-        return self.folder / run.name
+        return self.folder / self.name(run)
+
+    def _taken(self, run):
+        """The run whose result is taken: one that is probed as well does too,
+        if it alone is finished."""
+        probed = dataclasses.replace(run, probed=True)
+        if self._read(run) is None and self._read(probed) is not None:
+            return probed
+        return run
 
     def settings(self, run: Run) -> dict:
         """All that the result of a run depends on, for JSON."""

@@ -34,12 +34,12 @@ def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
     dataset, network, _ = runs[0].recipe.split("/")
     path = runner.folder / f"{dataset}-{network}-speeds.json"
     kept = json.loads(path.read_text()) if path.exists() else []
-    settings = {run.name: runner.settings(run) for run in runs}
+    settings = {runner.name(run): runner.settings(run) for run in runs}
     for measured in kept:
         if settings.items() <= measured["settings"].items():
-            return {run: measured["samples"][run.name] for run in runs}
+            return {run: measured["samples"][runner.name(run)] for run in runs}
     samples = _measure(runner, runs)
-    named = {run.name: own for run, own in samples.items()}
+    named = {runner.name(run): own for run, own in samples.items()}
     write_json([*kept, {"settings": settings, "samples": named}], path)
     return samples
 
@@ -48,7 +48,7 @@ def _measure(runner, runs):
     keras.backend.clear_session()
     models, batches = {}, {}
     for index, run in enumerate(runs):
-        print(f"speed of {run.name} ({index + 1} of {len(runs)})")
+        print(f"speed of {runner.name(run)} ({index + 1} of {len(runs)})")
         recipe = runner.recipe(run)
         data = runner.images.training(recipe, seed=0)
         batches[run] = data.take(1).cache().repeat(NUM_STEPS)

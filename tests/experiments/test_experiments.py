@@ -98,6 +98,39 @@ def test_cut_run_goes_on_where_it_was_cut(data_dir, tmp_path, monkeypatch):
     assert resumed["test_accuracy"] == whole["test_accuracy"]
 
 
+def test_probed_run_serves_all_and_an_unprobed_one_no_figure5(
+    data_dir, tmp_path, monkeypatch
+):
+    runner = make_runner(data_dir, tmp_path)
+    unprobed = Run("SAM", "cifar10/resnet18/sam", 0)
+    probed = dataclasses.replace(unprobed, probed=True)
+    (result,) = runner.results([unprobed])
+    assert "probe_loss_plus" not in result["history"][0]
+    (result,) = runner.results([probed])
+    assert all("probe_loss_plus" in row for row in result["history"])
+
+    other = make_runner(data_dir, tmp_path / "other")
+    (first,) = other.results([probed])
+    monkeypatch.setattr(Runner, "_train", None)
+    assert other.results([unprobed]) == [first]
+    assert other.trained_network(unprobed).count_params()
+
+
+def test_changes_that_the_recipe_has_are_no_other_run(tmp_path):
+    runner = Runner(TINY, tmp_path)
+    run = Run("SWP alone", "cifar10/resnet18/esam-swp", 0)
+    same = dataclasses.replace(run, label="beta 0.6", esam=(("beta", 0.6),))
+    assert (
+        runner.name(run) == runner.name(same) == "cifar10-resnet18-esam-swp-0"
+    )
+    other = dataclasses.replace(run, esam=(("beta", 0.5),))
+    assert runner.name(other) == "cifar10-resnet18-esam-swp-beta=0.5-0"
+    own_rho = dataclasses.replace(
+        run, esam=(("rho", PAPER.recipe(run.recipe).esam["rho"]),)
+    )
+    assert runner.name(own_rho) == "cifar10-resnet18-esam-swp-rho=0.05-0"
+
+
 def test_table3_has_all_methods_beside_the_paper(
     data_dir, tmp_path, capsys, monkeypatch
 ):
