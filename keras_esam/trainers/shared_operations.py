@@ -6,6 +6,9 @@ before has the same outputs, so the ranking pass takes those of the clean pass.
 On TensorFlow that saves tracing the operation again, on PyTorch running it. XLA
 merges such operations by itself.
 
+Layers of a user are called in both passes, since they may do something to
+objects of Python, and so are those that come after them.
+
 Operations are known where Keras runs through a graph of them, in functional and
 Sequential models: `keras.Function._run_through_graph`, which is private, is
 another function while a pass shares, and does otherwise than before in the
@@ -163,10 +166,14 @@ class SharedOperations:
         record = _Call(operation)
         self._running[-1].inner.append(record)
         arguments, structure = _flatten((args, kwargs))
-        may_keep = self._current_place() is self._place and all(
-            id(argument) in self._known
-            for argument in arguments
-            if keras.ops.is_tensor(argument)
+        may_keep = (
+            self._current_place() is self._place
+            and all(
+                id(argument) in self._known
+                for argument in arguments
+                if keras.ops.is_tensor(argument)
+            )
+            and _is_of_keras(operation)
         )
         if may_keep:
             record.arguments = arguments
@@ -223,6 +230,34 @@ class SharedOperations:
     @staticmethod
     def _random_state():
         """State of random numbers that is no variable, to be compared."""
+
+
+# Layers that call what is not Keras'.
+_WRAPPERS = (
+    keras.layers.Lambda,
+    keras.layers.TFSMLayer,
+    keras.layers.TorchModuleWrapper,
+    keras.layers.JaxLayer,
+    keras.layers.FlaxLayer,
+)
+
+
+def _is_of_keras(operation):
+    """Whether all that is called is code of Keras."""
+    if not isinstance(operation, keras.Layer):
+        return _has_code_of_keras(type(operation))
+    return all(
+        _has_code_of_keras(type(layer))
+        and _has_code_of_keras(getattr(layer, "activation", None))
+        and not isinstance(layer, _WRAPPERS)
+        for layer in operation._flatten_layers()
+    )
+
+
+def _has_code_of_keras(thing):
+    if thing is None or isinstance(thing, keras.Layer):
+        return True
+    return thing.__module__.split(".")[0] == "keras"
 
 
 _CONSTANTS = (bool, float, int, str, type(None))

@@ -25,7 +25,14 @@ NUM_STEPS = 3
 ARGUMENTS = {"rho": 0.3, "beta": 0.6, "gamma": 0.5, "seed": 5}
 
 
-class Counting(layers.Layer):
+class KerasLayer(layers.Layer):
+    """Its subclasses pass for layers of Keras."""
+
+    def __init_subclass__(cls):
+        cls.__module__ = "keras.layers"
+
+
+class Counting(KerasLayer):
     """Returns its inputs and counts how often it is called."""
 
     num_calls = 0
@@ -35,7 +42,7 @@ class Counting(layers.Layer):
         return inputs
 
 
-class Centering(layers.Layer):
+class Centering(KerasLayer):
     """Subtracts a moving mean that a layer of any other place may assign."""
 
     def __init__(self, mean, **kwargs):
@@ -182,9 +189,14 @@ def shared_layer(counting):
 
 def unseeded(counting):
     """Random numbers of Keras' global generator, or of PyTorch's."""
+
+    class Noise(KerasLayer):
+        def call(self, x):
+            return x + keras.random.normal((16,))
+
     inputs = keras.Input((8,))
     x = layers.GaussianNoise(0.3)(counting(layers.Dense(16)(inputs)))
-    noise = layers.Lambda(lambda x: x + keras.random.normal((16,)))
+    noise = Noise()
     x = layers.Dropout(0.5)(noise(x))
     x = layers.Dropout(0.5)(noise(layers.Dense(16)(x)))
     return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
@@ -202,7 +214,7 @@ def branches(counting):
 def built_in_the_pass(counting):
     """A graph that is made while a pass runs."""
 
-    class Augmenting(layers.Layer):
+    class Augmenting(KerasLayer):
         def __init__(self):
             super().__init__()
             self.stack = keras.Sequential(
@@ -223,7 +235,7 @@ def built_in_the_pass(counting):
 def block_in_turn(make_state):
     """A network whose layer runs one graph several times on one tensor."""
 
-    class Repeating(layers.Layer):
+    class Repeating(KerasLayer):
         def __init__(self, block, set_state):
             super().__init__()
             self.block, self.set_state = block, set_state
@@ -256,7 +268,7 @@ def both_modes(counting):
 def python_state(counting):
     """A layer that does otherwise each time it is called."""
 
-    class Scaling(layers.Layer):
+    class Scaling(KerasLayer):
         factor = 1.0
 
         def call(self, x):
@@ -277,7 +289,7 @@ def python_state(counting):
 def named_arguments(counting):
     """Calls with the same tensors in the places of other arguments."""
 
-    class Choosing(layers.Layer):
+    class Choosing(KerasLayer):
         def call(self, x, a=None, b=None):
             return x + (a * 2 if a is not None else b * 3)
 
@@ -304,6 +316,55 @@ def named_arguments(counting):
 )
 @pytest.mark.parametrize("granularity", ["depth", "variable"])
 def test_state_is_as_if_all_had_run(make, granularity, monkeypatch):
+    shared, _ = train(make, granularity=granularity)
+    monkeypatch.setattr(keras_esam.ESAMModel, "_shared_operations", None)
+    expected, _ = train(make, granularity=granularity)
+    assert_identical(shared, expected)
+
+
+def collecting(counting):
+    """Layers that hand tensors to the last one by a list of Python."""
+    collected = []
+
+    class Collecting(layers.Layer):
+        def call(self, x):
+            if not isinstance(x, keras.KerasTensor):
+                collected.append(x)
+            return x
+
+    class Last(layers.Layer):
+        def call(self, x):
+            if not isinstance(x, keras.KerasTensor):
+                assert len(collected) == 2
+                x = x + 0.5 * collected[0] - 0.1 * collected[1]
+                collected.clear()
+            return x
+
+    inputs = keras.Input((8,))
+    x = Collecting()(layers.Dense(16, "tanh")(inputs))
+    x = Last()(Collecting()(layers.Dense(16)(x)))
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+
+
+def slot(counting):
+    """Layers that read and write one attribute of an object of Python."""
+    last = []
+
+    def scaled(x):
+        last[:] = [*last[-1:], x]
+        return x + 0.1 * keras.ops.mean(last[0], axis=0)
+
+    inputs = keras.Input((8,))
+    x = layers.Dense(16, activation=scaled)(inputs)
+    x = layers.Lambda(scaled)(layers.Dense(16)(x))
+    x = layers.Activation(scaled)(layers.Dense(16)(x))
+    last.clear()  # Of what the graph was made of.
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
+
+
+@pytest.mark.parametrize("make", [collecting, slot], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("granularity", ["depth", "variable"])
+def test_code_of_a_user_runs_in_each_pass(make, granularity, monkeypatch):
     shared, _ = train(make, granularity=granularity)
     monkeypatch.setattr(keras_esam.ESAMModel, "_shared_operations", None)
     expected, _ = train(make, granularity=granularity)
@@ -375,7 +436,7 @@ def test_networks_without_a_graph_share_nothing():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's tensors")
 def test_tensor_that_is_changed_in_place_is_not_shared(monkeypatch):
-    class InPlace(layers.Layer):
+    class InPlace(KerasLayer):
         def call(self, inputs):
             if isinstance(inputs, keras.KerasTensor):
                 return inputs
@@ -401,7 +462,7 @@ def test_tensor_that_is_changed_in_place_is_not_shared(monkeypatch):
 def test_tensors_of_inference_mode_are_not_shared(monkeypatch):
     import torch
 
-    class Frozen(layers.Layer):
+    class Frozen(KerasLayer):
         def __init__(self):
             super().__init__()
             inputs = keras.Input((8,))
@@ -429,7 +490,7 @@ def test_tensors_of_inference_mode_are_not_shared(monkeypatch):
 def test_tensors_do_not_live_beyond_the_second_pass():
     made = []
 
-    class Watched(layers.Layer):
+    class Watched(KerasLayer):
         def call(self, inputs):
             outputs = inputs + 1.0
             made.append(weakref.ref(outputs))
@@ -459,7 +520,7 @@ def test_branch_of_a_graph_keeps_its_tensors_to_itself(monkeypatch):
     inner = keras.Input((8,))
     block = keras.Model(inner, layers.Dense(8)(layers.Dense(8)(inner)))
 
-    class Branching(layers.Layer):
+    class Branching(KerasLayer):
         def __init__(self):
             super().__init__()
             self.block = block
