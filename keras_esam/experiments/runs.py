@@ -156,16 +156,18 @@ class Runner:
         return sizes
 
     def _read(self, run):
-        path = self._path(run) / "result.json"
-        if not path.exists():
-            return None
-        result = json.loads(path.read_text())
-        if result["settings"] != self.settings(run):
+        """Its result, `None` if it is not finished."""
+        path = self._path(run)
+        settings, result = path / "settings.json", path / "result.json"
+        found = _read_json(settings)
+        begun = result.exists() or (path / "backup").exists()
+        if (found or begun) and found != self.settings(run):
             raise ValueError(
                 f"`{path}` is of a run with other settings. Choose another "
-                f"folder with --out. Received: {self.settings(run)}"
+                f"folder with --out. Received: {self.settings(run)}, "
+                f"but {settings.name} has {found}"
             )
-        return result
+        return _read_json(result)
 
     def _train(self, run):
         keras.backend.clear_session()
@@ -175,6 +177,8 @@ class Runner:
         train = self.images.training(recipe, run.seed, counter.epoch)
         test = self.images.test(recipe)
         model = self.make_model(run, recipe.epochs * len(train))
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(self.settings(run), path / "settings.json")
         backup = callbacks.AtomicBackup(path / "backup")
         watching = [counter, callbacks.ThroughputLogger()]
         if run.probed:
@@ -196,7 +200,6 @@ class Runner:
         scores = model.evaluate(test, verbose=0, return_dict=True)
         model.model.save(path / "network.keras")
         result = {
-            "settings": self.settings(run),
             "test_accuracy": 100 * scores["accuracy"],
             "train_accuracy": 100 * backup.history[-1]["accuracy"],
             "history": backup.history,
@@ -209,6 +212,11 @@ def write_json(value, path: pathlib.Path):
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(value, indent=1) + "\n")
     unfinished.replace(path)
+
+
+def _read_json(path):
+    """What the file has, `None` if there is none."""
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 class _Progress(keras.callbacks.Callback):

@@ -70,7 +70,9 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
     assert " of 2" not in capsys.readouterr().out
     assert first[0]["test_accuracy"] >= 0
     assert len(first[0]["history"]) == 2
-    settings = first[0]["settings"]
+    settings = json.loads(
+        (runner.folder_of(runs[0]) / "settings.json").read_text()
+    )
     assert (settings["epochs"], settings["batch_size"]) == (2, 4)
     assert settings["esam"]["rho"] == SMALL.rho
     other = make_runner(data_dir, tmp_path, num_samples={"cifar10": 20})
@@ -90,6 +92,9 @@ def test_cut_run_goes_on_where_it_was_cut(data_dir, tmp_path, monkeypatch):
         patch.setattr("keras.Model.evaluate", fail)
         with pytest.raises(KeyboardInterrupt):
             runner.results([run])
+    other = make_runner(data_dir, tmp_path / "cut", rho=0.2)
+    with pytest.raises(ValueError, match="other settings.*'rho': 0.1"):
+        other.results([run])
     (resumed,) = runner.results([run])
     for epoch, expected in zip(
         resumed["history"], whole["history"], strict=True
@@ -129,6 +134,14 @@ def test_changes_that_the_recipe_has_are_no_other_run(tmp_path):
         run, esam=(("rho", PAPER.recipe(run.recipe).esam["rho"]),)
     )
     assert runner.name(own_rho) == "cifar10-resnet18-esam-swp-rho=0.05-0"
+
+
+def test_begun_run_without_settings_is_refused(tmp_path):
+    runner = Runner(TINY, tmp_path)
+    run = Run("SGD", "cifar10/resnet18/sgd", 0)
+    (runner.folder_of(run) / "backup").mkdir(parents=True)
+    with pytest.raises(ValueError, match="other settings.*None"):
+        runner.results([run])
 
 
 def test_table3_has_all_methods_beside_the_paper(
