@@ -29,10 +29,15 @@ variable TF_CONFIG; all share `--out`.
 
 import pathlib
 
+import tensorflow as tf
+
 import keras_esam
 from examples import fitting
 from keras_esam import data
 from keras_esam import models
+from keras_esam.data import jpeg
+from keras_esam.data.class_folders import SPLITS
+from keras_esam.data.class_folders import class_folders
 
 
 def parse_arguments():
@@ -94,10 +99,27 @@ def main():
         else:
             network = recipe.make_network(**sizes)
         model = fitting.make_model(network, recipe, num_steps, arguments.seed)
-    fitting.fit(
-        *(model, train, validation, counter, recipe, arguments, out),
-        classes=classes,
-    )
+    try:
+        fitting.fit(
+            *(model, train, validation, counter, recipe, arguments, out),
+            classes=classes,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if arguments.folder is not None:
+            check_photographs(arguments.folder, error)
+        raise
+
+
+def check_photographs(folder, error):
+    """Names the file, if it was one that caused the error of a training."""
+    print("Looking for a file that cannot be decoded", flush=True)
+    for split in SPLITS:
+        path = jpeg.find_broken(class_folders(folder, split)[0])
+        if path is not None:
+            raise ValueError(
+                "The photographs in `--folder` must be whole: replace this one "
+                f"or delete it. Received: {path}"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_esam.data import epochs
+
 # The Inception crop (Szegedy et al., 2015), as in torchvision.
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
@@ -99,6 +101,33 @@ def decode(contents):
     """
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def find_broken(paths):
+    """The first file that cannot be decoded, or `None`.
+
+    TensorFlow's errors do not say which file it was, and within a pipeline they
+    cannot be caught. To decode a photograph takes a few ms of CPU time.
+
+    Args:
+        paths: List of strings.
+
+    Returns:
+        One of them.
+    """
+
+    def height(path):
+        return tf.shape(decode(tf.io.read_file(path)))[0]
+
+    images = tf.data.Dataset.from_tensor_slices(paths)
+    images = images.map(height, epochs.NUM_PARALLEL, deterministic=True)
+    count = 0
+    try:
+        for _ in images:
+            count += 1
+    except tf.errors.InvalidArgumentError:
+        return paths[count]
+    return None
 
 
 def _resize(image, size):

@@ -10,6 +10,7 @@ from PIL import Image
 from keras_esam.data import jpeg
 from tests.data.files import encoded
 from tests.data.files import photograph
+from tests.data.files import write_tree
 
 # Levels out of 255: JPEG loses some, and the decoders round differently.
 LARGEST, MEAN = 10, 1.5
@@ -117,3 +118,14 @@ def test_centre_crop_equals_pillow(shape):
     top, left = (height - 28) // 2, (width - 28) // 2
     expected = np.array(resized, "int32")[top : top + 28, left : left + 28]
     assert np.abs(result - expected).max() <= 1  # Pillow rounds twice
+
+
+def test_broken_file_is_found(tmp_path):
+    contents = encoded(photograph())
+    files = {f"{i}.jpg": contents for i in range(9)}
+    write_tree(tmp_path, files)
+    paths = [str(tmp_path / name) for name in files]
+    assert jpeg.find_broken(paths) is None
+    for broken in (contents[: len(contents) // 2], b"no image", b""):
+        write_tree(tmp_path, {"6.jpg": broken, "7.jpg": b""})
+        assert jpeg.find_broken(paths) == paths[6]

@@ -1,8 +1,11 @@
 """The example fit on ImageNet, on a few made-up photographs."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_esam import data
 from keras_esam import models
@@ -99,6 +102,12 @@ def test_resumed_run_ends_as_the_whole_one(
     other = more.replace("--seed 3", "--seed 4")
     other = train(source, tmp_path / "other", monkeypatch, other)
     assert other["history"][0]["loss"] != whole["history"][0]["loss"]
+    renamed = tmp_path / "photographs"
+    shutil.copytree(folder, renamed)
+    for split in ("train", "val"):
+        (renamed / split / "bee").rename(renamed / split / "bug")
+    with pytest.raises(ValueError, match="Received: classes=.*'bug'"):
+        train(f"--folder {renamed}", tmp_path / "whole", monkeypatch, more)
 
 
 def test_smaller_network(folder, tmp_path, monkeypatch):
@@ -112,6 +121,26 @@ def test_smaller_network(folder, tmp_path, monkeypatch):
     assert network.count_params() == expected.count_params()
     assert network.output_shape == (None, len(CLASSES))
     assert result["settings"]["width"] == 4
+
+
+def test_broken_photograph_is_named(
+    folder, tmp_path, monkeypatch, small_network
+):
+    shutil.copytree(folder, tmp_path / "photographs")
+    path = tmp_path / "photographs/val/bee/9.JPEG"
+    path.write_bytes(path.read_bytes()[:-200])
+    more = "--recipe imagenet/resnet50/sgd --epochs 1 --batch-size 12"
+    with pytest.raises(ValueError, match=f"must be whole.*{path}$"):
+        source = f"--folder {tmp_path / 'photographs'}"
+        train(source, tmp_path / "run", monkeypatch, more)
+    # Another fault is not one of the photographs.
+    monkeypatch.setattr(keras.Model, "fit", fail)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"):
+        train(f"--folder {folder}", tmp_path / "other", monkeypatch, more)
+
+
+def fail(*args, **kwargs):
+    raise tf.errors.InvalidArgumentError(None, None, "of another kind")
 
 
 def test_photographs_of_tensorflow_datasets(
