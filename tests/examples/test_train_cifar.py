@@ -6,6 +6,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_esam import data
 from keras_esam import recipes
@@ -152,6 +153,28 @@ def test_settings_without_an_epoch_do_not_count(
     result = train(data_dir, tmp_path, monkeypatch, "--rho 0 --seed 1", 1)
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert result["settings"]["seed"] == settings["seed"] == 1
+
+
+def test_mirrored_strategy_on_one_device_changes_nothing(
+    data_dir, tmp_path, monkeypatch
+):
+    from examples import fitting
+
+    used = []
+
+    def is_chief(model):
+        used.append(model.distribute_strategy)
+        return True
+
+    monkeypatch.setattr(fitting, "is_chief", is_chief)
+    rows = []
+    for strategy in ("none", "mirrored"):
+        more = f"--recipe cifar10/resnet18/sam --strategy {strategy}"
+        result = train(data_dir, tmp_path / strategy, monkeypatch, more, 1)
+        rows += result["history"]
+    assert isinstance(used[-1], tf.distribute.MirroredStrategy)
+    for key in ("loss", "sharpness", "val_loss"):
+        assert rows[1][key] == pytest.approx(rows[0][key], rel=1e-5)
 
 
 def test_recipe_of_another_method_in_half_precision(
