@@ -53,7 +53,11 @@ class Scale:
         if self.rho is not None and recipe.method not in ("sgd", "asam"):
             esam["rho"] = self.rho
         changes = self.changes.get(recipe.network, {})
-        return dataclasses.replace(recipe, **changes, esam=esam)
+        recipe = dataclasses.replace(recipe, **changes, esam=esam)
+        # Such a batch is a single micro-batch, as it is without.
+        if recipe.batch_size <= esam.get("micro_batch_size", 0):
+            del esam["micro_batch_size"]
+        return recipe
 
     def make_network(self, recipe: recipes.Recipe, **sizes) -> keras.Model:
         """The network of a recipe at this scale, with random weights.
