@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import pathlib
-import time
 
 import keras
 
 import keras_esam
 from keras_esam import callbacks
 from keras_esam.experiments.images import Images
+from keras_esam.experiments.progress import EpochBar
+from keras_esam.experiments.progress import announced
 from keras_esam.experiments.scales import Scale
 from keras_esam.recipes import Recipe
 
@@ -70,15 +71,9 @@ class Runner:
             for run in runs
             if self._read(self._taken(run)) is None
         }
-        start = time.monotonic()
-        for index, (name, run) in enumerate(missing.items()):
-            left = ""
-            if index:
-                seconds = (time.monotonic() - start) / index
-                minutes = seconds * (len(missing) - index) / 60
-                left = f", about {minutes:.0f} min left"
-            print(f"{name} ({index + 1} of {len(missing)}{left})")
-            self._train(run)
+        epochs = {name: self._epochs_left(run) for name, run in missing.items()}
+        for name in announced(epochs):
+            self._train(missing[name])
         return [self._read(self._taken(run)) for run in runs]
 
     def name(self, run: Run) -> str:
@@ -136,6 +131,7 @@ class Runner:
             "batch_size": recipe.batch_size,
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
+            "momentum": recipe.momentum,
             "esam": dict(recipe.esam),
             "num_samples": self.images.num_samples(recipe),
             "augment": self.scale.augment,
@@ -169,6 +165,12 @@ class Runner:
             )
         return _read_json(result)
 
+    def _backup(self, run):
+        return callbacks.AtomicBackup(self._path(run) / "backup")
+
+    def _epochs_left(self, run):
+        return self.recipe(run).epochs - len(self._backup(run).history)
+
     def _train(self, run):
         keras.backend.clear_session()
         recipe = self.recipe(run)
@@ -179,7 +181,7 @@ class Runner:
         model = self.make_model(run, recipe.epochs * len(train))
         path.mkdir(parents=True, exist_ok=True)
         write_json(self.settings(run), path / "settings.json")
-        backup = callbacks.AtomicBackup(path / "backup")
+        backup = self._backup(run)
         watching = [counter, callbacks.ThroughputLogger()]
         if run.probed:
             esam = recipe.esam
@@ -195,7 +197,7 @@ class Runner:
             epochs=recipe.epochs,
             shuffle=False,
             verbose=0,
-            callbacks=[*watching, backup, _Progress()],
+            callbacks=[*watching, backup, EpochBar(len(backup.history))],
         )
         scores = model.evaluate(test, verbose=0, return_dict=True)
         model.model.save(path / "network.keras")
@@ -217,15 +219,3 @@ def write_json(value, path: pathlib.Path):
 def _read_json(path):
     """What the file has, `None` if there is none."""
     return json.loads(path.read_text()) if path.exists() else None
-
-
-class _Progress(keras.callbacks.Callback):
-    """Progress bar over the epochs."""
-
-    def on_train_begin(self, logs=None):
-        self._bar = keras.utils.Progbar(
-            self.params["epochs"], unit_name="epoch", interval=5.0
-        )
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._bar.update(epoch + 1, [("loss", logs["loss"])])

@@ -9,6 +9,7 @@ import time
 
 import keras
 
+from keras_esam.experiments.progress import announced
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.runs import write_json
@@ -47,13 +48,16 @@ def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
 def _measure(runner, runs):
     keras.backend.clear_session()
     models, batches = {}, {}
-    for index, run in enumerate(runs):
-        print(f"speed of {runner.name(run)} ({index + 1} of {len(runs)})")
+    names = {f"first steps of {runner.name(run)}": run for run in runs}
+    for name in announced(dict.fromkeys(names, 1)):
+        run = names[name]
         recipe = runner.recipe(run)
         data = runner.images.training(recipe, seed=0)
         batches[run] = data.take(1).cache().repeat(NUM_STEPS)
         models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
         models[run].fit(batches[run], verbose=0)
+    print("speeds")
+    bar = keras.utils.Progbar(ROUNDS * len(runs), unit_name="measurement")
     samples = {run: [] for run in runs}
     for index in range(ROUNDS):
         for run in runs[:: 1 if index % 2 else -1]:
@@ -62,4 +66,5 @@ def _measure(runner, runs):
             seconds = time.perf_counter() - start
             count = NUM_STEPS * runner.recipe(run).batch_size
             samples[run].append(count / seconds)
+            bar.add(1)
     return samples
