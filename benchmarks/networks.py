@@ -1,7 +1,8 @@
 """The networks that the benchmarks measure, all for 32x32 images, 10 classes.
 
-Each is a function of a width and a depth that returns logits. They use layers
-that Keras 3 and `tf_keras` have alike; `api` is one or the other.
+Each is a function of a width and a depth that returns logits, float32 in mixed
+precision too. They use layers that Keras 3 and `tf_keras` have alike; `api` is
+one or the other.
 """
 
 import inspect
@@ -32,7 +33,7 @@ def resnet18(width=32, depth=2, api=keras):
             strides = 2 if stage > 0 and block == 0 else 1
             x = _basic_block(x, width * 2**stage, layers, strides)
     x = layers.GlobalAveragePooling2D()(x)
-    return api.Model(inputs, layers.Dense(NUM_CLASSES)(x))
+    return api.Model(inputs, _logits(x, layers))
 
 
 def _basic_block(x, filters, layers, strides):
@@ -49,6 +50,11 @@ def _conv_norm(x, filters, layers, strides=1, kernel_size=3):
         filters, kernel_size, strides=strides, padding="same", use_bias=False
     )(x)
     return layers.BatchNormalization()(x)
+
+
+def _logits(x, layers):
+    # The losses that sharpness compares differ by less than half precision has.
+    return layers.Dense(NUM_CLASSES, dtype="float32")(x)
 
 
 def wide_resnet(width=2, depth=1, api=keras):
@@ -90,7 +96,7 @@ def wide_resnet(width=2, depth=1, api=keras):
             y = norm_relu(conv(activated, filters, strides))
             x = layers.Add()([conv(y, filters), x])
     x = layers.GlobalAveragePooling2D()(norm_relu(x))
-    return api.Model(inputs, layers.Dense(NUM_CLASSES)(x))
+    return api.Model(inputs, _logits(x, layers))
 
 
 def mlp(width=1024, depth=6, api=keras):
@@ -100,7 +106,7 @@ def mlp(width=1024, depth=6, api=keras):
     x = layers.Flatten()(inputs)
     for _ in range(depth):
         x = layers.Dense(width, activation="relu")(x)
-    return api.Model(inputs, layers.Dense(NUM_CLASSES)(x))
+    return api.Model(inputs, _logits(x, layers))
 
 
 def transformer(width=128, depth=4, api=keras):
@@ -127,7 +133,7 @@ def transformer(width=128, depth=4, api=keras):
         y = layers.Dense(4 * width, activation="relu")(y)
         x = layers.Add()([x, layers.Dense(width)(y)])
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
-    return api.Model(inputs, layers.Dense(NUM_CLASSES)(x))
+    return api.Model(inputs, _logits(x, layers))
 
 
 NETWORKS = {
