@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import time
 
 import keras
@@ -194,8 +195,24 @@ def describe_machine():
         "logical_cpus": len(names),
         "python": platform.python_version(),
         "keras_esam": keras_esam.__version__,
+        "commit": commit(),
         "keras": keras.__version__,
         "backend": BACKEND,
         **engine.describe(),
         "tf_keras": tf_keras_sam.version(),
     }
+
+
+def commit():
+    """Git's short name of the package's commit, `None` without a checkout."""
+    root = pathlib.Path(keras_esam.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", root, "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True
+        )
+    except OSError:  # without git
+        return None
+    return result.stdout.strip() or None

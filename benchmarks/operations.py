@@ -5,7 +5,6 @@ How they are counted depends on the backend, see `benchmarks.engines`.
 
 import dataclasses
 import gc
-import statistics
 import time
 
 from benchmarks.engines import engine
@@ -21,26 +20,34 @@ def operations_per_step(model, x, y, traces=1):
         traces: Integer, how often each step is traced for its time.
 
     Returns:
-        Tuple of the number of floating-point operations, and the CPU seconds
-        that tracing all steps once takes, by the median for each step: nothing
-        on PyTorch, which traces none.
+        Tuple of the number of floating-point operations, and a list for each
+        step of the CPU seconds of its traces: next to nothing on PyTorch, which
+        traces none.
     """
-    operations = seconds = 0.0
+    operations, times = 0.0, []
     plans = step_plans(model)
     # The first trace in a process takes longer, whatever is traced.
     engine.trace(model, plans[0][1], x, y)
     for share, plan in plans:
-        times = []
+        times.append([])
         # As in `timeit`: what else lives in the process is not to count.
         gc.disable()
         for _ in range(traces):
             start = time.process_time()
             traced = engine.trace(model, plan, x, y)
-            times.append(time.process_time() - start)
+            times[-1].append(time.process_time() - start)
         gc.enable()
-        seconds += statistics.median(times)
         operations += share * engine.count_operations(traced)
-    return operations, seconds
+    return operations, times
+
+
+def largest_step(model):
+    """The plan of the step that perturbs most."""
+    plans = [plan for _, plan in step_plans(model)]
+    if plans == [None]:
+        return None
+    subsets = model.subset_pool.subsets
+    return max(plans, key=lambda p: (p.perturbs, len(subsets[p.subset_index])))
 
 
 def step_plans(model):

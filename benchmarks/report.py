@@ -52,13 +52,14 @@ def quartiles(values):
     return [float(q) for q in np.percentile(values, [25, 50, 75])]
 
 
-def markdown(rows, compilation, memory):
+def markdown(rows, tracing, first_use, memory):
     """Markdown table of the methods. In brackets are the quartiles.
 
     Args:
         rows: Dict from `summarise`.
-        compilation: Dict of method to the seconds of tracing all compiled
-            steps, and of their first use.
+        tracing: Dict of method to a list for each compiled step of the seconds
+            of its traces.
+        first_use: Dict of method to the seconds of the first use of all steps.
         memory: Dict of method to a list of peaks in MiB.
 
     Returns:
@@ -67,10 +68,11 @@ def markdown(rows, compilation, memory):
     lines = [
         "| | CPU ms/step | wall ms/step | images/s | speed / SAM | by count "
         "| measured / count | speed / SGD | speed / bare fit "
-        "| tracing, s (/ SAM's) | first use, s | peak memory, MiB |",
-        "|---" * 12 + "|",
+        "| tracing, s | tracing / SAM's | first use, s | peak memory, MiB |",
+        "|---" * 13 + "|",
     ]
-    sam_tracing, _ = compilation["SAM"]
+    # Of one trace of all steps.
+    totals = {m: quartiles(np.sum(steps, 0)) for m, steps in tracing.items()}
     for method, row in rows.items():
         cells = [
             method,
@@ -87,14 +89,13 @@ def markdown(rows, compilation, memory):
             cells += [f"{predicted:.3f}", f"{measured / predicted:.3f}"]
         for reference in ("SGD", "bare fit"):
             cells.append(spread(row.get(f"speed_relative_to_{reference}")))
-        if method in compilation:
-            tracing, first_use = compilation[method]
-            # PyTorch traces nothing.
-            traces = round(sam_tracing, 1) > 0
-            relative = f" ({tracing / sam_tracing:.1f})" if traces else ""
-            cells += [f"{tracing:.1f}{relative}", f"{first_use:.1f}"]
-        else:
-            cells += ["", ""]
+        total, sam_total = totals.get(method), totals.get("SAM")
+        cells.append(spread(total, 1))
+        # PyTorch traces nothing.
+        traces = total and round(sam_total[1], 1) > 0
+        cells.append(f"{total[1] / sam_total[1]:.1f}" if traces else "")
+        seconds = first_use.get(method)
+        cells.append("" if seconds is None else f"{seconds:.1f}")
         peaks = memory.get(method)
         cells.append(f"{np.median(peaks):.0f}" if peaks else "")
         lines.append("| " + " | ".join(cells) + " |")

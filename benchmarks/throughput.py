@@ -12,17 +12,15 @@ All methods are in one process and train a few steps each in turn, after each
 has compiled. Speeds are ratios of the process CPU time in the same round, or
 with an accelerator of the wall time; the table has their medians and quartiles.
 "By count" is the ratio of the operations that the backend's compiled steps have
-(`benchmarks.engines`). Memory is measured in one process for each method: its
-peak resident set, or with an accelerator the peak of that one's memory.
+(`benchmarks.engines`). Memory is that of `benchmarks.memory`, of the methods
+that `--methods` names: SAM is there in any case.
 
 The Keras backend is that of the environment (`KERAS_BACKEND`).
 """
 
 import argparse
 import dataclasses
-import json
 import pathlib
-import subprocess
 import sys
 
 from benchmarks import measurement
@@ -32,7 +30,7 @@ from benchmarks import tf_keras_sam
 from benchmarks.engines import BACKEND
 from benchmarks.engines import engine
 from benchmarks.measurement import BARE
-from benchmarks.measurement import Setting
+from benchmarks.memory import measure_memory
 from benchmarks.methods import METHODS
 
 PEERS = tf_keras_sam.NAMES
@@ -43,18 +41,21 @@ TRACES = 3
 BATCH_SIZES, DEPTHS = (16, 32, 64, 128), (1, 2, 3)
 
 
-def measure(methods, setting, rounds):
+def measure(methods, setting, rounds, traces=TRACES):
     """Times and operations of the methods, in turn.
 
     Args:
         methods: List of names.
         setting: `Setting`.
         rounds: Integer.
+        traces: Integer, how often each compiled step is traced. If 0 nothing is
+            traced or counted.
 
     Returns:
-        Tuple of dicts by method: list of `[CPU, wall]` seconds per step, one a
-        round; operations per step; CPU seconds of tracing all compiled steps,
-        and wall seconds of their first use.
+        Dict of what is saved, each a dict by method: list of `[CPU, wall]`
+        seconds per step, one a round; operations per step; list for each
+        compiled step of the CPU seconds of its traces; wall seconds of the
+        first use of all steps.
     """
     models, first_use = {}, {}
     for method in methods:
@@ -69,12 +70,23 @@ def measure(methods, setting, rounds):
         progress(f"round {index + 1} of {rounds}")
     batch = measurement.make_batch(setting.batch_size)
     counts, tracing = {}, {}
-    for method, model in models.items():
+    for method, model in models.items() if traces else ():
         counts[method], tracing[method] = operations.operations_per_step(
-            model, *batch, traces=TRACES
+            model, *batch, traces
         )
-    compilation = {m: [tracing[m], first_use[m]] for m in models}
-    return samples, counts, compilation
+    return {
+        "seconds_per_step_cpu_wall": samples,
+        "operations_per_step": counts,
+        "tracing_cpu_seconds": tracing,
+        "first_use_seconds": first_use,
+    }
+
+
+def summarise(results, setting, clock):
+    """The rows of the table, from what `measure` returns."""
+    samples = results["seconds_per_step_cpu_wall"]
+    counts = results["operations_per_step"]
+    return report.summarise(samples, counts, setting.batch_size, clock)
 
 
 def make_model(method, setting):
@@ -97,53 +109,17 @@ def seconds_per_step(model, setting):
 
 
 def measure_scaling(setting, rounds, clock):
-    """Summaries of some methods at other batch sizes and depths."""
+    """Results of some methods at other batch sizes and depths."""
     settings = [
         dataclasses.replace(setting, batch_size=size) for size in BATCH_SIZES
     ] + [dataclasses.replace(setting, depth=depth) for depth in DEPTHS]
     scaling = []
     for other in dict.fromkeys(settings):
-        samples, counts, _ = measure(SCALED, other, min(rounds, 5))
-        rows = report.summarise(samples, counts, other.batch_size, clock)
-        scaling.append(
-            {"batch_size": other.batch_size, "depth": other.depth, "rows": rows}
-        )
+        results = measure(SCALED, other, min(rounds, 5), traces=1)
+        entry = {"batch_size": other.batch_size, "depth": other.depth}
+        rows = summarise(results, other, clock)
+        scaling.append({**entry, "rows": rows, **results})
     return scaling
-
-
-def memory_of(method, setting):
-    """Peak resident set in MiB, and how much of it came by training.
-
-    With an accelerator both are the peak of its memory instead. To be called in
-    a process of its own, since a peak never falls. The resident set has the
-    compiled graphs, of which ESAM has one per subset.
-    """
-    model = make_model(method, setting)
-    before = measurement.resident_memory("VmRSS")
-    for _ in range(2):
-        steps = measurement.steps_per_round(model, setting.steps)
-        measurement.timed_epoch(model, setting, steps)
-    peak = measurement.resident_memory("VmHWM")
-    on_device = engine.device_memory()
-    if on_device is not None:
-        return on_device / 2**20, on_device / 2**20
-    return peak, peak - before
-
-
-def memory_in_new_process(method, setting):
-    command = [sys.executable, "-m", "benchmarks.throughput"]
-    command += ["--memory-of", method, json.dumps(dataclasses.asdict(setting))]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    return [float(value) for value in result.stdout.splitlines()[-1].split()]
-
-
-def measure_memory(methods, setting, runs):
-    memory = {method: [] for method in methods}
-    for index in range(runs):
-        for method, values in memory.items():
-            values.append(memory_in_new_process(method, setting))
-        progress(f"memory {index + 1} of {runs}")
-    return memory
 
 
 def progress(message):
@@ -159,16 +135,19 @@ def parse_arguments():
     option("--clock", choices=report.CLOCKS, help="of which speeds are ratios")
     option("--memory-runs", type=int, help="processes for each method")
     option(
+        "--count",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to count the operations and time the tracing",
+    )
+    option(
         "--scaling",
         action=argparse.BooleanOptionalAction,
         help="whether to measure against batch size and depth too",
     )
     option("--quick", action="store_true", help="few methods, narrow network")
-    option("--out", type=pathlib.Path, default="runs/throughput")
-    option("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    option("--out", type=pathlib.Path, default=pathlib.Path("runs/throughput"))
     arguments = parser.parse_args()
-    if arguments.memory_of:
-        return arguments
     # The processor's time says nothing of an accelerator's.
     clock = "cpu" if engine.device_memory() is None else "wall"
     defaults = {"rounds": 9, "memory_runs": 1, "scaling": True, "clock": clock}
@@ -191,52 +170,54 @@ def choose_methods(names):
 
 def main():
     arguments = parse_arguments()
-    if arguments.memory_of:
-        method, setting = arguments.memory_of
-        setting = Setting(**json.loads(setting))
-        print(*memory_of(method, setting))
-        return
     setting = measurement.make_setting(arguments)
-    methods = choose_methods(arguments.methods)
-    samples, counts, compilation = measure(methods, setting, arguments.rounds)
-    clock = arguments.clock
-    rows = report.summarise(samples, counts, setting.batch_size, clock)
+    methods, clock = choose_methods(arguments.methods), arguments.clock
+    traces = TRACES if arguments.count else 0
+    results = measure(methods, setting, arguments.rounds, traces)
+    rows = summarise(results, setting, clock)
     scaling = []
     if arguments.scaling:
         scaling = measure_scaling(setting, arguments.rounds, clock)
-    memory = measure_memory(methods, setting, arguments.memory_runs)
-    write(
-        arguments, setting, samples, counts, compilation, rows, scaling, memory
-    )
-
-
-def write(
-    arguments, setting, samples, counts, compilation, rows, scaling, memory
-):
-    out = pathlib.Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
+    named = arguments.methods or methods
+    memory = {method: [] for method in methods if method in named}
+    for index in range(arguments.memory_runs):
+        for method, values in memory.items():
+            values.append(measure_memory(method, setting))
+        progress(f"memory {index + 1} of {arguments.memory_runs}")
     results = {
         "machine": measurement.describe_machine(),
         "setting": dataclasses.asdict(setting),
-        "clock": arguments.clock,
-        "seconds_per_step_cpu_wall": samples,
-        "operations_per_step": counts,
-        "tracing_and_first_use_seconds": compilation,
+        "clock": clock,
+        **results,
         "summary": rows,
         "scaling": scaling,
-        "peak_memory_mib_and_growth": memory,
+        "memory_mib": memory,
     }
+    write(results, arguments.out)
+
+
+def write(results, out):
+    out.mkdir(parents=True, exist_ok=True)
     measurement.write_json(results, out / "results.json")
-    peaks = {m: [peak for peak, _ in pairs] for m, pairs in memory.items()}
-    table = report.markdown(rows, compilation, peaks)
+    rows, scaling = results["summary"], results["scaling"]
+    peaks = {
+        method: [run["peak"] for run in runs]
+        for method, runs in results["memory_mib"].items()
+    }
+    table = report.markdown(
+        rows,
+        results["tracing_cpu_seconds"],
+        results["first_use_seconds"],
+        peaks,
+    )
     if scaling:
         table += "\n" + report.markdown_of_scaling(scaling)
     (out / "table.md").write_text(table)
-    title = f"{setting.network}, width {setting.width}, depth {setting.depth}"
-    title += f", batch {setting.batch_size}, {setting.precision}"
-    title += ", XLA" if setting.xla else ""
+    title = "{network}, width {width}, depth {depth}, batch {batch_size}"
+    title = (title + ", {precision}").format(**results["setting"])
+    title += ", XLA" if results["setting"]["xla"] else ""
     title += f", {BACKEND}"
-    report.draw(rows, scaling, title, out / "throughput.png", arguments.clock)
+    report.draw(rows, scaling, title, out / "throughput.png", results["clock"])
     print(table)
     print(f"Written to {out}")
 

@@ -30,8 +30,8 @@ def count(layers, x, **kwargs):
     model.compile("sgd", "mse")
     y = np.zeros((len(x), *network.output_shape[1:]), "float32")
     model.train_on_batch(x, y)
-    counted, seconds = operations.operations_per_step(model, x, y)
-    assert seconds > 0
+    counted, times = operations.operations_per_step(model, x, y, traces=2)
+    assert all(len(traces) == 2 and min(traces) > 0 for traces in times)
     return counted
 
 
@@ -97,6 +97,42 @@ def test_networks_scale_with_width_and_depth(name):
     assert min(sizes[1:]) > sizes[0]
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_single_in_mixed_precision(name):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = make_network(name, 32 if name == "transformer" else 2, 1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert network.output.dtype == "float32"
+    assert network.layers[-2].compute_dtype == "bfloat16"
+
+
+def test_width_64_is_the_resnet18_of_the_paper():
+    assert make_network("resnet18", 64, 2).count_params() == 11_183_562
+
+
+def test_scaling_keeps_every_sample(monkeypatch):
+    monkeypatch.setattr(throughput, "BATCH_SIZES", (2, 4))
+    monkeypatch.setattr(throughput, "DEPTHS", (1,))
+    monkeypatch.setattr(throughput, "SCALED", ["SGD", "SAM"])
+    setting = measurement.Setting("mlp", 4, 1, 4, 1, False, "float32")
+    scaling = throughput.measure_scaling(setting, 2, "cpu")
+    assert [entry["batch_size"] for entry in scaling] == [2, 4]
+    for entry in scaling:
+        samples = entry["seconds_per_step_cpu_wall"]
+        assert np.shape([samples["SGD"], samples["SAM"]]) == (2, 2, 2)
+
+
+def test_the_machine_has_the_commit_of_a_checkout(tmp_path, monkeypatch):
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    if (ROOT / ".git").exists():
+        head = subprocess.check_output(command, cwd=ROOT, text=True).strip()
+        assert measurement.commit().removesuffix("-dirty") == head
+    monkeypatch.setattr(keras_esam, "__file__", str(tmp_path / "a" / "b.py"))
+    assert measurement.commit() is None
+
+
 def test_speeds_are_ratios_within_a_round():
     samples = {"SAM": [[2.0, 1.0], [4.0, 2.0]], "SGD": [[1.0, 1.0]] * 2}
     rows = report.summarise(samples, {"SAM": 6, "SGD": 3}, images=8)
@@ -104,9 +140,11 @@ def test_speeds_are_ratios_within_a_round():
     assert rows["SGD"]["predicted"] == 2
     assert rows["SAM"]["images_per_second"] == pytest.approx([5, 6, 7])
     assert rows["SAM"]["cpu_ms"] == pytest.approx([2500, 3000, 3500])
-    table = report.markdown(rows, {"SAM": [2.0, 9.0], "SGD": [1.0, 4.0]}, {})
+    tracing = {"SAM": [[2.0] * 3], "SGD": [[0.5, 0.6, 0.7], [0.3, 0.4, 0.7]]}
+    table = report.markdown(rows, tracing, {"SAM": 9.0, "SGD": 4.0}, {})
     assert "| 3.000 (2.500 to 3.500) | 2.000 | 1.500 |" in table
-    assert "| 1.0 (0.5) | 4.0 |" in table
+    assert "| 1.0 (0.9 to 1.2) | 0.5 | 4.0 |" in table
+    assert "| 4.0 |" in report.markdown(rows, {}, {"SGD": 4.0}, {})
 
 
 def test_peers_do_the_counted_work_of_their_keras_3_counterparts():
@@ -177,7 +215,10 @@ def test_throughput_benchmark_writes_its_results(tmp_path):
         assert f"| {method} |" in output
         assert len(results["seconds_per_step_cpu_wall"][method]) == 2
         assert results["summary"][method]["predicted"] > 0
-        assert results["peak_memory_mib_and_growth"][method][0][0] > 0
+        assert len(results["tracing_cpu_seconds"][method][0]) == 3
+    memory = results["memory_mib"]
+    assert memory.keys() == {"bare fit", "SGD", "ESAM depth"}
+    assert all(run["peak"] > run["growth"] > 0 for [run] in memory.values())
     assert results["machine"]["keras"] == keras.__version__
     assert (tmp_path / "table.md").read_text() in output
     assert (tmp_path / "throughput.png").read_bytes().startswith(b"\x89PNG")

@@ -23,8 +23,16 @@ def device_memory():
     return statistics and statistics["peak_bytes_in_use"]
 
 
+def keep_compiled(folder):
+    """Keeps what is compiled in a folder, for later processes too."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 def trace(model, plan, x, y):
-    """The training step of a plan, traced and lowered.
+    """The training step of a plan, traced, and lowered for the CPU.
+
+    What a GPU's step has in calls of cuDNN and cuBLAS is not counted.
 
     Args:
         model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
@@ -35,8 +43,24 @@ def trace(model, plan, x, y):
     Returns:
         `jax.stages.Lowered`.
     """
+    with jax.default_device(jax.devices("cpu")[0]):
+        return _lower(model, plan, x, y)
+
+
+def compiled_memory(model, plan, x, y):
+    """Bytes that the compiled step takes on its device, by the compiler.
+
+    Unlike the peak these have no scratch space of autotuning. Arguments as in
+    `trace`.
+    """
+    memory = _lower(model, plan, x, y).compile().memory_analysis()
+    arguments = memory.argument_size_in_bytes - memory.alias_size_in_bytes
+    return arguments + memory.output_size_in_bytes + memory.temp_size_in_bytes
+
+
+def _lower(model, plan, x, y):
     state = tuple(
-        [variable.value for variable in variables]
+        [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
         for variables in (
             model.trainable_variables,
             model.non_trainable_variables,
@@ -47,7 +71,9 @@ def trace(model, plan, x, y):
     model._traced_plan = plan
     try:
         # A function of its own, so that nothing is found in JAX's cache.
-        step = jax.jit(lambda state, data: model.train_step(state, data))
+        step = jax.jit(
+            lambda state, data: model.train_step(state, data), donate_argnums=0
+        )
         return step.lower(state, (x, y))
     finally:
         model._traced_plan = None

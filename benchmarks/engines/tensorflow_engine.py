@@ -37,6 +37,14 @@ def device_memory():
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
+def keep_compiled(folder):
+    """Does nothing: TensorFlow cannot."""
+
+
+def compiled_memory(model, plan, x, y):
+    """`None`: TensorFlow does not say."""
+
+
 def trace(model, plan, x, y):
     """The graph of the training step of a plan."""
     model._traced_plan = plan
