@@ -53,36 +53,43 @@ class AtomicBackup(keras.callbacks.Callback):
     def __init__(self, folder: str | os.PathLike):
         super().__init__()
         self.folder = pathlib.Path(folder)
-        latest = self._latest()
-        self.history = (
-            json.loads((latest / self._LOGS).read_text()) if latest else []
-        )
+        self.history = self._read_history(self._latest())
 
     def on_train_begin(self, logs=None):
-        latest = self._latest()
-        if latest is None:
-            return
         model = self.model
         if not model.built:
             raise ValueError(
-                "A model must be built before its training is restored: call "
-                "it on a batch, or give its network an `Input`. "
+                "A model must be built before its training is backed up or "
+                "restored: call it on a batch, or give its network an `Input`. "
                 f"Received: model={model}"
             )
+        latest = self._latest()
+        self.history = self._read_history(latest)
+        if latest is None:
+            model._initial_epoch = None
+            return
         if model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         model.load_weights(latest / self._WEIGHTS)
-        model._initial_epoch = len(self.history)
+        model._initial_epoch = int(latest.name.removeprefix(self._PREFIX))
         if self._is_chief:
             self._write_table()
 
+    def on_epoch_begin(self, epoch, logs=None):
+        # It has been read, and is not for the next call of `fit`.
+        self.model._initial_epoch = None
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None
+
     def on_epoch_end(self, epoch, logs=None):
         values = {key: float(value) for key, value in (logs or {}).items()}
-        self.history.append({"epoch": epoch, **values})
+        history = [*self.history, {"epoch": epoch, **values}]
         if not self._is_chief:
             # To read a metric takes all workers.
             with tempfile.TemporaryDirectory() as folder:
                 self.model.save_weights(f"{folder}/{self._WEIGHTS}")
+            self.history = history
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         # Its name makes it count, and it gets that when it is complete.
@@ -90,10 +97,11 @@ class AtomicBackup(keras.callbacks.Callback):
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         self.model.save_weights(unfinished / self._WEIGHTS)
-        (unfinished / self._LOGS).write_text(json.dumps(self.history))
+        (unfinished / self._LOGS).write_text(json.dumps(history))
         before = self._all()
         finished = self.folder / f"{self._PREFIX}{epoch + 1:06d}"
         unfinished.rename(finished)
+        self.history = history
         for folder in before:
             shutil.rmtree(folder)
         self._write_table()
@@ -111,6 +119,9 @@ class AtomicBackup(keras.callbacks.Callback):
     def _latest(self):
         backups = self._all()
         return backups[-1] if backups else None
+
+    def _read_history(self, backup):
+        return json.loads((backup / self._LOGS).read_text()) if backup else []
 
     def _write_table(self):
         keys = list(dict.fromkeys(key for row in self.history for key in row))

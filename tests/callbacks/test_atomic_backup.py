@@ -24,13 +24,28 @@ class Killed(BaseException):
     """Stands for a signal: nothing may catch it."""
 
 
-def train(folder, epochs=EPOCHS, callbacks=()):
+def make_model():
     keras.utils.set_random_seed(1)
-    model = compile_model(keras_esam.ESAMModel(dense_network(), seed=3))
+    return compile_model(keras_esam.ESAMModel(dense_network(), seed=3))
+
+
+def train(folder, epochs=EPOCHS, callbacks=(), **kwargs):
+    model = make_model()
     backup = keras_esam.callbacks.AtomicBackup(folder)
     x, y = dense_data(48)
-    fit(model, x, y, epochs=epochs, callbacks=[*callbacks, backup])
+    fit(model, x, y, epochs=epochs, callbacks=[*callbacks, backup], **kwargs)
     return model, backup
+
+
+class Epochs(keras.callbacks.Callback):
+    """Which epochs were begun."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun.append(epoch)
 
 
 def state(model):
@@ -96,15 +111,76 @@ def test_history_is_that_of_fit_and_is_there_before_fit(tmp_path):
 
 def test_finished_training_is_not_repeated(tmp_path):
     expected, _ = train(tmp_path)
-    epochs = []
-    watch = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: epochs.append(epoch)
-    )
+    watch = Epochs()
     model, _ = train(tmp_path, callbacks=[watch])
-    assert not epochs
+    assert not watch.begun
     assert_identical(state(model), state(expected))
     train(tmp_path, epochs=EPOCHS + 1, callbacks=[watch])
-    assert epochs == [EPOCHS]
+    assert watch.begun == [EPOCHS]
+
+
+def test_goes_on_after_the_epoch_on_disk(tmp_path, monkeypatch):
+    """And not after as many as there are, if the first was not epoch 0."""
+    kwargs = {"initial_epoch": 5, "epochs": 9}
+    expected, _ = train(tmp_path / "whole", **kwargs)
+    with monkeypatch.context() as patch:
+        kill_in(patch, keras.Model, "save_weights", 3)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut", **kwargs)
+    watch = Epochs()
+    model, backup = train(tmp_path / "cut", callbacks=[watch], **kwargs)
+    assert watch.begun == [7, 8]
+    assert [row["epoch"] for row in backup.history] == [5, 6, 7, 8]
+    assert_identical(state(model), state(expected))
+
+
+def test_epoch_that_could_not_be_saved_is_trained_again(tmp_path, monkeypatch):
+    expected, _ = train(tmp_path / "whole")
+    model, watch = make_model(), Epochs()
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path / "full")
+    x, y = dense_data(48)
+    kwargs = {"epochs": EPOCHS, "callbacks": [watch, backup]}
+    with monkeypatch.context() as patch:
+        kill_in(patch, pathlib.Path, "rename", 3)
+        with pytest.raises(Killed):
+            fit(model, x, y, **kwargs)
+    assert [row["epoch"] for row in backup.history] == [0, 1]
+    fit(model, x, y, **kwargs)
+    assert watch.begun == [0, 1, 2, 2, 3]
+    assert [row["epoch"] for row in backup.history] == [0, 1, 2, 3]
+    assert_identical(state(model), state(expected))
+
+
+def test_history_is_that_of_the_folder_at_each_fit(tmp_path):
+    model, backup = train(tmp_path, epochs=2)
+    shutil.rmtree(tmp_path)
+    fit(model, *dense_data(48), epochs=1, callbacks=[backup])
+    assert [row["epoch"] for row in backup.history] == [0]
+
+
+@pytest.mark.parametrize(
+    "epochs, is_cut",
+    [(1, False), (2, True)],
+    ids=["nothing_left", "cut"],
+)
+def test_next_fit_of_a_restored_model_has_all_its_epochs(
+    epochs, is_cut, tmp_path, monkeypatch
+):
+    train(tmp_path / "first", epochs=1)
+    model, watch = make_model(), Epochs()
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path / "first")
+    x, y = dense_data(48)
+    with monkeypatch.context() as patch:
+        if is_cut:
+            kill_in(patch, keras.Model, "save_weights", 1)
+        try:
+            fit(model, x, y, epochs=epochs, callbacks=[backup])
+        except Killed:
+            assert is_cut
+    own = keras_esam.callbacks.AtomicBackup(tmp_path / "second")
+    for callbacks in ([], [own]):
+        fit(model, x, y, epochs=2, callbacks=[watch, *callbacks])
+    assert watch.begun == [0, 1, 0, 1]
 
 
 def test_logs_that_are_not_finite_are_kept(tmp_path):
@@ -115,8 +191,10 @@ def test_logs_that_are_not_finite_are_kept(tmp_path):
     assert np.isnan(json.loads((folder / "logs.json").read_text())[0]["loss"])
 
 
-def test_unbuilt_model_is_an_error(tmp_path):
-    train(tmp_path, epochs=1)
+@pytest.mark.parametrize("has_backup", [False, True])
+def test_unbuilt_model_is_an_error(has_backup, tmp_path):
+    if has_backup:
+        train(tmp_path, epochs=1)
     backup = keras_esam.callbacks.AtomicBackup(tmp_path)
     backup.set_model(keras.Sequential([keras.layers.Dense(1)]))
     with pytest.raises(ValueError, match="must be built"):
