@@ -63,6 +63,15 @@ def check_together(model):
             '`rank_by="loss"` or `rank_by="random"` with it. '
             f"Received: gamma={shown(model.gamma)}, rank_by={model.rank_by!r}"
         )
+    beta = min(values_of(model.beta))
+    if beta < subsets.SMALLEST_BETA and model.granularity != "weight":
+        raise ValueError(
+            f"`beta` must be at least {subsets.SMALLEST_BETA}, since each of "
+            "the `1 / beta` subsets has a compiled step. Use "
+            '`granularity="weight"` for less. '
+            f"Received: beta={shown(model.beta)}, "
+            f"granularity={model.granularity!r}"
+        )
     size = model.micro_batch_size
     if size is not None and model.ascent == "previous":
         raise ValueError(

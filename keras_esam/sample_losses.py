@@ -5,12 +5,17 @@ each of them has in it, with its sample weight, its mask, and all outputs with
 their `loss_weights` added up.
 """
 
+import weakref
+
 import keras
 from keras import ops
 
 # Primes, so that they are no product of other sizes either; more of them than
 # two tensors have axes.
 PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
+
+# Steps that run eagerly would ask each time anew.
+_known_losses = weakref.WeakKeyDictionary()
 
 
 def compiled_sample_losses(compile_loss, y_true, y_pred, sample_weight=None):
@@ -92,6 +97,17 @@ def _keeps_samples_apart(loss, y_true, y_pred):
     """
     if type(loss).__call__ is not keras.losses.Loss.__call__:
         return False  # It does not let itself be asked not to reduce.
+    specs = tuple(
+        (tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
+        for t in (y_true, y_pred)
+    )
+    known = _known_losses.setdefault(loss, {})
+    if specs not in known:
+        known[specs] = _first_axis_is_that_of_samples(loss, y_true, y_pred)
+    return known[specs]
+
+
+def _first_axis_is_that_of_samples(loss, y_true, y_pred):
     sizes = {*y_true.shape, *y_pred.shape}
     batch_size = next(n for n in PROBE_BATCH_SIZES if n not in sizes)
 

@@ -25,6 +25,7 @@ GRANULARITIES = ("depth", "variable", "weight")
 # the fraction beta of the subsets.
 PREFERRED_POOL_SIZE = 5
 LARGEST_POOL_SIZE = 10
+SMALLEST_BETA = 0.01
 
 
 @dataclasses.dataclass(frozen=True)

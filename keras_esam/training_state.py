@@ -68,7 +68,7 @@ def load(model, store):
         variable.assign(store[f"random_state_{index}"])
     model._gradient_memory.clear()
     if model.ascent == "previous" and model.built:
-        model._gradient_memory.build(model.trainable_variables)
+        model._build_gradient_memory()
         saved = set(store.keys())
         for key, gradient in _previous_gradients(model):
             if key in saved:

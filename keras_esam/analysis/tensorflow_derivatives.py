@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_passes
+from keras_esam.trainers.backward_scope import BackwardScope
 
 value = tf.convert_to_tensor
 check_gradients = tensorflow_gradients.check_gradients
@@ -59,7 +60,7 @@ def hessian_vector_product(function, tensors, vectors):
 
 def backward_scope(model):
     """In it no weight is to be read, see `BackwardScope`."""
-    return tensorflow_gradients.BackwardScope(model.trainable_variables)
+    return BackwardScope(model.trainable_variables)
 
 
 _lock = threading.Lock()

@@ -8,6 +8,7 @@ from torch.nn import attention
 
 from keras_esam.trainers import passes
 from keras_esam.trainers import torch_gradients
+from keras_esam.trainers.backward_scope import BackwardScope
 
 
 def value(variable):
@@ -71,9 +72,12 @@ def hessian_vector_product(function, tensors, vectors):
 
 
 def backward_scope(model):
-    """Nothing: the backward pass reads no variable."""
-    del model
-    return contextlib.nullcontext()
+    """In it no weight is to be read, see `BackwardScope`."""
+    stack = contextlib.ExitStack()
+    # In this thread, the one in which the scope is.
+    stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+    stack.enter_context(BackwardScope(model.trainable_variables))
+    return stack
 
 
 def check_gradients(model, batch, gradients):

@@ -99,6 +99,9 @@ class BaseTrainer:
     def _sync_variables(self):
         """Sees to it that the variables have their values, in `fit` too."""
 
+    def _build_gradient_memory(self):
+        self._gradient_memory.build(self.trainable_variables)
+
     def _same_on_all_workers(self, value):
         """An integer, that of the chief if it differs between the workers."""
         return value

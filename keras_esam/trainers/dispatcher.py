@@ -23,28 +23,43 @@ class StepDispatcher:
     def __init__(self, model):
         self._model = model
         self._functions = {}
-        self._weights = None
+        self._trainable = None
 
     def _run(self, plan, *args):
         """Runs the step of a plan."""
+        if self._runs_eagerly:
+            self.forget_if_layers_changed()
         if plan in self._functions:
             return self._functions[plan](*args)
-        self.forget_if_weights_changed()
+        self.forget_if_layers_changed()
         self._forget_other_stages(plan)
         # Kept if data of unknown length ends in the call: it is compiled then.
         self._functions[plan] = self._make_function(plan, *args)
         with self.tracing():
             return self._functions[plan](*args)
 
-    def forget_if_weights_changed(self):
+    @property
+    def _runs_eagerly(self):
+        """Whether a step looks anew at the layers each time that it runs."""
+        return False
+
+    def forget_if_layers_changed(self):
         """Drops the compiled steps if layers were frozen or unfrozen.
 
-        Steps that were compiled before and after it would train other weights.
+        Steps that were compiled before and after it would train other weights,
+        or update other statistics.
         """
-        weights = [id(variable) for variable in self._model.trainable_variables]
-        if self._weights is not None and weights != self._weights:
+        if self._trainable not in (None, self._find_trainable()):
             self._functions.clear()
             self._prepare()
+
+    def _find_trainable(self):
+        """All that can be frozen, and whether it is, to be compared."""
+        model = self._model
+        return (
+            [id(variable) for variable in model.trainable_variables],
+            [(id(layer), layer.trainable) for layer in model._flatten_layers()],
+        )
 
     def _forget_other_stages(self, plan):
         """Drops the steps of a `beta` or `gamma` that will not come again."""
@@ -60,7 +75,10 @@ class StepDispatcher:
         def step(*args):
             # Runs at each tracing, so that every trace gets its own plan.
             self._model._traced_plan = plan
-            return self._model.train_step(*args)
+            try:
+                return self._model.train_step(*args)
+            finally:
+                self._model._traced_plan = None
 
         return step
 
@@ -69,6 +87,6 @@ class StepDispatcher:
         model = self._model
         model._check_trainable()
         if model.ascent == "previous":
-            model._gradient_memory.build(model.trainable_variables)
-        self._weights = [id(variable) for variable in model.trainable_variables]
+            model._build_gradient_memory()
+        self._trainable = self._find_trainable()
         model._variable_order = model._find_variable_order()

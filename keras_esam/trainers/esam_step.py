@@ -55,7 +55,7 @@ class ESAMStep(BaseTrainer):
             self._variable_order = None
             self.train_function = self._dispatcher(self)
         elif isinstance(self.train_function, StepDispatcher):
-            self.train_function.forget_if_weights_changed()
+            self.train_function.forget_if_layers_changed()
 
     def _plan(self):
         if self._traced_plan is None:

@@ -36,7 +36,7 @@ class JAXDispatcher(StepDispatcher):
 
         try:
             result = model._make_function(step)(state, iterator)
-        except Exception:
+        except BaseException:  # As of a keyboard interrupt.
             self._keep(state)
             raise
         model._num_executions += 1

@@ -42,7 +42,7 @@ def gradients(model, batch, weights, state, plan):
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
         values = [
-            _increase(variable, value, num_samples / count)
+            _increase(variable, value, _ratio(num_samples, count))
             if _is_sum(variable)
             else value
             for variable, value in clean.updates
@@ -91,12 +91,13 @@ def each_micro_batch(run, num_samples: int, size: int):
     Returns:
         Tuple `(means, rows, fixed)` of the whole batch.
     """
-    first = first_count(num_samples, size)
+    # A replica may have no samples.
+    first = min(num_samples, first_count(num_samples, size))
     starts = [0, *range(first, num_samples, size)]
     counts = [first] + [size] * (len(starts) - 1)
     parts = [run(start, c) for start, c in zip(starts, counts, strict=True)]
     means = [
-        weighted(means, count / num_samples)
+        weighted(means, count / num_samples if num_samples else 1.0)
         for (means, _, _), count in zip(parts, counts, strict=True)
     ]
     rows = [
@@ -133,6 +134,13 @@ def added(values, others):
 def _is_sum(variable):
     """Whether it adds up over the replicas, as the state of metrics does."""
     return variable.aggregation == "sum"
+
+
+def _ratio(num_samples, count):
+    """How many times `count` goes into the batch, 1 if both are 0."""
+    if isinstance(count, int):
+        return num_samples / count if count else 1.0
+    return ops.where(count == 0, 1.0, num_samples / count)
 
 
 def _increase(variable, value, factor):

@@ -42,6 +42,7 @@ def forward(
     total: bool = True,
     per_sample: bool = True,
     context=contextlib.nullcontext,
+    loss_context=contextlib.nullcontext,
     on_assign: Callable | None = None,
     training: bool = True,
     shared: SharedOperations | None = None,
@@ -57,6 +58,7 @@ def forward(
         total: Boolean, whether to compute the loss that is minimised.
         per_sample: Boolean, whether to compute the per-sample losses.
         context: Function that returns the context in which the model is called.
+        loss_context: Function that returns that in which its losses are.
         on_assign: Optional function as for `RecordingScope`.
         training: Boolean, training or inference mode.
         shared: Optional `SharedOperations`, what it has in common with another
@@ -75,16 +77,18 @@ def forward(
         # A `call` without the argument decides for itself, as in Keras.
         mode = {"training": training} if model._call_has_training_arg else {}
         sharing = shared.within(scope) if shared else contextlib.nullcontext()
-        with context(), sharing:
-            y_pred = model(x, **mode)
-        if total:
-            loss = model._compute_loss(
-                x, y, y_pred, sample_weight, training=training
-            )
-        if per_sample:
-            sample_losses = model.compute_sample_losses(
-                x, y, y_pred, sample_weight
-            )
+        with sharing:
+            with context():
+                y_pred = model(x, **mode)
+            with loss_context():
+                if total:
+                    loss = model._compute_loss(
+                        x, y, y_pred, sample_weight, training=training
+                    )
+                if per_sample:
+                    sample_losses = model.compute_sample_losses(
+                        x, y, y_pred, sample_weight
+                    )
     weights = [scope.get_current_value(variable) for variable in variables]
     return ForwardPass(y_pred, loss, sample_losses, weights, scope.updates)
 

@@ -38,7 +38,7 @@ class TensorFlowDispatcher(StepDispatcher):
     tracing = staticmethod(_no_retracing_warning)
 
     def __call__(self, iterator):
-        if self._weights is None:
+        if self._trainable is None:
             iterator = self._build(iterator)
         model = self._model
         logs = self._run(model.upcoming_step, iterator)
@@ -82,9 +82,9 @@ class TensorFlowDispatcher(StepDispatcher):
         self._prepare()
         return iterator
 
-    def _prepare(self):
-        with self._model.distribute_strategy.scope():
-            super()._prepare()
+    @property
+    def _runs_eagerly(self):
+        return self._model.run_eagerly
 
 
 def _symbolic(leaf):

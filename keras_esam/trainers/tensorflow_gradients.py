@@ -1,10 +1,10 @@
 """Gradients of a model's loss at given values of its variables."""
 
-import keras
 import tensorflow as tf
 
 from keras_esam.trainers import passes
 from keras_esam.trainers import tensorflow_passes
+from keras_esam.trainers.backward_scope import BackwardScope
 
 
 def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
@@ -25,31 +25,6 @@ def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
 def dense(values):
     """Gradients without `tf.IndexedSlices`, whose duplicate rows are added."""
     return [None if g is None else tf.convert_to_tensor(g) for g in values]
-
-
-class BackwardScope(keras.StatelessScope):
-    """Scope of a gradient computation, in which no weight is to be read.
-
-    Other variables still have the values that the forward pass started from,
-    so a recomputation has its dropout masks, and what it assigns is dropped.
-
-    Args:
-        weights: List of the trainable variables.
-    """
-
-    def __init__(self, weights):
-        super().__init__()
-        self._weights = {id(variable) for variable in weights}
-
-    def get_current_value(self, variable):
-        if id(variable) in self._weights:
-            raise ValueError(
-                f"The weight `{variable.path}` is read when gradients are "
-                "computed, as within `keras.remat` or `tf.recompute_grad`, and "
-                "its own gradient would be lost. Do not use these around "
-                "trainable weights, or train with `rho=0`."
-            )
-        return super().get_current_value(variable)
 
 
 def check_gradients(model, batch, gradients):

@@ -28,9 +28,13 @@ def each_micro_batch(run, num_samples, size):
     def weighted_step(start, count):
         means, rows, fixed = step(start, count)
         share = tf.cast(count, tf.float64) / tf.cast(num_samples, tf.float64)
+        share = tf.where(num_samples == 0, tf.ones_like(share), share)
         return micro_batches.weighted(means, share), rows, fixed
 
-    first = micro_batches.first_count(num_samples, size)
+    # A replica may have no samples.
+    first = tf.minimum(
+        num_samples, micro_batches.first_count(num_samples, size)
+    )
     means, rows, fixed = weighted_step(tf.constant(0), first)
     num_more = (num_samples - first) // size
     arrays = [

@@ -2,9 +2,9 @@
 
 It has three ways past it, which would lose gradients without a word:
 
-- A `tf.function` in a layer keeps the tensors of the pass that it was traced
-    in. While the model is called, the bodies of such functions are therefore
-    run in place, unless they need AutoGraph.
+- A `tf.function` in a layer or a loss keeps the tensors of the pass that it
+    was traced in. The bodies of such functions are therefore run in place,
+    unless they need AutoGraph.
 - `tf.recompute_grad` (`keras.remat`) knows the gradients of its arguments and
     of variables, not those of tensors that its function reads. It is an error.
 - Anything else that leaves a weight without a gradient which it has in plain
@@ -66,7 +66,7 @@ def forward(
                 tape.watch(value)
         return value
 
-    def run(context):
+    def run(context, loss_context):
         return passes.forward(
             model,
             batch,
@@ -75,14 +75,19 @@ def forward(
             total,
             per_sample,
             context=context,
+            loss_context=loss_context,
             on_assign=on_assign,
             training=training,
             shared=shared,
         )
 
-    try:
-        return run(functions_in_place)
-    except tf.errors.OperatorNotAllowedInGraphError:
-        # The body of a `tf.function` needs AutoGraph. `check_gradients` sees
-        # to it that there are no weights in it.
-        return run(contextlib.nullcontext)
+    as_it_is = contextlib.nullcontext
+    # If the body of a `tf.function` needs AutoGraph, `check_gradients` sees to
+    # it that there are no weights in it.
+    for contexts in (
+        (functions_in_place, functions_in_place),
+        (functions_in_place, as_it_is),
+    ):
+        with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError):
+            return run(*contexts)
+    return run(as_it_is, as_it_is)

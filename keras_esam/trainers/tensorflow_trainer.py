@@ -43,11 +43,37 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         """
         plan = self._plan()
         if self._needs_no_perturbation(plan):
-            logs = super().train_step(data)
+            logs = self._base_step(data)
             if not self._is_base_optimizer:
                 tensorflow_replicas.average(self.non_trainable_variables)
             return self._without_sharpness(logs, plan)
         return self._esam_step(data, plan)
+
+    def _base_step(self, data):
+        """Keras' own step, with one decision of all replicas to skip it."""
+        if tensorflow_replicas.count() == 1 or not self._scales_loss:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        training = {"training": True} if self._call_has_training_arg else {}
+        with tf.GradientTape() as tape:
+            y_pred = self(x, **training)
+            loss = self._compute_loss(
+                x, y, y_pred, sample_weight, training=True
+            )
+            scaled = self.optimizer.scale_loss(loss)
+        self._loss_tracker.update_state(
+            self._logged_loss(loss), sample_weight=self._batch_size((x,))
+        )
+        self._apply_gradients(tape.gradient(scaled, self.trainable_weights))
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    @property
+    def _scales_loss(self):
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def _build_gradient_memory(self):
+        with self.distribute_strategy.scope():
+            super()._build_gradient_memory()
 
     def _ascent_gradients(self, gradients):
         if self.ascent_scope == "replica":
@@ -62,7 +88,7 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         super()._commit(tensorflow_replicas.averaged(updates))
 
     def _apply_gradients(self, gradients):
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+        if self._scales_loss:
             gradients = tensorflow_replicas.all_or_none_finite(
                 self._dense(gradients)
             )
@@ -70,10 +96,12 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
 
     def _get_metrics_result_or_logs(self, logs):
         # Keras takes these from the metrics, which know all samples of all
-        # replicas, unless a metric is not logged; then from the last step,
+        # replicas, unless a step logs other values; then from the last step,
         # the mean over replicas of what each knows.
         results = self.get_metrics_result()
-        if logs and set(logs) <= set(results):
+        if logs and set(results) - {self.sharpness_tracker.name} <= set(
+            logs
+        ) <= set(results):
             return {name: results[name] for name in logs}
         return logs
 

@@ -31,5 +31,9 @@ class TorchDispatcher(StepDispatcher):
         self._model._num_steps += 1
         return logs
 
+    @property
+    def _runs_eagerly(self):
+        return True
+
     def _make_function(self, plan, data):
         return self._step(plan)

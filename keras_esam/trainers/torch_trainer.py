@@ -73,8 +73,8 @@ class TorchTrainer(ESAMStep):
         leaves = [result.weights[index] for index in sources]
         if not leaves or not loss.requires_grad:
             return _detached(result), [None] * len(leaves)
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
-        return _detached(result), list(gradients)
+        gradients = torch_gradients.gradients(self, loss, leaves)
+        return _detached(result), gradients
 
     def _check_gradients(self, batch, gradients):
         torch_gradients.check_gradients(self, batch, gradients, self._forward)
@@ -96,8 +96,13 @@ def _detached(result):
     """A `ForwardPass` that keeps no graph of operations alive."""
 
     def detach(value):
-        is_recorded = isinstance(value, torch.Tensor) and value.requires_grad
-        return value.detach() if is_recorded else value
+        if not isinstance(value, torch.Tensor) or not value.requires_grad:
+            return value
+        detached = value.detach()
+        mask = keras.src.backend.get_keras_mask(value)
+        if mask is not None:
+            keras.src.backend.set_keras_mask(detached, mask)
+        return detached
 
     return passes.ForwardPass(
         keras.tree.map_structure(detach, result.y_pred),

@@ -46,6 +46,32 @@ def test_lost_gradients_of_a_torch_module_are_an_error():
     fit(model, X, Y)
 
 
+class RematDense(keras.layers.Layer):
+    """Its product is computed again in the backward pass."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 3))
+        self.product = keras.remat(lambda x: keras.ops.tanh(x @ self.kernel))
+
+    def call(self, inputs):
+        return self.product(inputs)
+
+
+def test_weights_in_remat_are_an_error():
+    stack = [keras.Input((8,)), keras.layers.Dense(8), RematDense()]
+    network = keras.Sequential(stack)
+    model = keras_esam.ESAMModel(network, beta=1)
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="is read when gradients .*remat"):
+        model.fit(X, X[:, :3], verbose=0)
+    assert_identical(model.get_weights(), before)
+    with pytest.raises(ValueError, match="is read when gradients .*remat"):
+        keras_esam.analysis.sharpness(model, (X, X[:, :3]))
+    model.rho = 0.0
+    model.fit(X, X[:, :3], verbose=0)
+
+
 def test_weights_and_logs_keep_no_graph():
     model = compile_model(keras_esam.ESAMModel(dense_network()))
     logs = model.train_on_batch(X[:16], Y[:16], return_dict=True)

@@ -51,7 +51,8 @@ def make_deep_model(strategy, **kwargs):
                 keras.layers.Dense(3),
             ]
         )
-        model = keras_esam.ESAMModel(network, rho=0.1, seed=5, **kwargs)
+        arguments = {"rho": 0.1, "seed": 5, **kwargs}
+        model = keras_esam.ESAMModel(network, **arguments)
         model.compile(
             keras.optimizers.Adam(0.01),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -73,9 +74,9 @@ def largest_difference(strategy, model):
     return max(differences)
 
 
-def train_long(name, **kwargs):
+def train_long(name, num_replicas=2, **kwargs):
     """Differences of the replicas after 300 steps."""
-    strategy = make_strategy(2)
+    strategy = make_strategy(num_replicas)
     model = make_deep_model(strategy, **kwargs)
     x, y, _ = references.make_data()
     steps = len(x) // 8
@@ -86,13 +87,15 @@ def train_long(name, **kwargs):
     }
 
 
-def train_on_few_samples():
+def train_on_few_samples(name, **kwargs):
     """Logs if the last batch has fewer samples than there are replicas."""
     with make_strategy(4).scope():
-        model = make_model()
+        model = make_model(**kwargs)
     x, y, _ = references.make_data()
     history = model.fit(x[:10], y[:10], batch_size=8, epochs=2, verbose=0)
-    return {f"few-{name}": values for name, values in history.history.items()}
+    return {
+        f"few-{name}-{key}": values for key, values in history.history.items()
+    }
 
 
 def logs_of_the_whole_batch():
@@ -113,23 +116,25 @@ def logs_of_the_whole_batch():
     return results
 
 
-def half_precision_overflow():
+def half_precision_overflow(name, num_steps_before=0, **kwargs):
     """Weights before and after a step in which one replica overflows."""
     keras.config.set_dtype_policy("mixed_float16")
     strategy = make_strategy(2)
-    model = make_deep_model(strategy, beta=1, gamma=1)
+    model = make_deep_model(strategy, **kwargs)
     keras.config.set_dtype_policy("float32")
     x, y, _ = references.make_data()
+    x, y = x[:8].copy(), y[:8]
+    for _ in range(num_steps_before):
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     before = model.get_weights()
-    x = x[:8].copy()
     # Of the second replica.
     x[4:] *= 1e6
-    model.fit(x, y[:8], batch_size=8, shuffle=False, verbose=0)
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     return {
-        "overflow-before": before[0],
-        "overflow-after": model.get_weights()[0],
-        "overflow-scale": model.optimizer.dynamic_scale.numpy(),
-        "overflow-difference": largest_difference(strategy, model),
+        f"{name}-before": before[0],
+        f"{name}-after": model.get_weights()[0],
+        f"{name}-scale": model.optimizer.dynamic_scale.numpy(),
+        f"{name}-difference": largest_difference(strategy, model),
     }
 
 
@@ -144,9 +149,15 @@ def main():
     results |= train_long("esam")
     results |= train_long("interval", interval=2)
     results |= train_long("one_step", ascent="previous", gamma=1)
-    results |= train_on_few_samples()
+    results |= train_long("four", num_replicas=4)
+    results |= train_on_few_samples("whole")
+    results |= train_on_few_samples("micro", micro_batch_size=2)
     results |= logs_of_the_whole_batch()
-    results |= half_precision_overflow()
+    results |= half_precision_overflow("sam-overflow", beta=1, gamma=1)
+    results |= half_precision_overflow(
+        "interval-overflow", num_steps_before=1, interval=2
+    )
+    results |= half_precision_overflow("base-overflow", rho=0.0)
     np.savez(sys.argv[1], **results)
 
 

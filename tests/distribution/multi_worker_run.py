@@ -120,7 +120,7 @@ def compare():
     results["evaluation"] = model.evaluate(x, y, **options)
     results["predictions"] = model.predict(x, **options)
     results["labels"] = y
-    results |= few_samples() | pipeline()
+    results |= few_samples() | overflow() | pipeline()
     return results | (errors(model) if IS_WORKER else {})
 
 
@@ -131,6 +131,21 @@ def few_samples():
     model.model.layers[1].trainable = False
     fit(model, num_samples=BATCH_SIZE + 1, epochs=1)
     return state(model, "few samples")
+
+
+def overflow():
+    """A step of the base optimizer that overflows on the second replica."""
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make_model("sgd")
+    keras.config.set_dtype_policy("float32")
+    before = model.get_weights()[0]
+    x, y = make_data(BATCH_SIZE)
+    x[BATCH_SIZE // 2 :] *= 1e6
+    model.fit(x, y, batch_size=BATCH_SIZE, shuffle=False, verbose=0)
+    return {
+        "overflow change": model.get_weights()[0] - before,
+        "overflow scale": model.optimizer.dynamic_scale.numpy(),
+    }
 
 
 def pipeline():

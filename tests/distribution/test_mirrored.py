@@ -19,11 +19,13 @@ def test_two_and_four_replicas(tmp_path):
     results = np.load(path)
     for name, num_replicas in references.CASES:
         check_reference(results, name, num_replicas)
-    for name in ("esam", "interval", "one_step"):
+    for name in ("esam", "interval", "one_step", "four"):
         check_copies_after_300_steps(results, name)
-    check_last_batch_of_fewer_samples_than_replicas(results)
+    for name in ("whole", "micro"):
+        check_last_batch_of_fewer_samples_than_replicas(results, name)
     check_logs_are_those_of_the_whole_batch(results)
-    check_overflow_on_one_replica_skips_the_step_on_all(results)
+    for name in ("sam", "interval", "base"):
+        check_overflow_on_one_replica_skips_the_step_on_all(results, name)
 
 
 def check_reference(results, name, num_replicas):
@@ -44,9 +46,9 @@ def check_copies_after_300_steps(results, name):
     assert results[f"{name}-difference"] == 0
 
 
-def check_last_batch_of_fewer_samples_than_replicas(results):
-    for name in ("loss", "sharpness"):
-        assert np.isfinite(results[f"few-{name}"]).all()
+def check_last_batch_of_fewer_samples_than_replicas(results, name):
+    for key in ("loss", "sharpness"):
+        assert np.isfinite(results[f"few-{name}-{key}"]).all()
 
 
 def check_logs_are_those_of_the_whole_batch(results):
@@ -56,12 +58,15 @@ def check_logs_are_those_of_the_whole_batch(results):
         )
 
 
-def check_overflow_on_one_replica_skips_the_step_on_all(results):
+def check_overflow_on_one_replica_skips_the_step_on_all(results, name):
     np.testing.assert_array_equal(
-        results["overflow-after"], results["overflow-before"]
+        results[f"{name}-overflow-after"], results[f"{name}-overflow-before"]
     )
-    assert results["overflow-scale"] == 2**14
-    assert results["overflow-difference"] == 0
+    assert results[f"{name}-overflow-scale"] == 2**14
+    # The base optimizer alone trains as plain Keras, whose copies of
+    # BatchNormalization's statistics differ.
+    if name != "base":
+        assert results[f"{name}-overflow-difference"] == 0
 
 
 def test_global_ascent_is_that_of_one_device():

@@ -51,6 +51,8 @@ def test_workers_train_as_mirrored_strategy_does(tmp_path):
     assert_metrics_are_of_all_samples(expected)
     assert_batches_are_those_of_one_device(results)
     for result in results:
+        np.testing.assert_array_equal(result["overflow change"], 0)
+        assert result["overflow scale"] == 2**14
         assert "same state" in str(result["error other step"])
         assert "must be 1" in str(result["error steps_per_execution"])
 

@@ -307,3 +307,35 @@ def test_weights_that_a_layer_assigns_are_perturbed_from_their_new_value():
     model.fit(np.ones((4, 1)), np.zeros((4, 1)), verbose=0)
     # Clean pass at 2, eps = 0.5; second pass at 2 * 2.5, gradient 2 * 5.
     np.testing.assert_allclose(model.get_weights()[0], 2 - 0.01 * 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrapped_part", ["loss", "compute_loss"])
+def test_loss_in_a_function_reads_the_weights_of_its_pass(wrapped_part):
+    """The penalty of the perturbed weights, and not that of the clean ones."""
+
+    def train(wrapper):
+        keras.utils.set_random_seed(1)
+        network = keras.Sequential(
+            [keras.Input((8,)), keras.layers.Dense(3, "softmax")]
+        )
+        kernel = network.layers[0].kernel
+        penalty = wrapper(lambda: keras.ops.sum(keras.ops.square(kernel)))
+
+        def loss(y_true, y_pred):
+            y_true = keras.ops.one_hot(y_true[:, 0], 3)
+            return keras.ops.sum((y_true - y_pred) ** 2, -1) + penalty()
+
+        class Penalized(keras_esam.ESAMModel):
+            def compute_loss(self, *args, **kwargs):
+                return super().compute_loss(*args, **kwargs) + penalty()
+
+        if wrapped_part == "loss":
+            model = keras_esam.ESAMModel(network, rho=0.5, beta=1, gamma=1)
+            model.compile("sgd", loss)
+        else:
+            model = Penalized(network, rho=0.5, beta=1, gamma=1)
+            model.compile("sgd", "sparse_categorical_crossentropy")
+        fit(model, X, Y[:, None] if Y.ndim == 1 else Y)
+        return model.get_weights()
+
+    assert_identical(train(tf.function), train(lambda function: function))

@@ -166,6 +166,40 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
     assert not np.array_equal(kernel, model.frozen_at)
 
 
+@pytest.mark.parametrize("ascent", ["current", "previous"])
+def test_layer_that_is_frozen_in_eager_steps_stays_as_it_is(ascent):
+    x, y = dense_data(16 * 10)
+    network = dense_network()
+    model = keras_esam.ESAMModel(network, gamma=1, ascent=ascent, seed=1)
+    compile_to_graph(model, run_eagerly=True)
+    kernel = network.layers[0].kernel
+
+    def freeze(epoch, logs):
+        network.layers[0].trainable = epoch == 0
+        model.before = kernel.numpy()
+
+    hook = keras.callbacks.LambdaCallback(on_epoch_begin=freeze)
+    fit(model, x, y, epochs=2, callbacks=[hook])
+    np.testing.assert_array_equal(kernel, model.before)
+
+
+def test_frozen_statistics_are_frozen_in_the_steps_of_all_subsets():
+    x, y = dense_data(16)
+    norm = keras.layers.BatchNormalization(center=False, scale=False)
+    network = keras.Sequential(
+        [keras.Input((8,)), *dense_network().layers[:-1], norm]
+    )
+    network.add(keras.layers.Dense(3, "softmax"))
+    model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
+    for _ in range(2):
+        fit(model, x, y)
+    norm.trainable = False
+    before = norm.moving_mean.numpy()
+    for _ in range(5):
+        fit(model, x, y)
+    np.testing.assert_array_equal(norm.moving_mean, before)
+
+
 def test_layer_that_becomes_trainable_is_unknown_to_the_optimizer():
     x, y = dense_data(16 * 2)
     network = dense_network()
@@ -254,3 +288,26 @@ def test_compiling_the_subsets_is_no_reason_for_a_warning():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert "retracing" not in result.stderr
+
+
+def test_logs_of_an_own_test_step_are_its_own():
+    class Own(keras_esam.ESAMModel):
+        def test_step(self, data):
+            super().test_step(data)
+            return {"loss": tf.constant(7.0)}
+
+    model = Own(dense_network(), seed=1)
+    model.compile(
+        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    x, y = dense_data(16)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs == {"loss": 7.0}
+
+
+def test_train_step_is_refused_after_training_too():
+    x, y = dense_data(16)
+    model = compile_to_graph(keras_esam.ESAMModel(dense_network()))
+    fit(model, x, y)
+    with pytest.raises(ValueError, match="is to be called by `fit"):
+        model.train_step((x, y))
