@@ -8,6 +8,7 @@ import shutil
 import tempfile
 
 import keras
+import numpy as np
 
 
 class AtomicBackup(keras.callbacks.Callback):
@@ -83,7 +84,7 @@ class AtomicBackup(keras.callbacks.Callback):
         self.model._initial_epoch = None
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {key: float(value) for key, value in (logs or {}).items()}
+        values = {key: _plain(value) for key, value in (logs or {}).items()}
         history = [*self.history, {"epoch": epoch, **values}]
         if not self._is_chief:
             # To read a metric takes all workers.
@@ -131,3 +132,10 @@ class AtomicBackup(keras.callbacks.Callback):
             writer.writeheader()
             writer.writerows(self.history)
         unfinished.replace(self.folder / "log.csv")
+
+
+def _plain(value):
+    """A log as a float, or as a list of floats if it is no scalar."""
+    if np.ndim(value) == 0:
+        return float(value)
+    return keras.ops.convert_to_numpy(value).tolist()

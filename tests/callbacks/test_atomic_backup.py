@@ -191,6 +191,21 @@ def test_logs_that_are_not_finite_are_kept(tmp_path):
     assert np.isnan(json.loads((folder / "logs.json").read_text())[0]["loss"])
 
 
+def test_metric_of_each_class_is_a_list(tmp_path):
+    model = dense_network()
+    f1 = keras.metrics.F1Score(average=None)
+    model.compile("sgd", "categorical_crossentropy", metrics=[f1])
+    x, y = dense_data(48)
+    y = keras.utils.to_categorical(y)
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path)
+    history = fit(model, x, y, callbacks=[backup]).history
+    again = keras_esam.callbacks.AtomicBackup(tmp_path)
+    assert again.history == backup.history
+    scores = keras.ops.convert_to_numpy(history["f1_score"][0]).tolist()
+    assert len(scores) == 3
+    assert again.history[0]["f1_score"] == scores
+
+
 @pytest.mark.parametrize("has_backup", [False, True])
 def test_unbuilt_model_is_an_error(has_backup, tmp_path):
     if has_backup:
