@@ -30,9 +30,10 @@ class ESAMModel(Trainer, keras.Model):
     network are never set to the perturbed values.
 
     The default `beta` and `gamma` are the paper's. `gamma < 1` slows early
-    fitting, since every step learns from a part of its batch only. SWP alone,
-    `beta=0.3, gamma=1`, does not: by operations 1.54 times as fast as SAM, it
-    kept SAM's accuracy at short and at long budgets in the benchmarks.
+    fitting, since every step learns from a part of its batch only. Fast SAM,
+    which is SWP alone with `beta=0.3, gamma=1`, does not: by operations 1.54
+    times as fast as SAM, it kept SAM's accuracy at short and at long budgets in
+    the benchmarks.
 
     Args:
         model: A `keras.Model`: Sequential, functional or subclassed, built or
@@ -42,8 +43,9 @@ class ESAMModel(Trainer, keras.Model):
             `LearningRateSchedule` of the optimizer's iterations. 0 trains with
             the base optimizer alone; `beta` and `gamma` then have no effect.
             Defaults to `0.05`.
-        beta: Float in `(0, 1]`, the expected fraction of the weights that a
-            step perturbs; or, for a few constant stages over the training
+        beta: Float in `[0.01, 1]`, the expected fraction of the variables that
+            a step perturbs, with `granularity="weight"` in `(0, 1]` and of the
+            weights; or, for a few constant stages over the training
             steps, a `keras.optimizers.schedules.PiecewiseConstantDecay`. Each
             stage compiles its own steps. Defaults to `0.6`.
         gamma: Float in `(0, 1]`, the fraction of the batch that is kept for the
