@@ -2,8 +2,8 @@
 
 Usage: python -m keras_esam.experiments table1 --scale small --data-dir DIR
 
-Each writes a JSON file, and a Markdown table or a picture. Trainings are shared
-by the experiments, done once, and go on after an interruption.
+Each writes a JSON file, and a Markdown table, a picture or both. Trainings are
+shared by the experiments, done once, and go on after an interruption.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
 import pathlib
 
-import keras
 import numpy as np
 
-from keras_esam import analysis
+from keras_esam.experiments import landscape_picture
 from keras_esam.experiments import pictures
 from keras_esam.experiments import tables
+from keras_esam.experiments.landscapes import landscapes_of
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.runs import write_json
@@ -20,7 +20,10 @@ def figure1(runner: Runner, out: pathlib.Path):
     tasks = [f"{d}/{n}" for d in runner.scale.datasets for n in tables.NETWORKS]
     summary = tables.summarise(runner, tasks, tables.METHODS)
     write_json(summary, out.with_suffix(".json"))
-    pictures.speed_against_accuracy(summary, out.with_suffix(".png"))
+    pictures.speed_against_accuracy(
+        {_title(runner, task): rows for task, rows in summary.items()},
+        out.with_suffix(".png"),
+    )
 
 
 def figure3(runner: Runner, out: pathlib.Path):
@@ -31,47 +34,36 @@ def figure3(runner: Runner, out: pathlib.Path):
         methods[f"gamma {value}"] = ("esam-sds", (("gamma", value),))
     summary = tables.summarise(runner, [TASK], methods)[TASK]
     write_json(summary, out.with_suffix(".json"))
-    pictures.grid(summary, runner.scale.grid, out.with_suffix(".png"))
+    pictures.grid(
+        summary, runner.scale.grid, _title(runner), out.with_suffix(".png")
+    )
 
 
 def figure4(runner: Runner, out: pathlib.Path):
     """Loss landscapes of SGD, SAM and ESAM."""
     methods = {key: tables.METHODS[key] for key in ("SGD", "SAM", "ESAM")}
-    runs = tables.runs_of(TASK, methods, runner.scale.seeds[:1])
-    runner.results([own[0] for own in runs.values()])
-    landscapes = {}
-    for label, (run,) in runs.items():
-        network = runner.trained_network(run)
-        network.compile(
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        )
-        print(f"landscape of {label}")
-        landscapes[label] = analysis.loss_landscape(
-            network,
-            runner.images.probe(runner.recipe(run)),
-            num_points=runner.scale.num_points,
-            num_draws=runner.scale.num_draws,
-        )
-    write_json(
-        {
-            label: {
-                "coordinates": landscape.coordinates.tolist(),
-                "mean_losses": landscape.mean_losses.round(4).tolist(),
-            }
-            for label, landscape in landscapes.items()
-        },
-        out.with_suffix(".json"),
+    by_label = tables.runs_of(TASK, methods, runner.scale.seeds[:1])
+    runs = [own[0] for own in by_label.values()]
+    runner.results(runs)
+    values = landscapes_of(runner, runs)
+    write_json(values, out.with_suffix(".json"))
+    title = (
+        f"Loss around the trained weights: {_title(runner)}, "
+        f"mean of {runner.scale.num_draws} draws of $d_1$ and $d_2$"
     )
-    analysis.plot_landscape(landscapes, out.with_suffix(".png"))
+    landscape_picture.landscapes(values, title, out.with_suffix(".png"))
 
 
 def figure5(runner: Runner, out: pathlib.Path):
     """Losses on B+ and B-, clean and perturbed, per epoch."""
     histories = _probed(runner)
     values = {label: losses(rows) for label, rows in histories.items()}
-    write_json(values, out.with_suffix(".json"))
-    pictures.losses_of_halves(values, out.with_suffix(".png"))
-    print(verdict(values))
+    shares = verdict(values)
+    write_json({"losses": values, "verdict": shares}, out.with_suffix(".json"))
+    pictures.losses_of_halves(values, _title(runner), out.with_suffix(".png"))
+    text = markdown(shares, runner.scale.name)
+    out.with_suffix(".md").write_text(text)
+    print(text)
 
 
 def figure6(runner: Runner, out: pathlib.Path):
@@ -84,7 +76,7 @@ def figure6(runner: Runner, out: pathlib.Path):
         for label, rows in _probed(runner).items()
     }
     write_json(values, out.with_suffix(".json"))
-    pictures.cosines(values, out.with_suffix(".png"))
+    pictures.cosines(values, _title(runner), out.with_suffix(".png"))
 
 
 def losses(rows: list[dict]) -> dict:
@@ -97,38 +89,57 @@ def losses(rows: list[dict]) -> dict:
     }
 
 
-def verdict(values: dict) -> str:
+def verdict(values: dict) -> dict:
     """In which share of the epochs the paper's inequalities hold.
 
     They are the ones behind equations 8 to 10: the loss of B+ rises by at least
     as much as that of B-, the perturbed loss of B+ is at least that of B-, and
     the rise on B+ is at least that on B, of which B+ thus is an upper bound.
 
+    The first and the last one hold by construction, as B+ are the samples whose
+    loss rises the most. Only the second one can fail.
+
     Args:
         values: Dict of label to the lists of `losses`.
 
     Returns:
-        Markdown table.
+        Dict of label to a dict of inequality to a share from 0 to 1.
     """
-    lines = [
-        "| | rise on B+ >= on B- | loss on B+ >= on B-, perturbed "
-        "| rise on B+ >= on B |",
-        "|---|---|---|---|",
-    ]
+    shares = {}
     for label, own in values.items():
         a = {key: np.array(value) for key, value in own.items()}
         rise = {
             part: a[f"perturbed_loss{part}"] - a[f"loss{part}"]
             for part in ("", "_plus", "_minus")
         }
-        holds = [
-            rise["_plus"] >= rise["_minus"],
-            a["perturbed_loss_plus"] >= a["perturbed_loss_minus"],
-            rise["_plus"] >= rise[""],
-        ]
-        cells = [f"{np.mean(h):.0%} of {len(h)} epochs" for h in holds]
-        lines.append("| " + " | ".join([label, *cells]) + " |")
+        holds = {
+            "rise on B+ >= on B-, by construction": (
+                rise["_plus"] >= rise["_minus"]
+            ),
+            "perturbed loss on B+ >= on B-": (
+                a["perturbed_loss_plus"] >= a["perturbed_loss_minus"]
+            ),
+            "rise on B+ >= on B, by construction": rise["_plus"] >= rise[""],
+        }
+        shares[label] = {key: float(h.mean()) for key, h in holds.items()}
+    return shares
+
+
+def markdown(shares: dict, scale: str) -> str:
+    """Markdown table of a `verdict`."""
+    names = list(next(iter(shares.values())))
+    lines = [
+        "| " + " | ".join([f"epochs, {scale} scale", *names]) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for label, own in shares.items():
+        cells = [label, *(f"{share:.0%}" for share in own.values())]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _title(runner, task=TASK):
+    return f"{task}, {runner.scale.name} scale"
 
 
 def _probed(runner):

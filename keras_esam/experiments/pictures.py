@@ -2,7 +2,11 @@
 
 import statistics
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+SAM = "SAM (beta = gamma = 1, no ranking pass)"
 
 
 def _save(figure, path):
@@ -13,14 +17,14 @@ def speed_against_accuracy(summary: dict, path) -> None:
     """One panel for each data set and network, one point for each method.
 
     Args:
-        summary: Dict from `tables.summarise`.
+        summary: Dict from `tables.summarise`, by title instead of task.
         path: Path of the picture.
     """
     columns = min(3, len(summary))
     rows = -(-len(summary) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
-    for axes, (task, methods) in zip(
+    for axes, (title, methods) in zip(
         panels.flat, summary.items(), strict=False
     ):
         for index, (label, row) in enumerate(methods.items()):
@@ -34,7 +38,7 @@ def speed_against_accuracy(summary: dict, path) -> None:
                 color=f"C{index}",
                 label=label,
             )
-        axes.set_title(task)
+        axes.set_title(title)
         axes.set_xlabel("training speed in images per second")
         axes.margins(0.1, 0.25)
         axes.set_xlim(left=0)
@@ -46,89 +50,126 @@ def speed_against_accuracy(summary: dict, path) -> None:
     _save(figure, path)
 
 
-def grid(summary: dict, values: tuple, path) -> None:
+def grid(summary: dict, values: tuple, title: str, path) -> None:
     """Accuracy and speed against beta, and against gamma.
 
     Args:
         summary: Dict of label to a row of `tables.summarise`.
         values: Tuple of the values of beta and gamma.
+        title: String, above the whole.
         path: Path of the picture.
     """
-    figure = Figure(figsize=(8.4, 6), layout="constrained")
+    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
+    figure.suptitle(title)
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
+    sam = summary["SAM"]
     for column, name in enumerate(("beta", "gamma")):
-        rows = [summary[f"{name} {v}"] for v in values] + [summary["SAM"]]
-        points = [*values, 1.0]
-        accuracies = [row["test_accuracy"] for row in rows]
-        panels[0][column].errorbar(
-            points,
-            [statistics.mean(a) for a in accuracies],
-            yerr=[statistics.stdev(a) if len(a) > 1 else 0 for a in accuracies],
-            fmt="o-",
-            capsize=4,
-            color="C0",
-        )
-        panels[1][column].plot(
-            points,
-            [row["speed_relative_to_sam"] for row in rows],
-            "o-",
-            color="C1",
-        )
+        accuracy, speed = panels[:, column]
+        rows = [summary[f"{name} {value}"] for value in values]
+        for points, own, style in (
+            (values, rows, {"fmt": "o-", "color": "C0", "label": "ESAM"}),
+            # Not the line's limit: SDS has a ranking pass, however large gamma.
+            ([1.0], [sam], {"fmt": "D", "color": "C1", "label": SAM}),
+        ):
+            _draw_accuracies(accuracy, points, own, style)
+            _draw_speeds(speed, points, own, sam, style)
         other = {"beta": "gamma", "gamma": "beta"}[name]
-        panels[0][column].set_title(f"{other} = 1 ({name} = 1 is SAM)")
-        panels[1][column].set_xlabel(name)
-    panels[0][0].set_ylabel("test accuracy in %")
-    panels[1][0].set_ylabel("speed relative to SAM")
+        accuracy.set_title(f"{name}, with {other} = 1")
+        speed.set_xlabel(name)
+    panels[0][0].set_ylabel("test accuracy in %,\nmean and deviation of seeds")
+    panels[1][0].set_ylabel(
+        "speed relative to SAM,\nmedian and quartiles of rounds"
+    )
     for axes in panels.flat:
         axes.grid(alpha=0.3)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     _save(figure, path)
 
 
-def losses_of_halves(values: dict, path) -> None:
+def _draw_accuracies(axes, points, rows, style):
+    accuracies = [row["test_accuracy"] for row in rows]
+    axes.errorbar(
+        points,
+        [statistics.mean(a) for a in accuracies],
+        yerr=[statistics.stdev(a) if len(a) > 1 else 0 for a in accuracies],
+        capsize=4,
+        **style,
+    )
+
+
+def _draw_speeds(axes, points, rows, sam, style):
+    quartiles = np.array(
+        [
+            np.percentile(
+                np.divide(row["images_per_second"], sam["images_per_second"]),
+                [25, 50, 75],
+            )
+            for row in rows
+        ]
+    )
+    axes.errorbar(
+        points,
+        quartiles[:, 1],
+        yerr=np.abs(quartiles[:, [0, 2]] - quartiles[:, [1]]).T,
+        capsize=4,
+        **style,
+    )
+
+
+def losses_of_halves(values: dict, title: str, path) -> None:
     """Losses on B+ and B-, at the weights and perturbed, per epoch.
 
     Args:
         values: Dict of label to a dict of name to a list.
+        title: String, above the whole.
         path: Path of the picture.
     """
-    figure = Figure(figsize=(5 * len(values), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    figure, panels = _panels(values, title)
     lines = {
         "loss_plus": ("B+", "C3", "-"),
         "perturbed_loss_plus": ("B+, perturbed", "C3", "--"),
         "loss_minus": ("B-", "C0", "-"),
         "perturbed_loss_minus": ("B-, perturbed", "C0", "--"),
     }
-    for axes, (label, own) in zip(panels, values.items(), strict=True):
+    for axes, own in zip(panels, values.values(), strict=True):
         for key, (name, color, style) in lines.items():
             epochs = range(1, len(own[key]) + 1)
             axes.plot(epochs, own[key], style, color=color, label=name)
-        axes.set_title(f"training with {label}")
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
     panels[0].set_ylabel("loss on the probe batch")
     panels[-1].legend(loc="upper right")
     _save(figure, path)
 
 
-def cosines(values: dict, path) -> None:
+def cosines(values: dict, title: str, path) -> None:
     """Cosine similarity of the gradients of B+ and B- with that of B.
 
     Args:
         values: Dict of label to a dict of `"plus"` and `"minus"` to a list.
+        title: String, above the whole.
         path: Path of the picture.
     """
-    figure = Figure(figsize=(5 * len(values), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
-    for axes, (label, own) in zip(panels, values.items(), strict=True):
+    figure, panels = _panels(values, title)
+    for axes, own in zip(panels, values.values(), strict=True):
         for part, name, color in (("plus", "B+", "C3"), ("minus", "B-", "C0")):
             epochs = range(1, len(own[part]) + 1)
             axes.plot(epochs, own[part], color=color, label=name)
+        axes.axhline(0, color="0.6", linewidth=0.8)
+    panels[0].set_ylabel("cosine similarity with the gradient of B")
+    panels[-1].legend(loc="center right")
+    _save(figure, path)
+
+
+def _panels(values, title):
+    """Figure and its axes, one for each label, with epochs along x."""
+    figure = Figure(figsize=(5 * len(values), 4.4), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    for axes, label in zip(panels, values, strict=True):
         axes.set_title(f"training with {label}")
         axes.set_xlabel("epoch")
-        axes.set_ylim(-1.05, 1.05)
-        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.xaxis.set_major_locator(
+            MaxNLocator(integer=True, steps=[1, 2, 5, 10])
+        )
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("cosine similarity with the gradient of B")
-    panels[-1].legend(loc="lower right")
-    _save(figure, path)
+    return figure, panels

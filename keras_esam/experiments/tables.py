@@ -150,16 +150,16 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
 def _write(runner, tasks, methods, out):
     summary = summarise(runner, tasks, methods)
     write_json(summary, out.with_suffix(".json"))
-    text = markdown(summary)
+    text = markdown(summary, runner.scale.name)
     out.with_suffix(".md").write_text(text)
     print(text)
 
 
-def markdown(summary: dict) -> str:
+def markdown(summary: dict, scale: str) -> str:
     """Markdown table of a summary, beside the paper's figures."""
     lines = [
-        "| | method | test accuracy, % | paper | training accuracy, % "
-        "| images/s | speed / SAM | paper |",
+        f"| {scale} scale | method | test accuracy, % | paper "
+        "| training accuracy, % | images/s | speed / SAM | paper |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for task, rows in summary.items():

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from keras_esam.experiments import __main__ as command
 from keras_esam.experiments import figures
+from keras_esam.experiments import landscape_picture
+from keras_esam.experiments import landscapes
 from keras_esam.experiments import speeds
 from keras_esam.experiments import tables
 from keras_esam.experiments.runs import Run
@@ -150,7 +153,10 @@ def test_table3_has_all_methods_beside_the_paper(
     runner = make_runner(data_dir, tmp_path, seeds=(0,))
     tables.table3(runner, tmp_path / "table3")
     text = (tmp_path / "table3.md").read_text()
-    assert text in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert text in printed
+    assert "first steps of cifar10-resnet18-sgd-0 (1 of 7)" in printed
+    assert "14/14" in printed
     for label in tables.ABLATION:
         assert f"| cifar10/resnet18 | {label} |" in text
     assert "| 96.56 |" in text and "| 1.40 |" in text
@@ -217,23 +223,65 @@ def test_markdown_of_a_summary_by_hand():
         "images_per_second": [120.0, 123.4, 130.0],
         "speed_relative_to_sam": 1.25,
     }
-    text = tables.markdown({"cifar10/resnet18": {"SDS alone": row}})
+    text = tables.markdown({"cifar10/resnet18": {"SDS alone": row}}, "small")
+    assert text.startswith("| small scale | method |")
     assert text.endswith(
         "| cifar10/resnet18 | SDS alone | 52.00 +- 2.83 | 96.45 | 91.0 | 123 "
         "| 1.25 | 1.23 |\n"
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["figure1", "figure3", "figure4", "figure5", "figure6"]
-)
+def assert_drawn(path):
+    picture = path.with_suffix(".png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure6"])
 def test_figures_are_drawn(name, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "NETWORKS", ("resnet18",))
     runner = make_runner(data_dir, tmp_path, seeds=(0,))
     command.EXPERIMENTS[name](runner, tmp_path / name)
     assert json.loads((tmp_path / f"{name}.json").read_text())
-    picture = (tmp_path / f"{name}.png").read_bytes()
-    assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+    assert_drawn(tmp_path / name)
+
+
+def test_figure5_is_drawn_with_its_verdict(data_dir, tmp_path):
+    runner = make_runner(data_dir, tmp_path, seeds=(0,))
+    figures.figure5(runner, tmp_path / "figure5")
+    assert_drawn(tmp_path / "figure5")
+    values = json.loads((tmp_path / "figure5.json").read_text())
+    assert len(values["losses"]["SAM"]["loss_plus"]) == 2
+    assert values["verdict"] == figures.verdict(values["losses"])
+    text = (tmp_path / "figure5.md").read_text()
+    assert text == figures.markdown(values["verdict"], "tiny")
+
+
+def test_landscapes_are_kept_with_their_settings(
+    data_dir, tmp_path, capsys, monkeypatch
+):
+    runner = make_runner(data_dir, tmp_path)
+    runs = [Run("SGD", "cifar10/resnet18/sgd", s) for s in runner.scale.seeds]
+    runs[1] = dataclasses.replace(runs[1], label="other seed")
+    runner.results(runs)
+    first = landscapes.landscapes_of(runner, runs[:1])
+    capsys.readouterr()
+    both = landscapes.landscapes_of(runner, runs)
+    assert both["SGD"] == first["SGD"] != both["other seed"]
+    assert "landscape of other seed (1 of 1)" in capsys.readouterr().out
+    assert len(both["SGD"]["coordinates"]) == 3
+    finer = make_runner(data_dir, tmp_path, num_points=5)
+    again = landscapes.landscapes_of(finer, runs[:1])
+    assert len(again["SGD"]["mean_losses"]) == 5
+
+
+def test_levels_of_a_landscape_are_plain_and_enclose_it():
+    def levels(*values):
+        return landscape_picture.plain_levels(np.array(values))
+
+    assert levels(0.021, 0.9) == [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    assert levels(2.0, 2.0) == [2.0, 5.0]
+    with pytest.raises(ValueError, match="positive"):
+        levels()
 
 
 def test_verdict_counts_the_epochs_in_which_the_inequalities_hold():
@@ -247,10 +295,12 @@ def test_verdict_counts_the_epochs_in_which_the_inequalities_hold():
             "perturbed_loss_minus": [1.0, 0.9],
         }
     }
-    text = figures.verdict(values)
-    assert text.splitlines()[-1] == (
-        "| SAM | 50% of 2 epochs | 100% of 2 epochs | 50% of 2 epochs |"
-    )
+    shares = figures.verdict(values)
+    assert list(shares["SAM"].values()) == [0.5, 1, 0.5]
+    header, _, row = figures.markdown(shares, "small").splitlines()
+    assert header.startswith("| epochs, small scale | rise on B+")
+    assert header.count("by construction") == 2
+    assert row == "| SAM | 50% | 100% | 50% |"
 
 
 def test_paper_scale_is_that_of_the_recipes():
@@ -259,6 +309,11 @@ def test_paper_scale_is_that_of_the_recipes():
     small = SMALL.recipe("cifar10/resnet18/esam")
     assert small.esam["rho"] == SMALL.rho
     assert SMALL.recipe("cifar10/resnet18/sgd").esam["rho"] == 0
+    esam = PAPER.recipe("imagenet/resnet50/esam").esam
+    assert esam["micro_batch_size"] == 128
+    # Its batches are smaller.
+    esam = SMALL.recipe("imagenet/resnet50/esam").esam
+    assert "micro_batch_size" not in esam
     assert set(tables.PRINTED) == {
         f"{d}/{n}"
         for d, names in (
