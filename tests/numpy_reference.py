@@ -15,7 +15,8 @@ import numpy as np
 class Step:
     """Arguments of one step; see `keras_esam.ESAMModel`.
 
-    `previous` is the gradient of the step before, for `ascent="previous"`.
+    `previous` is the gradient of the step before, for `ascent="previous"`;
+    `scores` are the random numbers of `rank_by="random"`.
     """
 
     rho: float
@@ -27,6 +28,7 @@ class Step:
     probabilities: tuple = (1.0, 1.0, 1.0, 1.0)
     masks: list | None = None
     previous: list | None = None
+    scores: np.ndarray | None = None
 
 
 def forward(params, x):
@@ -87,6 +89,8 @@ def perturbation(params, grads, step):
 
 def scores(params, perturbed, x, y, weights, step):
     """What the samples are ranked by, shape `(batch_size,)`."""
+    if step.rank_by == "random":
+        return step.scores
     at_perturbed = sample_losses(perturbed, x, y, weights)
     if step.rank_by == "sharpness":
         return at_perturbed - sample_losses(params, x, y, weights)

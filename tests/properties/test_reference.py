@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_esam
+from keras_esam import ascent
+from keras_esam import selection
 from keras_esam import subsets
 from tests import conftest
 from tests import numpy_reference as reference
@@ -41,8 +43,8 @@ def cases(draw):
         "rho": draw(st.sampled_from([0.0, 0.05, 0.3, 1.0])),
         "beta": draw(st.sampled_from([1.0, 0.5, 0.6]) | hundredths),
         "gamma": draw(st.sampled_from([1.0, 0.5]) | hundredths),
-        "granularity": draw(st.sampled_from(subsets.GRANULARITIES[:2])),
-        "rank_by": draw(st.sampled_from(["sharpness", "loss"])),
+        "granularity": draw(st.sampled_from(subsets.GRANULARITIES)),
+        "rank_by": draw(st.sampled_from(selection.RANKINGS)),
         "ascent": draw(st.sampled_from(["current", "current", "previous"])),
         "interval": draw(st.integers(1, 3)),
         "adaptive": draw(st.booleans()),
@@ -52,7 +54,14 @@ def cases(draw):
     }
     if arguments["ascent"] == "previous":
         # What goes together with it.
-        arguments.update(rank_by="loss", micro_batch_size=None)
+        arguments["micro_batch_size"] = None
+        if arguments["rank_by"] == "sharpness":
+            arguments["rank_by"] = "loss"
+    run_eagerly = draw(st.sampled_from([True, True, True, True, False]))
+    if arguments["granularity"] == "weight" or arguments["rank_by"] == "random":
+        # What is drawn is recorded for the reference, once in a step.
+        arguments["micro_batch_size"] = None
+        run_eagerly = True
     return Case(
         arguments,
         seed=draw(st.integers(0, 2**16)),
@@ -60,7 +69,7 @@ def cases(draw):
         batch_size=batch_size,
         scale=draw(st.sampled_from([0.1, 1.0, 3.0])),
         weights=draw(st.sampled_from([None, "uniform", "some_zero", "zero"])),
-        run_eagerly=draw(st.sampled_from([True, True, True, True, False])),
+        run_eagerly=run_eagerly,
     )
 
 
@@ -116,13 +125,34 @@ def fit(model, case):
     )
 
 
-def reference_step(model, index, previous):
+def record(patch, module, name):
+    """The list of the results of a function, or of its first argument."""
+    recorded = []
+    function = getattr(module, name)
+
+    def call(*args):
+        result = function(*args)
+        drawn = result if name == "bernoulli_masks" else args[0]
+        recorded.append(
+            keras.tree.map_structure(keras.ops.convert_to_numpy, drawn)
+        )
+        return result
+
+    patch.setattr(module, name, call)
+    return recorded
+
+
+def reference_step(model, index, num_samples, previous, masks, scores):
     order = tuple(range(4))
     pool = subsets.make_pool(model.granularity, order, model.beta, model.seed)
     number, is_base = divmod(index, model.interval)
     subset = subsets.subset_at(number, len(pool.subsets), model.seed)
+    rho = 0.0 if is_base else model.rho
+    has_masks = rho and model.granularity == "weight" and model.beta < 1
+    count = selection.num_selected(num_samples, model.gamma)
+    has_scores = rho and model.rank_by == "random" and count < num_samples
     return reference.Step(
-        rho=0.0 if is_base else model.rho,
+        rho=rho,
         gamma=model.gamma,
         rank_by=model.rank_by,
         adaptive=model.adaptive,
@@ -134,6 +164,8 @@ def reference_step(model, index, previous):
             else pool.probabilities
         ),
         previous=previous if model.ascent == "previous" else None,
+        masks=next(masks) if has_masks else None,
+        scores=next(scores) if has_scores else np.arange(num_samples)[::-1],
     )
 
 
@@ -143,7 +175,7 @@ def micro_batches(start, stop, size):
     return [slice(max(s - (size or s - start), start), s) for s in stops]
 
 
-def reference_weights(model, case, params):
+def reference_weights(model, case, params, masks, scores):
     velocity = [np.zeros_like(p) for p in params]
     previous = velocity
     data = [part.astype("float64") for part in make_data(case)]
@@ -156,7 +188,7 @@ def reference_weights(model, case, params):
             params,
             velocity,
             [tuple(part[rows] for part in data) for rows in slices],
-            reference_step(model, index, previous),
+            reference_step(model, index, stop - start, previous, masks, scores),
             LEARNING_RATE,
             MOMENTUM,
             PENALTY,
@@ -190,11 +222,19 @@ def kept_without_near_ties(tolerance):
 def check(case, tolerance):
     model = make_model(case)
     start = [w.astype("float64") for w in model.get_weights()]
+    masks, scores = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        if model.granularity == "weight":
+            masks = record(patch, ascent, "bernoulli_masks")
+        if model.rank_by == "random":
+            scores = record(patch, selection, "select")
+        fit(model, case)
     with pytest.MonkeyPatch.context() as patch:
         kept = kept_without_near_ties(tolerance)
         patch.setattr(reference, "kept_samples", kept)
-        expected = reference_weights(model, case, start)
-    fit(model, case)
+        expected = reference_weights(
+            model, case, start, iter(masks), iter(scores)
+        )
     for result, value in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(result, value, rtol=0, atol=tolerance)
 
