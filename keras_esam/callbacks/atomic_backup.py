@@ -10,6 +10,11 @@ import tempfile
 import keras
 import numpy as np
 
+if keras.backend.backend() == "jax":
+    from keras_esam.callbacks import jax_processes
+else:
+    jax_processes = None
+
 
 class AtomicBackup(keras.callbacks.Callback):
     """Backs up a training after every epoch, and goes on from there.
@@ -28,12 +33,14 @@ class AtomicBackup(keras.callbacks.Callback):
     Put it behind the callbacks that add to the logs or save files of their own,
     so that these are there before an epoch counts as finished.
 
-    Of the workers of a `tf.distribute` strategy the chief writes, and all of
-    them restore what it wrote.
+    Of the workers of a `tf.distribute` strategy, or of several processes on
+    JAX, the chief writes, and all of them restore what it wrote.
+
+    The model must be built.
 
     Args:
         folder: String or path, where the backup is. Each training needs its
-            own, and workers one that they share.
+            own, and workers or processes one that they share.
 
     Attributes:
         history: List of dicts, the logs of the epochs that are finished,
@@ -64,6 +71,9 @@ class AtomicBackup(keras.callbacks.Callback):
                 "restored: call it on a batch, or give its network an `Input`. "
                 f"Received: model={model}"
             )
+        if jax_processes:
+            # The chief may still be writing the last epoch of another `fit`.
+            jax_processes.wait_for_all()
         latest = self._latest()
         self.history = self._read_history(latest)
         if latest is None:
@@ -87,7 +97,7 @@ class AtomicBackup(keras.callbacks.Callback):
         values = {key: _plain(value) for key, value in (logs or {}).items()}
         history = [*self.history, {"epoch": epoch, **values}]
         if not self._is_chief:
-            # To read a metric takes all workers.
+            # On TensorFlow it takes all workers to read a metric.
             with tempfile.TemporaryDirectory() as folder:
                 self.model.save_weights(f"{folder}/{self._WEIGHTS}")
             self.history = history
@@ -109,6 +119,8 @@ class AtomicBackup(keras.callbacks.Callback):
 
     @property
     def _is_chief(self):
+        if jax_processes:
+            return jax_processes.is_chief()
         # Only on TensorFlow a model has it.
         strategy = getattr(self.model, "distribute_strategy", None)
         return strategy is None or strategy.extended.should_checkpoint

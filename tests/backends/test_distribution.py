@@ -78,6 +78,7 @@ def test_eight_devices_equal_one(one_device, tmp_path):
 
 
 def test_two_processes_equal_one_device(one_device, tmp_path):
+    """One of their trainings goes on from the backup that they share."""
     paths = [tmp_path / f"{index}.npz" for index in range(2)]
     address = f"127.0.0.1:{free_port()}"
     finish(
@@ -88,9 +89,12 @@ def test_two_processes_equal_one_device(one_device, tmp_path):
                 NUM_PROCESSES="2",
                 PROCESS_ID=str(index),
                 ADDRESS=address,
+                BACKUP=str(tmp_path / "backup"),
             )
             for index, path in enumerate(paths)
         ]
     )
     for path in paths:
         assert_equal(path, one_device)
+    names = {path.name for path in (tmp_path / "backup").iterdir()}
+    assert names == {"epoch-000002", "log.csv"}
