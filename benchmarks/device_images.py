@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_esam.balanced import balanced
+
 PADDING = 4
 
 
@@ -119,3 +121,32 @@ class SetEpoch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._batches.set_epoch(epoch)
+
+
+def export(path, data_dir):
+    """Writes CIFAR-10 as tensorflow-datasets has it to an .npz file."""
+    import tensorflow_datasets as tfds
+
+    data = tfds.load("cifar10", data_dir=data_dir, batch_size=-1)
+    arrays = {
+        f"{name}_{split}": data[split][key].numpy()
+        for split in ("train", "test")
+        for name, key in (("x", "image"), ("y", "label"))
+    }
+    np.savez_compressed(path, **arrays)
+
+
+def load(path, num_train, num_test):
+    """Images and labels, the training samples first, and their number."""
+    with np.load(path) as data:
+        parts = [
+            (data[f"x_{split}"], data[f"y_{split}"].ravel().astype("int32"))
+            for split in ("train", "test")
+        ]
+    counts = num_train, num_test
+    chosen = [balanced(y, n) for (_, y), n in zip(parts, counts, strict=True)]
+    x, y = zip(
+        *((x[c], y[c]) for (x, y), c in zip(parts, chosen, strict=True)),
+        strict=True,
+    )
+    return np.concatenate(x), np.concatenate(y), num_train

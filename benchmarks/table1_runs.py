@@ -1,0 +1,103 @@
+"""The folder with the runs of `benchmarks.table1`: its settings and summary."""
+
+import json
+import math
+
+import numpy as np
+
+from benchmarks import measurement
+from benchmarks.engines import BACKEND
+from benchmarks.methods import METHODS
+from benchmarks.methods import file_name
+from keras_esam.callbacks import AtomicBackup
+
+PAPER = {"SGD": 95.41, "SAM": 96.52, "ESAM variable": 96.56}
+TITLE = (
+    "ResNet-18, width {width}, depth {depth}, {num_train} images, {epochs} "
+    "epochs, {precision} with float32 logits, {backend}, {devices}"
+)
+# What may differ between two calls that train the same runs.
+FREE = ("export", "data_dir", "methods", "seeds", "minutes", "out")
+
+
+def run_folder(folder, method, seed):
+    return folder / f"{file_name(method)}-{seed}"
+
+
+def remember_settings(arguments):
+    """Writes the settings to the folder of the runs, and on which machines.
+
+    Returns:
+        Dict of both.
+
+    Raises:
+        ValueError: If its runs have other settings.
+    """
+    settings = {k: v for k, v in vars(arguments).items() if k not in FREE}
+    settings |= {"data": arguments.data.name, "backend": BACKEND}
+    path = arguments.out / "settings.json"
+    known = {"settings": settings, "machines": []}
+    if path.exists():
+        known = json.loads(path.read_text())
+    before = known["settings"]
+    changed = [k for k in settings if before.get(k) != settings[k]]
+    if changed:
+        old, new = (
+            ", ".join(f"{key}={values.get(key)!r}" for key in changed)
+            for values in (before, settings)
+        )
+        raise ValueError(
+            "`--out` must be a new folder, or one whose runs have the same "
+            f"settings and go on: choose another. Those of {arguments.out} "
+            f"have {old}. Received: {new}"
+        )
+    machine = measurement.describe_machine()
+    if machine not in known["machines"]:
+        known["machines"].append(machine)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    measurement.write_json(known, path)
+    return known
+
+
+def summary(folder, known):
+    """Markdown table of the runs in a folder.
+
+    Args:
+        folder: Path.
+        known: Dict from `remember_settings`.
+    """
+    settings = known["settings"]
+    devices = [", ".join(m["devices"]) for m in known["machines"]]
+    lines = [
+        TITLE.format(**settings, devices="; ".join(dict.fromkeys(devices))),
+        "",
+        "| | test accuracy, % | paper | training accuracy, % | images/s "
+        "| epochs by seed |",
+        "|---" * 6 + "|",
+    ]
+    for method in METHODS:
+        folders = sorted(folder.glob(f"{file_name(method)}-[0-9]*"))
+        runs = [r for r in (AtomicBackup(f).history for f in folders) if r]
+        if not runs:
+            continue
+        finished = [run for run in runs if len(run) == settings["epochs"]]
+        cells = [method, "", str(PAPER.get(method, "")), "", ""]
+        if finished:
+            cells[1] = spread([r[-1]["val_accuracy"] for r in finished])
+            cells[3] = spread([r[-1]["accuracy"] for r in finished])
+        speeds = [e["images_per_second"] for run in runs for e in run]
+        speeds = [speed for speed in speeds if not math.isnan(speed)]
+        if speeds:
+            cells[4] = f"{np.median(speeds):.0f}"
+        cells.append(", ".join(str(len(run)) for run in runs))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(values):
+    """Mean and standard error in per cent."""
+    values = 100 * np.array(values)
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.2f} +- {error:.2f}"
