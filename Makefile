@@ -26,9 +26,9 @@ test: lint
 # For the night: also what takes long, and more generated cases.
 test-all: export HYPOTHESIS_PROFILE := night
 test-all: lint
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(PYTEST) -m ""
 	KERAS_BACKEND=jax $(PYTEST) $(CORE) -m ""
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	KERAS_BACKEND=torch $(PYTEST) $(CORE) -m ""
 
 test-jax: lint
