@@ -1,0 +1,34 @@
+"""A scale at which a training takes seconds."""
+
+import dataclasses
+
+from keras_esam.experiments.runs import Runner
+from keras_esam.experiments.scales import SMALL
+
+SIZES = {
+    "resnet18": {"width": 2, "depth": 1},
+    "wrn-28-10": {"width": 1, "depth": 10},
+    "pyramidnet-110": {"width": 6, "depth": 8},
+}
+TINY = dataclasses.replace(
+    SMALL,
+    name="tiny",
+    num_samples={"cifar10": 40},
+    seeds=(0, 1),
+    changes={
+        "resnet18": {"epochs": 2, "batch_size": 4},
+        "resnet50": {"epochs": 1, "batch_size": 4},
+    },
+    sizes=SIZES,
+    stand_ins={},
+    grid=(0.5,),
+    num_draws=1,
+    num_points=3,
+    image_size=32,
+)
+
+
+def make_runner(data_dir, folder, **changes):
+    runner = Runner(dataclasses.replace(TINY, **changes), folder, data_dir)
+    runner.folder.mkdir(parents=True, exist_ok=True)
+    return runner
