@@ -1,5 +1,6 @@
 """Pictures of loss landscapes."""
 
+import math
 import pathlib
 from collections.abc import Mapping
 
@@ -10,19 +11,21 @@ from keras_esam.analysis.loss_landscape import Landscape
 NUM_LEVELS = 24
 
 
-def plot_landscape(landscapes: Mapping[str, Landscape], path) -> None:
+def plot_landscape(
+    landscapes: Mapping[str, Landscape], path, title: str | None = None
+) -> None:
     """Draws landscapes side by side: surfaces above, contours below.
 
-    All have the same scale of losses, in height and in colour. The colours and
-    the contours are spaced logarithmically if the losses are positive and the
-    largest is more than ten times the smallest. What is drawn is the mean over
-    the draws.
+    All have the same scale of losses, in height and in colour. It is
+    logarithmic if the losses are positive and the largest is more than ten
+    times the smallest. What is drawn is the mean over the draws.
 
     Needs Matplotlib (`pip install "keras-esam[analysis]"`).
 
     Args:
         landscapes: Dict of `Landscape` by name, in the order to be drawn.
         path: Path of the picture, with a suffix that Matplotlib knows.
+        title: Optional string, above the whole. Defaults to `None`.
 
     Raises:
         ValueError: If there are no landscapes, or none has a finite loss.
@@ -47,73 +50,105 @@ def plot_landscape(landscapes: Mapping[str, Landscape], path) -> None:
             "`landscapes` must have finite losses. "
             f"Received: landscapes={landscapes}"
         )
-    levels = _levels(np.concatenate(finite))
+    scale = _Scale(np.concatenate(finite))
     count = len(landscapes)
     # Without pyplot, whose figures and backend belong to the user.
     figure = Figure(figsize=(3.6 * count + 1.2, 7.6), layout="constrained")
+    figure.suptitle(title)
     contours = []
     for column, (name, landscape) in enumerate(landscapes.items(), start=1):
         surface = figure.add_subplot(2, count, column, projection="3d")
-        _draw_surface(surface, landscape, losses[name], levels)
-        surface.set_title(f"{name}\n{_describe(landscape)}", fontsize=10)
+        _draw_surface(surface, landscape, losses[name], scale)
+        described = _describe(landscape, losses[name])
+        surface.set_title(f"{name}\n{described}", fontsize=10)
         contour = figure.add_subplot(2, count, count + column)
-        image = _draw_contours(contour, landscape, losses[name], levels)
-        contour.set_title(f"{name}, at the weights +", fontsize=10)
+        image = _draw_contours(contour, landscape, losses[name], scale)
+        contour.set_title(f"{name} (+: the weights)", fontsize=10)
         contours.append(contour)
-    figure.colorbar(image, ax=contours, label="loss", format="%.3g")
+    bar = figure.colorbar(image, ax=contours, label="loss", format="%.3g")
+    if scale.is_log:
+        bar.set_ticks(scale.levels, labels=[f"{v:g}" for v in scale.levels])
+        bar.ax.minorticks_off()
     figure.savefig(pathlib.Path(path), dpi=100)
 
 
-def _levels(finite):
-    low, high = finite.min(), finite.max()
-    if low == high:  # a plane has no contours
-        high = low + max(abs(low), 1.0) * 1e-3
-    # Or else the rims of sharp minima leave one colour for the flat ones.
-    space = np.geomspace if 0 < 10 * low < high else np.linspace
-    return space(low, high, NUM_LEVELS)
+class _Scale:
+    """Of heights and colours, the same in all landscapes.
+
+    Args:
+        finite: Array of all losses.
+    """
+
+    def __init__(self, finite):
+        from matplotlib import colors
+
+        low, high = finite.min(), finite.max()
+        # Or else the rims of sharp minima leave one colour for the flat ones.
+        self.is_log = 0 < 10 * low < high
+        if self.is_log:
+            self.levels = _plain_levels(low, high)
+        else:
+            if low == high:  # A plane has no contours.
+                high = low + max(abs(low), 1.0) * 1e-3
+            self.levels = np.linspace(low, high, NUM_LEVELS)
+        kind = colors.LogNorm if self.is_log else colors.Normalize
+        self.norm = kind(self.levels[0], self.levels[-1])
+
+    def heights(self, losses):
+        return np.log10(losses) if self.is_log else losses
 
 
-def _norm(levels):
-    from matplotlib import colors
+def _plain_levels(low, high):
+    """Levels 1, 2, 5, 10, 20 .. that enclose the positive losses."""
+    exponents = range(
+        math.floor(math.log10(low)), math.floor(math.log10(high)) + 2
+    )
+    levels = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 5)]
+    first = max(i for i, level in enumerate(levels) if level <= low)
+    last = min(i for i, level in enumerate(levels) if level >= high)
+    return levels[first : last + 1]
 
-    is_linear = np.allclose(np.diff(levels), levels[1] - levels[0])
-    kind = colors.Normalize if is_linear else colors.LogNorm
-    return kind(levels[0], levels[-1])
 
-
-def _describe(landscape):
-    losses = landscape.mean_losses
-    low, high = losses.min(), losses.max()
+def _describe(landscape, losses):
+    if losses.count() == 0:
+        return "no finite loss"
     draws = len(landscape.losses)
     mean = f", mean of {draws} draws" if draws > 1 else ""
-    return f"loss {low:.3g} to {high:.3g}{mean}"
+    return f"loss {losses.min():.3g} to {losses.max():.3g}{mean}"
 
 
-def _draw_surface(axes, landscape, losses, levels):
+def _draw_surface(axes, landscape, losses, scale):
+    low, high = scale.heights(np.array([scale.levels[0], scale.levels[-1]]))
     first, second = _grid(landscape)
     axes.plot_surface(
         first,
         second,
-        losses.filled(np.nan),
+        scale.heights(losses).filled(np.nan),
         cmap="viridis",
-        norm=_norm(levels),
+        vmin=low,
+        vmax=high,
         rcount=len(first),
         ccount=len(first),
         linewidth=0,
     )
-    axes.set_zlim(levels[0], levels[-1])
+    axes.set_zlim(low, high)
+    if scale.is_log:
+        ticks = range(math.ceil(low), math.floor(high) + 1)
+        axes.set_zticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
     axes.tick_params(labelsize=7)
     axes.set_xlabel("along $d_1$", fontsize=8)
     axes.set_ylabel("along $d_2$", fontsize=8)
     axes.set_zlabel("loss", fontsize=8)
 
 
-def _draw_contours(axes, landscape, losses, levels):
+def _draw_contours(axes, landscape, losses, scale):
     first, second = _grid(landscape)
     image = axes.contourf(
-        first, second, losses, levels, cmap="viridis", norm=_norm(levels)
+        first, second, losses, scale.levels, cmap="viridis", norm=scale.norm
     )
-    axes.contour(first, second, losses, levels, colors="k", linewidths=0.3)
+    axes.contour(
+        first, second, losses, scale.levels, colors="k", linewidths=0.3
+    )
     axes.plot(0, 0, "+", color="white", markersize=9)
     unit = "filter norms" if landscape.filter_normalise else "l2 distance"
     axes.set_xlabel(f"along $d_1$, {unit}")

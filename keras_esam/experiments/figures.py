@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from keras_esam.experiments import landscape_picture
+from keras_esam import analysis
 from keras_esam.experiments import pictures
 from keras_esam.experiments import tables
 from keras_esam.experiments.landscapes import landscapes_of
@@ -51,7 +51,13 @@ def figure4(runner: Runner, out: pathlib.Path):
         f"Loss around the trained weights: {_title(runner)}, "
         f"mean of {runner.scale.num_draws} draws of $d_1$ and $d_2$"
     )
-    landscape_picture.landscapes(values, title, out.with_suffix(".png"))
+    landscapes = {
+        label: analysis.Landscape(
+            np.array(own["coordinates"]), np.array([own["mean_losses"]]), True
+        )
+        for label, own in values.items()
+    }
+    analysis.plot_landscape(landscapes, out.with_suffix(".png"), title)
 
 
 def figure5(runner: Runner, out: pathlib.Path):

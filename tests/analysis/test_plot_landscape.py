@@ -32,29 +32,40 @@ def figures(monkeypatch):
 def test_all_have_one_scale_titles_and_units(tmp_path, figures):
     path = tmp_path / "landscape.png"
     analysis.plot_landscape(
-        {"SGD": landscape(3, num_draws=10), "ESAM": landscape(1)}, path
+        {"SGD": landscape(3, num_draws=10), "ESAM": landscape(1)},
+        path,
+        title="Two of them",
     )
     assert path.read_bytes().startswith(b"\x89PNG")
     (figure,) = figures
     surfaces = [a for a in figure.axes if a.name == "3d"]
     contours = [a for a in figure.axes if "$d_1$, filter" in a.get_xlabel()]
     assert len(surfaces) == len(contours) == 2
-    lowest, highest = 1.0, 12.0
     for axes in surfaces:
-        assert axes.get_zlim() == (lowest, highest)
-        assert axes.collections[0].get_clim() == (lowest, highest)
-    ratios = []
+        assert axes.get_zlim() == (0, np.log10(20))
+        assert axes.collections[0].get_clim() == (0, np.log10(20))
+        ticks = [label.get_text() for label in axes.get_zticklabels()]
+        assert ticks == ["1", "10"]
     for axes in contours:
-        assert axes.collections[0].get_clim() == (lowest, highest)
-        levels = axes.collections[0].levels
-        ratios.append(levels[1:] / levels[:-1])
-    np.testing.assert_allclose(ratios, 12 ** (1 / 23))
+        assert axes.collections[0].get_clim() == (1, 20)
+        assert list(axes.collections[0].levels) == [1, 2, 5, 10, 20]
     titles = [axes.get_title() for axes in surfaces]
     assert titles == [
         "SGD\nloss 3 to 12, mean of 10 draws",
         "ESAM\nloss 1 to 4",
     ]
     assert figure.axes[-1].get_ylabel() == "loss"
+    assert figure.get_suptitle() == "Two of them"
+
+
+def test_levels_are_plain_and_enclose_the_losses(tmp_path, figures):
+    points = np.array([-1.0, 1.0])
+    losses = np.array([[[0.021, 0.3], [0.4, 0.9]]])
+    analysis.plot_landscape(
+        {"a": analysis.Landscape(points, losses, True)}, tmp_path / "a.png"
+    )
+    levels = figures[0].axes[1].collections[0].levels
+    assert list(levels) == [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 
 
 def test_first_direction_is_the_horizontal_one(tmp_path, figures, monkeypatch):
@@ -102,6 +113,7 @@ def test_infinite_losses_are_left_out(tmp_path, figures):
     analysis.plot_landscape({"a": diverging}, tmp_path / "a.png")
     analysis.plot_landscape({"a": flat}, tmp_path / "b.png")
     assert figures[0].axes[0].get_zlim()[1] == 4
+    assert figures[0].axes[0].get_title() == "a\nloss 1 to 4"
     levels = figures[0].axes[1].collections[0].levels
     np.testing.assert_allclose(np.diff(levels), np.ptp(levels) / 23)
     low, high = figures[1].axes[0].get_zlim()

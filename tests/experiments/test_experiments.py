@@ -3,12 +3,10 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from keras_esam.experiments import __main__ as command
 from keras_esam.experiments import figures
-from keras_esam.experiments import landscape_picture
 from keras_esam.experiments import landscapes
 from keras_esam.experiments import speeds
 from keras_esam.experiments import tables
@@ -98,16 +96,6 @@ def test_landscapes_are_kept_with_their_settings(data_dir, tmp_path, capsys):
     finer = make_runner(data_dir, tmp_path, num_points=5)
     again = landscapes.landscapes_of(finer, runs[:1])
     assert len(again["SGD"]["mean_losses"]) == 5
-
-
-def test_levels_of_a_landscape_are_plain_and_enclose_it():
-    def levels(*values):
-        return landscape_picture.plain_levels(np.array(values))
-
-    assert levels(0.021, 0.9) == [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
-    assert levels(2.0, 2.0) == [2.0, 5.0]
-    with pytest.raises(ValueError, match="positive"):
-        levels()
 
 
 def test_verdict_counts_the_epochs_in_which_the_inequalities_hold():
