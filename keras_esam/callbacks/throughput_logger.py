@@ -45,28 +45,35 @@ class ThroughputLogger(keras.callbacks.Callback):
     ```
     """
 
+    # Without it Keras waits for the device after every batch. It may then call
+    # `on_train_batch_end` in other threads, all of them before `on_epoch_end`.
+    async_safe = True
+
+    _segment = None
+
     def on_train_begin(self, logs=None):
         self._train_function = None
         self._num_steps = self.params.get("steps")
         self._length_is_known = self._num_steps is not None
-        self._segment = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._seconds = 0.0
-        self._samples = 0
-        self._last_step = None
+        self._segment = None
+        self._counted = []
+        self._execution = None
+        self._ends = {}
 
     def on_train_batch_begin(self, batch, logs=None):
+        if self._execution is not None:
+            self._warm.add(self._execution)
         if self._train_function is not self._model.train_function:
             # Also in mid-training, where an attribute of the model was set.
             self._train_function = self._model.train_function
             self._warm = set()
         step = getattr(self._model, "upcoming_step", None)
         next_step = batch + self._model.steps_per_execution
-        self._is_last = (
-            self._num_steps is not None and next_step >= self._num_steps
-        )
-        self._execution = (step, self._is_last)
+        is_last = self._num_steps is not None and next_step >= self._num_steps
+        self._execution = (step, is_last)
+        self._begun = batch
         if self._execution not in self._warm:
             self._close_segment()
         elif self._segment is None:
@@ -74,11 +81,8 @@ class ThroughputLogger(keras.callbacks.Callback):
             self._segment = (time.perf_counter(), samples)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._last_end = time.perf_counter()
-        self._last_step = batch
-        self._warm.add(self._execution)
-        if self._is_last:
-            self._close_segment()
+        # The device has done it: Keras has read the logs.
+        self._ends[batch] = time.perf_counter()
 
     def on_test_begin(self, logs=None):
         # Validation, which resets the metrics.
@@ -86,25 +90,33 @@ class ThroughputLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._close_segment()
-        if not self._length_is_known and self._last_step is not None:
+        last_step = max(self._ends, default=-1)
+        if last_step >= self._begun:  # or the data ended before it did
+            self._warm.add(self._execution)
+        if not self._length_is_known and self._ends:
             if self._num_steps is None and self._model.jit_compile:
-                self._samples = 0
-            self._num_steps = self._last_step + 1
+                self._counted = []
+            self._num_steps = last_step + 1
         if logs is not None:
-            logs["images_per_second"] = (
-                self._samples / self._seconds if self._samples else math.nan
-            )
+            logs["images_per_second"] = self._rate(self._ends.get(last_step))
+
+    def _rate(self, last_end):
+        """Samples per second of the segments, none of them after `last_end`."""
+        if not self._counted:
+            return math.nan
+        starts, ends, samples = zip(*self._counted, strict=True)
+        seconds = sum(min(end, last_end) for end in ends) - sum(starts)
+        return sum(samples) / seconds
 
     def _close_segment(self):
-        """Ends the time that counts, at the end of the last execution."""
-        if getattr(self, "_segment", None) is None:
+        """Ends the time that counts, when the device has done what it began."""
+        if self._segment is None:
             return
         start, samples_before = self._segment
         self._segment = None
-        before = time.perf_counter()
-        self._samples += self._samples_seen() - samples_before
-        waited = time.perf_counter() - before
-        self._seconds += self._last_end + waited - start
+        samples = self._samples_seen() - samples_before
+        if samples:
+            self._counted.append((start, time.perf_counter(), samples))
 
     def _samples_seen(self):
         """Number of samples so far in this epoch. Waits for the device."""

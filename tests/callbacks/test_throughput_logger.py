@@ -2,11 +2,13 @@
 
 import csv
 import math
+import threading
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.utils import python_utils
 
 import keras_esam
 from keras_esam.callbacks import ThroughputLogger
@@ -67,29 +69,22 @@ class SlowSteps:
         return result
 
 
-class SlowHooks(keras.callbacks.Callback):
-    """Validation and other callbacks that take long."""
+def with_slow_hooks(clock):
+    """The logger between other callbacks and a validation that take long."""
 
-    def __init__(self, clock):
-        super().__init__()
-        self.clock = clock
+    def wait(*args):
+        clock.now += 5000.0
 
-    def wait(self):
-        self.clock.now += 5000.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.wait()
-
-    def on_test_begin(self, logs=None):
-        self.wait()
-
-    def on_test_end(self, logs=None):
-        self.wait()
+    epochs = keras.callbacks.Callback()
+    epochs.on_epoch_begin = epochs.on_epoch_end = wait
+    validation = keras.callbacks.Callback()
+    validation.on_test_begin = validation.on_test_end = wait
+    return [epochs, ThroughputLogger(), validation]
 
 
 def run(model, clock, x, y, **kwargs):
     SlowSteps(model, clock)
-    callbacks = [SlowHooks(clock), ThroughputLogger()]
+    callbacks = with_slow_hooks(clock)
     return fit(model, x, y, callbacks=callbacks, **kwargs).history[
         "images_per_second"
     ]
@@ -150,7 +145,7 @@ def test_unknown_length(steps, num_samples, clock):
         epochs=3,
         shuffle=False,
         verbose=0,
-        callbacks=[SlowHooks(clock), ThroughputLogger()],
+        callbacks=with_slow_hooks(clock),
     )
     seconds = math.ceil(num_samples / 16)
     rates = history.history["images_per_second"]
@@ -200,6 +195,41 @@ def test_samples_are_read_a_few_times_per_epoch_and_not_per_batch(monkeypatch):
     model = bare_model()
     fit(model, x, y, batch_size=4, epochs=3, callbacks=[ThroughputLogger()])
     assert len(reads) <= 4 * 3
+
+
+def test_training_waits_for_no_logs_of_a_batch(monkeypatch):
+    """Or the device would stand still until the host has the next batch."""
+    waited = []
+    convert = python_utils.pythonify_logs
+
+    def counted(logs):
+        if logs and threading.current_thread() is threading.main_thread():
+            waited.append(logs)
+        return convert(logs)
+
+    monkeypatch.setattr(python_utils, "pythonify_logs", counted)
+    counts = []
+    for callbacks in ([], [ThroughputLogger()]):
+        model = bare_model()
+        waited.clear()
+        fit(model, *dense_data(64), callbacks=callbacks)
+        counts.append(len(waited))
+    assert counts[0] == counts[1] > 0
+
+
+def test_time_ends_when_the_last_batch_is_done(clock, monkeypatch):
+    """The device needs 12 seconds more than the host, and so do the logs of
+    the epoch, which do not count."""
+    convert = python_utils.pythonify_logs
+
+    def slow(logs):
+        clock.now += 12.0 if logs else 0.0
+        return convert(logs)
+
+    monkeypatch.setattr(python_utils, "pythonify_logs", slow)
+    x, y = dense_data(16 * 12)
+    rates = run(bare_model(), clock, x, y, epochs=3, batch_size=len(x))
+    assert rates[1:] == [8.0, 8.0]
 
 
 def test_real_time_is_that_of_the_batches():
