@@ -1,19 +1,96 @@
 """The examples in the documentation run."""
 
+import functools
 import pathlib
 import re
+import textwrap
+import types
 
+import keras
+import numpy as np
 import pytest
+
+import keras_esam
+from keras_esam import data
+from keras_esam import recipes
+from keras_esam.trainers.recording_scope import RecordingScope
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^ *```python\n(.*?)^ *```", re.M | re.S)
+MODULES = [
+    path
+    for path in sorted((ROOT / "keras_esam").rglob("*.py"))
+    if BLOCK.search(path.read_text())
+]
+
+
+def run_blocks(path, namespace):
+    blocks = BLOCK.findall(path.read_text())
+    for block in blocks:
+        exec(compile(textwrap.dedent(block), path.name, "exec"), namespace)
+    return len(blocks)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_of_a_page_run_in_turn(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, page.name, "exec"), namespace)
-    assert blocks or page.stem in ("index", "api")
+    assert run_blocks(page, {}) or page.stem in ("index", "api")
+
+
+@pytest.fixture
+def namespace(monkeypatch):
+    """What the examples of docstrings take as given, with digits for images."""
+    fit = keras_esam.ESAMModel.fit
+    monkeypatch.setattr(
+        keras_esam.ESAMModel,
+        "fit",
+        lambda *args, **kwargs: fit(
+            *args, **{**kwargs, "epochs": 1, "verbose": 0}
+        ),
+    )
+
+    def images(*args, **kwargs):
+        return data.digits("train", 1000)
+
+    monkeypatch.setattr(data, "cifar", images)
+    small = functools.partial(
+        keras_esam.models.resnet18, (8, 8, 1), width=2, depth=1
+    )
+    monkeypatch.setitem(recipes.MAKERS, "resnet18", small)
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, "softmax"),
+        ]
+    )
+    model = keras_esam.ESAMModel(network)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    dataset = images()
+    x, y = (part.numpy() for part in next(iter(dataset)))
+    landscape = keras_esam.analysis.loss_landscape(model, (x, y), num_points=3)
+    return {
+        "keras": keras,
+        "keras_esam": keras_esam,
+        "np": np,
+        "RecordingScope": RecordingScope,
+        "data": types.SimpleNamespace(cifar=images),
+        "cifar": images,
+        "imagenet": images,
+        "digits": data.digits,
+        "network": network,
+        "model": model,
+        "dataset": dataset,
+        **{"x": x, "x_train": x, "x_test": x},
+        **{"y": y, "y_train": y, "y_test": y},
+        "pairs": [(v, v.value) for v in model.trainable_variables],
+        "landscape_of_sgd": landscape,
+        "landscape_of_esam": landscape,
+    }
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
+def test_examples_of_docstrings_run(module, namespace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_blocks(module, namespace) >= 1
