@@ -120,6 +120,9 @@ class EpochTimer:
         self.callback = callback()
         self.callback.on_train_batch_begin = self._begin
         self.callback.on_train_batch_end = self._end
+        # Or Keras, and `tf_keras`, wait for the device after every batch.
+        self.callback.async_safe = True
+        self.callback._supports_tf_logs = True
 
     def _begin(self, batch, logs=None):
         if batch == 0:
@@ -128,7 +131,7 @@ class EpochTimer:
     def _end(self, batch, logs=None):
         if batch == self.callback.params["steps"] - 1:
             float(logs["loss"])  # waits for the device
-        self.end = time.process_time(), time.perf_counter()
+            self.end = time.process_time(), time.perf_counter()
 
     @property
     def seconds(self):

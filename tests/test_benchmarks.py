@@ -4,10 +4,13 @@ import json
 import pathlib
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
 import pytest
+from keras.src.utils import python_utils
+from tf_keras.src.utils import tf_utils
 
 import keras_esam
 from benchmarks import measurement
@@ -145,6 +148,36 @@ def test_speeds_are_ratios_within_a_round():
     assert "| 3.000 (2.500 to 3.500) | 2.000 | 1.500 |" in table
     assert "| 1.0 (0.9 to 1.2) | 0.5 | 4.0 |" in table
     assert "| 4.0 |" in report.markdown(rows, {}, {"SGD": 4.0}, {})
+
+
+@pytest.mark.parametrize(
+    "method, module, convert",
+    [
+        ("bare fit", python_utils, "pythonify_logs"),
+        (tf_keras_sam.BARE, tf_utils, "sync_to_numpy_or_python_type"),
+    ],
+)
+def test_timed_training_waits_for_no_logs_of_a_batch(
+    method, module, convert, monkeypatch
+):
+    monkeypatch.setattr(keras.src.backend, "IS_THREAD_SAFE", True)  # as on JAX
+    function = getattr(module, convert)
+    waited = []
+
+    def counted(logs):
+        if logs and threading.current_thread() is threading.main_thread():
+            waited.append(logs)
+        return function(logs)
+
+    monkeypatch.setattr(module, convert, counted)
+    setting = measurement.Setting("mlp", 16, 2, 8, 2, False, "float32")
+    model = throughput.make_model(method, setting)
+    counts = []
+    for steps in (2, 10):
+        waited.clear()
+        assert min(measurement.timed_epoch(model, setting, steps)) > 0
+        counts.append(len(waited))
+    assert counts[0] == counts[1] > 0  # at the end of the epoch
 
 
 def test_peers_do_the_counted_work_of_their_keras_3_counterparts():
