@@ -6,6 +6,9 @@ import numpy as np
 layers = keras.layers
 
 NUM_CLASSES = 3
+# On PyTorch Keras takes the logarithm of the softmax of whatever dtype, and not
+# of the logits: in float16 its gradient overflows.
+SOFTMAX_DTYPE = "float32" if keras.backend.backend() == "torch" else None
 
 
 def dense_data(num_samples=48, seed=0):
@@ -25,7 +28,7 @@ def dense_network(batch_norm=True, dropout=True, seed=1):
         layers.ReLU(),
         # With a seed, or it is not reproducible on PyTorch.
         layers.Dropout(0.3, seed=seed) if dropout else None,
-        layers.Dense(NUM_CLASSES, activation="softmax"),
+        layers.Dense(NUM_CLASSES, activation="softmax", dtype=SOFTMAX_DTYPE),
     ]
     return keras.Sequential([layer for layer in stack if layer is not None])
 

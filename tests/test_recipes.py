@@ -77,7 +77,7 @@ def test_optimizer_equals_pytorch_decay_within_the_gradient():
         optimizer.apply([keras.ops.zeros(())], [weight])
         velocity = 0.9 * velocity + 1e-3 * expected
         expected -= float(cosine(step)) * velocity
-    decayed = 1 - float(weight.value)
+    decayed = 1 - float(weight.numpy())
     assert decayed == pytest.approx(1 - expected, rel=0.02)
 
 

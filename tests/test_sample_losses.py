@@ -137,7 +137,10 @@ def test_outputs_and_loss_weights_are_summed(structure):
     trackers = [float(m.result()) for m in compiled.metrics]
     result = sample_losses.compiled_sample_losses(compiled, y, y_pred, weight)
     np.testing.assert_allclose(np.mean(np.asarray(result)), total, rtol=1e-6)
-    flat_y, flat_pred = keras.tree.flatten(y), keras.tree.flatten(y_pred)
+    flat_y, flat_pred = (
+        [keras.ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(tree)]
+        for tree in (y, y_pred)
+    )
     mse = np.mean(np.square(flat_y[0] - flat_pred[0]), axis=-1)
     mae = np.mean(np.abs(flat_y[1] - flat_pred[1]), axis=-1)
     expected = np.asarray(weight) * (mse + 0.25 * mae)

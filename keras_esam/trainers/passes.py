@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 
+import keras
 from keras import ops
 
 from keras_esam.trainers.recording_scope import RecordingScope
@@ -52,8 +53,7 @@ def forward(
     Args:
         model: The `ESAMModel`, or without `per_sample` any `keras.Model`.
         batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables, or `None`
-            for the values they have.
+        weights: List of tensors, values of the trainable variables.
         state: List of pairs `(variable, tensor)` for all other variables.
         total: Boolean, whether to compute the loss that is minimised.
         per_sample: Boolean, whether to compute the per-sample losses.
@@ -70,9 +70,7 @@ def forward(
     x, y, sample_weight = batch
     variables = model.trainable_variables
     loss = sample_losses = None
-    mapping = list(state)
-    if weights is not None:
-        mapping += zip(variables, weights, strict=True)
+    mapping = [*state, *zip(variables, weights, strict=True)]
     with RecordingScope(mapping, on_assign) as scope:
         # A `call` without the argument decides for itself, as in Keras.
         mode = {"training": training} if model._call_has_training_arg else {}
@@ -83,14 +81,23 @@ def forward(
             with loss_context():
                 if total:
                     loss = model._compute_loss(
-                        x, y, y_pred, sample_weight, training=training
+                        x, y, y_pred, _own(sample_weight), training=training
                     )
                 if per_sample:
                     sample_losses = model.compute_sample_losses(
-                        x, y, y_pred, sample_weight
+                        x, y, y_pred, _own(sample_weight)
                     )
     weights = [scope.get_current_value(variable) for variable in variables]
     return ForwardPass(y_pred, loss, sample_losses, weights, scope.updates)
+
+
+def _own(sample_weight):
+    """A copy on PyTorch, where Keras multiplies it by the mask in place."""
+    if keras.backend.backend() != "torch":
+        return sample_weight
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else ops.copy(leaf), sample_weight
+    )
 
 
 def scaled_loss(model, loss, valid=None):

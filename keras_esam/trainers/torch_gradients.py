@@ -47,8 +47,10 @@ def check_gradients(model, batch, gradients, forward):
     ]
     if not missing:
         return
+    # Regularizers ask the scope for the values.
+    values = [variable.value for variable in model.trainable_variables]
     with torch.enable_grad():
-        result = forward(batch, None, [], per_sample=False)
+        result = forward(batch, values, [], per_sample=False)
     if not result.loss.requires_grad:
         return
     plain = torch.autograd.grad(

@@ -7,6 +7,10 @@ BACKEND = keras.backend.backend()
 tensorflow_only = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="about TensorFlow's functions or tensors"
 )
+compiled_steps = pytest.mark.skipif(
+    BACKEND == "torch",
+    reason="PyTorch has no compiled steps, nor several in one execution",
+)
 
 
 def gradients_of(loss, variables):

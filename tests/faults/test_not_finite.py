@@ -166,6 +166,7 @@ class OverflowsInPass(keras.layers.Layer):
             return inputs
         factor = np.ones((inputs.shape[0], 1), "float32")
         factor[: self.samples] = 1e30
+        factor = ops.convert_to_tensor(factor)
         large = ops.cast(inputs, "float32") * factor
         return ops.cast(large, inputs.dtype)
 

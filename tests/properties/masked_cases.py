@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from hypothesis import strategies as st
 
+from tests.backends import BACKEND
 from tests.properties.cases import sample_weights
 
 layers = keras.layers
@@ -92,8 +93,9 @@ def make_data(case):
     if case.weights is None:
         return x, y, None
     if not case.pooled and not case.weights_per_step:
-        # Not `(n,)`, which Keras can not multiply by the mask.
-        shape = (n, 1)
+        # Not `(n,)`, which Keras can not multiply by the mask. On PyTorch it
+        # does so in place, in which nothing is broadcast.
+        shape = (n, NUM_STEPS if BACKEND == "torch" else 1)
     return x, y, sample_weights(case.weights, rng, shape)
 
 

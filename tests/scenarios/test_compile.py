@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_esam
+from tests.backends import compiled_steps
 from tests.networks import compile_model
 from tests.scenarios import X
 from tests.scenarios import compare
@@ -84,6 +85,7 @@ def test_output_without_a_target():
     np.testing.assert_array_less(norms, 0.3 + 1e-6)
 
 
+@compiled_steps
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_compiled_steps_equal_those_of_the_bare_model(jit_compile):
     """In executions of two; XLA may order sums in another way."""

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from tests.backends import BACKEND
 from tests.networks import compile_model
 from tests.scenarios import X
 from tests.scenarios import Y
@@ -63,6 +64,8 @@ def test_errors_are_those_of_keras(name):
 
 @pytest.mark.parametrize("method", ["evaluate", "test_on_batch"])
 def test_evaluation_before_compile(method):
+    if BACKEND == "torch" and method == "evaluate":
+        pytest.skip("Keras fails with another error on PyTorch")
     messages = []
     for make in (small_network, lambda: keras_esam.ESAMModel(small_network())):
         with pytest.raises(ValueError, match="compile") as error:

@@ -10,6 +10,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 import keras_esam
+from tests.backends import BACKEND
+from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
 
 layers = keras.layers
@@ -59,13 +61,15 @@ class SetsLayersFirst(keras.Model):
     """Functional, with layers that became attributes in another order."""
 
     def __init__(self):
-        inputs = keras.Input((4,))
-        self.head = layers.Dense(4, name="head")
-        self.body = [layers.Dense(4, name=name) for name in "ab"]
-        x = inputs
-        for layer in self.body:
+        head = layers.Dense(4, name="head")
+        body = [layers.Dense(4, name=name) for name in "ab"]
+        if BACKEND != "torch":  # Which has no attributes yet.
+            self.head, self.body = head, body
+        x = inputs = keras.Input((4,))
+        for layer in body:
             x = layer(x)
-        super().__init__(inputs, self.head(x))
+        super().__init__(inputs, head(x))
+        self.head, self.body = head, body
 
 
 def test_layers_of_a_functional_subclass_are_in_the_order_of_its_graph():
@@ -224,6 +228,7 @@ def test_xla_merges_the_prefix_too():
     assert counts[1] - counts[0] == 4 + 4 + 3
 
 
+@compiled_steps
 def test_equal_subsets_of_few_variables_share_one_compiled_step():
     """Two variables: the subsets have the last one, or both."""
     traced = []

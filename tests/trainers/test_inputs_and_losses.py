@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 import keras_esam
 from tests.backends import BACKEND
@@ -21,6 +22,7 @@ from tests.networks import dense_network
 from tests.networks import fit
 
 layers = keras.layers
+sequence = list if BACKEND == "torch" else tuple
 
 NUM_SAMPLES = 24
 
@@ -79,7 +81,10 @@ def masked_case():
 
 
 class Nested(keras.Model):
-    """Takes `{"pair": [a, b], "c": c}` and returns a nested structure."""
+    """Takes `{"pair": [a, b], "c": c}` and returns a nested structure.
+
+    Its tuples are lists on PyTorch, whose data loaders have no tuples.
+    """
 
     def __init__(self):
         super().__init__()
@@ -90,7 +95,7 @@ class Nested(keras.Model):
         a, b = inputs["pair"]
         parts = [a, b, inputs["c"]]
         hidden = sum(d(p) for d, p in zip(self.dense, parts, strict=True))
-        return {"out": (self.out(hidden),)}
+        return {"out": sequence([self.out(hidden)])}
 
 
 def nested_case():
@@ -99,7 +104,7 @@ def nested_case():
         "c": random(NUM_SAMPLES, 4, seed=2),
     }
     y = {"out": (random(NUM_SAMPLES, 2, seed=3),)}
-    return Nested, x, y, None, {"loss": {"out": ("mse",)}}
+    return Nested, x, y, None, {"loss": {"out": sequence(["mse"])}}
 
 
 class ExtraLosses(layers.Layer):
@@ -247,10 +252,35 @@ def test_losses_of_layers_are_in_the_order_of_the_bare_model():
     )
     model = keras_esam.ESAMModel(network)
     network(random(6, 4))
-    expected = [float(loss) for loss in network.losses]
+    expected = [ops.convert_to_numpy(loss) for loss in network.losses]
     model(random(6, 4))
-    assert [float(loss) for loss in model.losses] == expected
-    assert len(set(expected)) == 8
+    assert [ops.convert_to_numpy(loss) for loss in model.losses] == expected
+    assert len(np.unique(expected)) == 8
+
+
+@pytest.mark.parametrize("method", [{"gamma": 1}, {}, {"micro_batch_size": 4}])
+def test_weights_of_masked_time_steps(method):
+    """A mask that is the same share of each sample scales the weights."""
+    rng = np.random.default_rng(0)
+    valid = np.tile([0, 0, 1, 1, 1, 1], (NUM_SAMPLES // 2, 1))
+    valid = rng.permuted(valid, axis=1)
+    x = rng.integers(1, 12, valid.shape) * valid
+    y = random(*x.shape, 2)
+    weight = np.abs(random(*x.shape, seed=1))
+    values = []
+    for masked in (True, False):
+        keras.utils.set_random_seed(1)
+        embedding = layers.Embedding(12, 5, mask_zero=masked)
+        network = keras.Sequential([embedding, layers.Dense(2)])
+        model = keras_esam.ESAMModel(network, rho=0.3, beta=1, **method)
+        model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+        sample_weight = weight if masked else weight * valid * 6 / 4
+        history = fit(
+            model, x, y, sample_weight=sample_weight, batch_size=NUM_SAMPLES
+        ).history
+        values.append([*model.get_weights(), *history.values()])
+    for a, b in zip(*values, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_class_weight_is_a_sample_weight():
@@ -297,7 +327,7 @@ def test_kept_samples_are_those_with_the_largest_rise():
         return compile_model(model, keras.optimizers.SGD(0.5))
 
     def losses(network):
-        probabilities = np.asarray(network(x, training=True))
+        probabilities = ops.convert_to_numpy(network(x, training=True))
         return -np.log(probabilities[np.arange(7), y])
 
     network = make().model
@@ -307,7 +337,7 @@ def test_kept_samples_are_those_with_the_largest_rise():
 
     def gradient(*selected):
         inputs, *rest = selected
-        return gradients_of(
+        gradients = gradients_of(
             lambda: (
                 gradient_loss(
                     rest[0], network(inputs, training=True), *rest[1:]
@@ -316,12 +346,12 @@ def test_kept_samples_are_those_with_the_largest_rise():
             ),
             network.trainable_variables,
         )
+        return [ops.convert_to_numpy(g) for g in gradients]
 
     gradients = gradient(x, y)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
     perturbed = [
-        w + 0.3 * np.asarray(g) / norm
-        for w, g in zip(before, gradients, strict=True)
+        w + 0.3 * g / norm for w, g in zip(before, gradients, strict=True)
     ]
     network.set_weights(perturbed)
     rise = losses(network) - clean
@@ -337,8 +367,8 @@ def test_kept_samples_are_those_with_the_largest_rise():
     for result, w, g, h in zip(
         model.get_weights(), before, gathered, weighted, strict=True
     ):
-        np.testing.assert_allclose(result, w - 0.5 * np.asarray(g), atol=1e-6)
-        np.testing.assert_allclose(result, w - 0.5 * np.asarray(h), atol=1e-6)
+        np.testing.assert_allclose(result, w - 0.5 * g, atol=1e-6)
+        np.testing.assert_allclose(result, w - 0.5 * h, atol=1e-6)
 
 
 def test_dropout_masks_are_those_of_the_clean_pass():

@@ -57,10 +57,11 @@ def test_beta_1_gamma_1_is_sam_of_the_bare_model():
             network.trainable_variables, values, strict=True
         ):
             variable.assign(value)
-        return gradients_of(
+        gradients = gradients_of(
             lambda: loss(y, network(x, training=True)) + sum(network.losses),
             network.trainable_variables,
         )
+        return [keras.ops.convert_to_numpy(g) for g in gradients]
 
     gradients = gradient(before)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from tests.backends import compiled_steps
 from tests.networks import assert_identical
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
@@ -47,6 +48,7 @@ def test_rho_schedule_is_of_the_optimizers_steps():
     assert np.abs(first.get_weights()[0] - base.get_weights()[0]).max() > 1e-4
 
 
+@compiled_steps
 def test_stages_compile_their_own_steps_and_drop_the_old_ones():
     compiled = []
 
@@ -92,6 +94,7 @@ def test_stages_survive_saving_and_loading(tmp_path):
     assert model.upcoming_step.gamma == 0.5
 
 
+@compiled_steps
 def test_steps_per_execution_counts_all_its_steps():
     x, y = dense_data(16 * 6)
     model = keras_esam.ESAMModel(dense_network(), gamma=Stages([3], [1.0, 0.5]))

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
 from tests.networks import all_values
 from tests.networks import assert_identical
@@ -66,6 +67,7 @@ def test_sam_has_two_passes_and_sgd_one():
     assert loss_ranked[0] == 2 * whole
 
 
+@compiled_steps
 def test_each_subset_is_traced_once():
     x, y = dense_data(16 * 12)
     traces = []
@@ -107,6 +109,7 @@ def test_a_step_is_traced_as_a_whole_with_what_the_model_is_then(run_eagerly):
     assert_identical(before, model.trainable_variables)
 
 
+@compiled_steps
 def test_each_subset_is_traced_once_with_data_of_unknown_length():
     """The call that finds no batch compiles the step that was due."""
     x, y = dense_data(32)
@@ -273,6 +276,7 @@ def test_variables_never_hold_the_perturbed_values():
     assert not np.array_equal(kernel.numpy(), before)
 
 
+@compiled_steps
 def test_compiling_the_subsets_is_no_reason_for_a_warning():
     """In a process of its own: TensorFlow warns twice per process at most."""
     code = (
