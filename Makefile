@@ -11,7 +11,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
 	--ignore tests/test_accuracy_benchmark.py \
 	--ignore tests/test_pipelines_benchmark.py \
-	--ignore tests/test_scaling_benchmark.py --ignore tests/test_docs.py
+	--ignore tests/test_scaling_benchmark.py --ignore tests/test_gpu_benchmark.py \
+	--ignore tests/test_docs.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-jax test-torch test-all lint format docs wheel clean
