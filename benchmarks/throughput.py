@@ -152,7 +152,7 @@ def parse_arguments():
     clock = "cpu" if engine.device_memory() is None else "wall"
     defaults = {"rounds": 9, "memory_runs": 1, "scaling": True, "clock": clock}
     if arguments.quick:
-        defaults = {"rounds": 3, "memory_runs": 0, "scaling": False}
+        defaults |= {"rounds": 3, "memory_runs": 0, "scaling": False}
         defaults |= {"width": 8, "methods": QUICK}
     for key, value in defaults.items():
         if getattr(arguments, key) is None:

@@ -230,6 +230,13 @@ def test_profile_adds_up_to_the_step(tmp_path):
     assert 0.5 * row["wall"] < operations_time < 1.1 * row["wall"]
 
 
+def test_quick_changes_some_defaults(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["throughput", "--quick", "--rounds", "2"])
+    arguments = throughput.parse_arguments()
+    assert arguments.methods == throughput.QUICK
+    assert (arguments.rounds, arguments.clock) == (2, "cpu")
+
+
 def test_throughput_benchmark_writes_its_results(tmp_path):
     arguments = "--network mlp --width 16 --depth 2 --batch-size 8 --rounds 2"
     arguments += " --no-scaling"
