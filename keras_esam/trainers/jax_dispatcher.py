@@ -35,12 +35,27 @@ class JAXDispatcher(StepDispatcher):
             return result
 
         try:
+            self._check_layers(state)
             result = model._make_function(step)(state, iterator)
         except BaseException:  # As of a keyboard interrupt.
             self._keep(state)
             raise
         model._num_executions += 1
         return result
+
+    def _check_layers(self, state):
+        """Drops the compiled steps if a callback has frozen layers."""
+        trainable, _ = self._trainable
+        if len(state[0]) == len(trainable):
+            return
+        if self._model.ascent == "previous":
+            raise ValueError(
+                'With `ascent="previous"` on JAX layers must not be frozen or '
+                "unfrozen while `fit` runs, which holds the gradients of the "
+                f"{len(trainable)} weights that were trainable when it began. "
+                f"Received: {len(state[0])} trainable weights"
+            )
+        self.forget_if_layers_changed()
 
     def _make_function(self, plan, state, data):
         step = self._step(plan)
