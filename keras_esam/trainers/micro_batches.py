@@ -116,11 +116,14 @@ def first_count(num_samples, size: int):
 
 
 def weighted(values, share):
-    """Tensors times their share of the batch."""
-    return [
-        None if value is None else value * ops.cast(share, value.dtype)
-        for value in values
-    ]
+    """Tensors times their share of the batch, a float or a float64 scalar."""
+
+    def times_share(value):
+        # Keras would make a float32 scalar of a float.
+        is_float = isinstance(share, float)
+        return value * (share if is_float else ops.cast(share, value.dtype))
+
+    return [None if value is None else times_share(value) for value in values]
 
 
 def added(values, others):
