@@ -9,6 +9,7 @@ from benchmarks import measurement
 from benchmarks.engines import BACKEND
 from benchmarks.methods import METHODS
 from benchmarks.methods import file_name
+from examples.settings import check_settings
 from keras_esam.callbacks import AtomicBackup
 
 PAPER = {"SGD": 95.41, "SAM": 96.52, "ESAM variable": 96.56}
@@ -39,18 +40,7 @@ def remember_settings(arguments):
     known = {"settings": settings, "machines": []}
     if path.exists():
         known = json.loads(path.read_text())
-    before = known["settings"]
-    changed = [k for k in settings if before.get(k) != settings[k]]
-    if changed:
-        old, new = (
-            ", ".join(f"{key}={values.get(key)!r}" for key in changed)
-            for values in (before, settings)
-        )
-        raise ValueError(
-            "`--out` must be a new folder, or one whose runs have the same "
-            f"settings and go on: choose another. Those of {arguments.out} "
-            f"have {old}. Received: {new}"
-        )
+    check_settings(settings, known["settings"], arguments.out)
     machine = measurement.describe_machine()
     if machine not in known["machines"]:
         known["machines"].append(machine)

@@ -152,7 +152,8 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
     settings = make_settings(arguments, recipe, more)
     path = out / "settings.json"
     if backup.history:
-        check_settings(settings, path)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        check_settings(settings, before, out)
     elif is_chief(model):
         out.mkdir(parents=True, exist_ok=True)
         write_json(settings, path)

@@ -1,7 +1,5 @@
 """The settings of a run, which stay the same when it goes on."""
 
-import json
-
 # What may change then: places of files, and devices.
 FREE = ("out", "data_dir", "folder", "strategy")
 
@@ -19,14 +17,14 @@ def make_settings(arguments, recipe, more):
     return {k: v for k, v in values.items() if k not in left_out}
 
 
-def check_settings(settings, path):
+def check_settings(settings, before, folder):
     """Raises an error unless these are the settings of the run in a folder.
 
     Args:
         settings: Dict.
-        path: Path of the JSON file with those of the run.
+        before: Dict, those of the run.
+        folder: Path.
     """
-    before = json.loads(path.read_text()) if path.exists() else {}
     names = dict.fromkeys((*settings, *before))
     names = [name for name in names if settings.get(name) != before.get(name)]
     if names:
@@ -36,6 +34,6 @@ def check_settings(settings, path):
         )
         raise ValueError(
             "`--out` must be a new folder, or that of a run with the same "
-            f"settings, which then goes on: choose another. {path.parent} was "
+            f"settings, which then goes on: choose another. {folder} was "
             f"trained with {old}. Received: {new}"
         )

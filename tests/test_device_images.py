@@ -5,6 +5,7 @@ import numpy as np
 from benchmarks.device_images import PADDING
 from benchmarks.device_images import AugmentedImages
 from benchmarks.device_images import IndexBatches
+from benchmarks.device_images import SetEpoch
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 6, 5, 3)).astype("uint8")
@@ -51,3 +52,12 @@ def test_epochs_have_an_order_of_their_own_and_always_the_same():
     assert not np.array_equal(batches[0][0], first)
     batches.set_epoch(0)
     np.testing.assert_array_equal(batches[0][0], first)
+
+
+def test_callback_sets_the_epoch():
+    batches = IndexBatches(np.arange(20), batch_size=20, seed=1)
+    batches.set_epoch(3)
+    expected = batches[0][0]
+    batches.set_epoch(0)
+    SetEpoch(batches).on_epoch_begin(3)
+    np.testing.assert_array_equal(batches[0][0], expected)

@@ -1,6 +1,5 @@
 """Derivatives with `torch.autograd.grad`."""
 
-import contextlib
 import functools
 
 import torch
@@ -8,7 +7,8 @@ from torch.nn import attention
 
 from keras_esam.trainers import passes
 from keras_esam.trainers import torch_gradients
-from keras_esam.trainers.backward_scope import BackwardScope
+
+backward_scope = torch_gradients.backward_scope
 
 
 def value(variable):
@@ -69,15 +69,6 @@ def hessian_vector_product(function, tensors, vectors):
             outputs, leaves, grad_outputs, materialize_grads=True
         )
     )
-
-
-def backward_scope(model):
-    """In it no weight is to be read, see `BackwardScope`."""
-    stack = contextlib.ExitStack()
-    # In this thread, the one in which the scope is.
-    stack.enter_context(torch.autograd.set_multithreading_enabled(False))
-    stack.enter_context(BackwardScope(model.trainable_variables))
-    return stack
 
 
 def check_gradients(model, batch, gradients):

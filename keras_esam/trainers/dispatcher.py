@@ -27,11 +27,10 @@ class StepDispatcher:
 
     def _run(self, plan, *args):
         """Runs the step of a plan."""
-        if self._runs_eagerly:
+        if self._runs_eagerly or plan not in self._functions:
             self.forget_if_layers_changed()
         if plan in self._functions:
             return self._functions[plan](*args)
-        self.forget_if_layers_changed()
         self._forget_other_stages(plan)
         # Kept if data of unknown length ends in the call: it is compiled then.
         self._functions[plan] = self._make_function(plan, *args)

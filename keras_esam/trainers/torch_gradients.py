@@ -1,27 +1,21 @@
 """Gradients on PyTorch, and those that a stateless call of a model loses."""
 
+import contextlib
+
 import torch
 
 from keras_esam.trainers.backward_scope import BackwardScope
 
 
-def gradients(model, loss, leaves):
-    """Gradients of a scalar, in which no weight is to be read.
-
-    Args:
-        model: `keras.Model`.
-        loss: Scalar.
-        leaves: List of tensors.
-
-    Returns:
-        List of tensors, `None` where the loss does not depend on the leaf.
-    """
+@contextlib.contextmanager
+def backward_scope(model):
+    """Context of a gradient computation, see `BackwardScope`."""
     # In this thread, the one in which the scope is.
     with (
         torch.autograd.set_multithreading_enabled(False),
         BackwardScope(model.trainable_variables),
     ):
-        return list(torch.autograd.grad(loss, leaves, allow_unused=True))
+        yield
 
 
 def check_gradients(model, batch, gradients, forward):

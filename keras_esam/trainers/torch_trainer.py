@@ -73,8 +73,9 @@ class TorchTrainer(ESAMStep):
         leaves = [result.weights[index] for index in sources]
         if not leaves or not loss.requires_grad:
             return _detached(result), [None] * len(leaves)
-        gradients = torch_gradients.gradients(self, loss, leaves)
-        return _detached(result), gradients
+        with torch_gradients.backward_scope(self):
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        return _detached(result), list(gradients)
 
     def _check_gradients(self, batch, gradients):
         torch_gradients.check_gradients(self, batch, gradients, self._forward)

@@ -10,6 +10,7 @@ import pytest
 import keras_esam
 from benchmarks import operations
 from benchmarks.networks import make_network
+from tests.analysis.test_stateless import Remat
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
@@ -46,19 +47,8 @@ def test_lost_gradients_of_a_torch_module_are_an_error():
     fit(model, X, Y)
 
 
-class RematDense(keras.layers.Layer):
-    """Its product is computed again in the backward pass."""
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight(shape=(input_shape[-1], 3))
-        self.product = keras.remat(lambda x: keras.ops.tanh(x @ self.kernel))
-
-    def call(self, inputs):
-        return self.product(inputs)
-
-
 def test_weights_in_remat_are_an_error():
-    stack = [keras.Input((8,)), keras.layers.Dense(8), RematDense()]
+    stack = [keras.Input((8,)), keras.layers.Dense(8), Remat()]
     network = keras.Sequential(stack)
     model = keras_esam.ESAMModel(network, beta=1)
     model.compile("sgd", "mse")

@@ -301,28 +301,6 @@ def named_arguments(counting):
     return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        shared_state,
-        shared_layer,
-        unseeded,
-        branches,
-        built_in_the_pass,
-        both_modes,
-        python_state,
-        named_arguments,
-    ],
-    ids=lambda make: make.__name__,
-)
-@pytest.mark.parametrize("granularity", ["depth", "variable"])
-def test_state_is_as_if_all_had_run(make, granularity, monkeypatch):
-    shared, _ = train(make, granularity=granularity)
-    monkeypatch.setattr(keras_esam.ESAMModel, "_shared_operations", None)
-    expected, _ = train(make, granularity=granularity)
-    assert_identical(shared, expected)
-
-
 def collecting(counting):
     """Layers that hand tensors to the last one by a list of Python."""
     collected = []
@@ -364,9 +342,24 @@ def slot(counting):
     return keras.Model(inputs, layers.Dense(NUM_CLASSES, "softmax")(x))
 
 
-@pytest.mark.parametrize("make", [collecting, slot], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [
+        shared_state,
+        shared_layer,
+        unseeded,
+        branches,
+        built_in_the_pass,
+        both_modes,
+        python_state,
+        named_arguments,
+        collecting,
+        slot,
+    ],
+    ids=lambda make: make.__name__,
+)
 @pytest.mark.parametrize("granularity", ["depth", "variable"])
-def test_code_of_a_user_runs_in_each_pass(make, granularity, monkeypatch):
+def test_state_is_as_if_all_had_run(make, granularity, monkeypatch):
     shared, _ = train(make, granularity=granularity)
     monkeypatch.setattr(keras_esam.ESAMModel, "_shared_operations", None)
     expected, _ = train(make, granularity=granularity)
