@@ -183,8 +183,13 @@ def resident_memory(key):
 
 def write_json(value, path):
     """Writes a file at once or, if interrupted, not at all."""
+    write_text(json.dumps(value, indent=1) + "\n", path)
+
+
+def write_text(text, path):
+    """Writes a file at once or, if interrupted, not at all."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 

@@ -7,7 +7,8 @@ Result:    runs/table1/summary.md: test accuracy and images per second of each
            its epochs, log.csv
 Hardware:  a GPU, with the Keras backend of the environment; each method trains
            25 minutes, then the next one. The same command goes on from there,
-           also after a kill, until all have their 200 epochs.
+           also after a kill, until all have their 200 epochs. --together
+           saves time where several processors can compile at once.
 Small:     --epochs 2 --width 8 --num-train 1000 --num-test 500   (a CPU)
 
 The first command writes the data that tensorflow-datasets has to a file, since
@@ -23,6 +24,8 @@ with float32 weights and logits, unless --precision says otherwise.
 
 import argparse
 import pathlib
+import subprocess
+import sys
 import time
 
 import keras
@@ -39,7 +42,8 @@ from benchmarks.engines import engine
 from benchmarks.methods import METHODS
 from benchmarks.table1_runs import remember_settings
 from benchmarks.table1_runs import run_folder
-from benchmarks.table1_runs import summary
+from benchmarks.table1_runs import write_summary
+from benchmarks.turns import TakeTurns
 from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
 
@@ -57,10 +61,14 @@ class StopAfter(keras.callbacks.Callback):
 
     def __init__(self, seconds):
         super().__init__()
-        self._end = time.monotonic() + seconds
+        self._left = seconds
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        if time.monotonic() > self._end:
+        self._left -= time.monotonic() - self._begin
+        if self._left < 0:
             self._model.stop_training = True
 
 
@@ -103,6 +111,8 @@ def train(method, seed, data, arguments):
     batches = IndexBatches(labels[:num_train], BATCH_SIZE, seed=seed)
     tested = IndexBatches(labels[num_train:], 500, offset=num_train)
     steps = arguments.epochs * len(batches)
+    # Its time does not begin before its turn.
+    turns = [TakeTurns(arguments.turns)] if arguments.turns else []
     model = make_model(
         method, images, seed, steps, arguments.width, arguments.depth
     )
@@ -115,6 +125,7 @@ def train(method, seed, data, arguments):
         callbacks=[
             SetEpoch(batches),
             ThroughputLogger(),
+            *turns,
             StopAfter(60 * arguments.minutes),
             backup,
         ],
@@ -138,6 +149,13 @@ def parse_arguments(arguments=None):
     option("--seeds", type=measurement.positive, default=1)
     option("--epochs", type=measurement.positive, default=200)
     option("--minutes", type=float, default=25, help="of each run, in a call")
+    option(
+        "--together",
+        action="store_true",
+        help="a process for each method: all compile at once, and take turns "
+        "in training",
+    )
+    option("--turns", type=pathlib.Path, help="the file by which they do")
     option("--width", type=measurement.positive, default=64)
     option("--depth", type=measurement.positive, default=2)
     option("--num-train", type=measurement.positive, default=50_000)
@@ -152,21 +170,41 @@ def parse_arguments(arguments=None):
     return arguments
 
 
-def main(arguments=None):
-    arguments = parse_arguments(arguments)
+def train_together(arguments, options):
+    """Trains each method in a process of its own."""
+    turns = arguments.out / "turns"
+    options = [option for option in options if option != "--together"]
+    command = [sys.executable, "-m", "benchmarks.table1", *options]
+    command += ["--turns", str(turns), "--methods"]
+    processes = [subprocess.Popen([*command, m]) for m in arguments.methods]
+    failed = [process.args for process in processes if process.wait()]
+    if failed:
+        raise RuntimeError(f"Failed: {failed}")
+
+
+def main(options=None):
+    options = sys.argv[1:] if options is None else options
+    arguments = parse_arguments(options)
     if arguments.export:
         export(arguments.export, arguments.data_dir)
         return
     known = remember_settings(arguments)
+    if arguments.together:
+        train_together(arguments, options)
+    else:
+        train_in_turn(arguments, known)
+    print(write_summary(arguments.out, known))
+
+
+def train_in_turn(arguments, known):
+    """Trains each method, all of a seed before those of the next one."""
     engine.keep_compiled(arguments.out / "compiled")
     keras.config.set_dtype_policy(arguments.precision)
     data = load(arguments.data, arguments.num_train, arguments.num_test)
     for seed in range(arguments.seeds):
         for method in arguments.methods:
             train(method, seed, data, arguments)
-            table = summary(arguments.out, known)
-            (arguments.out / "summary.md").write_text(table)
-    print(table)
+            write_summary(arguments.out, known)
 
 
 if __name__ == "__main__":

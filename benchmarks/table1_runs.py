@@ -18,7 +18,10 @@ TITLE = (
     "epochs, {precision} with float32 logits, {backend}, {devices}"
 )
 # What may differ between two calls that train the same runs.
-FREE = ("export", "data_dir", "methods", "seeds", "minutes", "out")
+FREE = (
+    *("export", "data_dir", "methods", "seeds", "minutes", "out"),
+    *("together", "turns"),
+)
 
 
 def run_folder(folder, method, seed):
@@ -47,6 +50,13 @@ def remember_settings(arguments):
     arguments.out.mkdir(parents=True, exist_ok=True)
     measurement.write_json(known, path)
     return known
+
+
+def write_summary(folder, known):
+    """Writes the table of the runs in a folder to a file, and returns it."""
+    table = summary(folder, known)
+    measurement.write_text(table, folder / "summary.md")
+    return table
 
 
 def summary(folder, known):

@@ -3,8 +3,11 @@
 import json
 import os
 import pathlib
+import queue
 import subprocess
 import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -14,6 +17,7 @@ from benchmarks import gpu
 from benchmarks import table1
 from benchmarks.measurement import describe_machine
 from benchmarks.table1_runs import summary
+from benchmarks.turns import TakeTurns
 from keras_esam.callbacks import AtomicBackup
 from tests.test_benchmarks import ROOT
 
@@ -76,6 +80,44 @@ def test_table1_refuses_other_settings(train, tmp_path):
     assert f"2 epochs, float32 with float32 logits, {backend}, " in table
     [row] = [line for line in table.splitlines() if "| SGD |" in line]
     assert row.endswith("| 2 |")
+
+
+def test_processes_compile_together_and_train_in_turn(tmp_path):
+    turns = [TakeTurns(tmp_path / "turns") for _ in range(2)]
+    for turn in turns:
+        turn.on_train_begin()
+        turn.on_epoch_begin(0)
+        logs = {"images_per_second": 3.0}
+        turn.on_epoch_end(0, logs)
+        assert np.isnan(logs["images_per_second"])
+    alone = queue.SimpleQueue()
+
+    def go_on(turn):
+        turn.on_epoch_begin(1)
+        alone.put(turn)
+
+    threads = [threading.Thread(target=go_on, args=(t,)) for t in turns]
+    threads[0].start()
+    time.sleep(0.1)
+    assert alone.empty()  # while the second one compiles
+    threads[1].start()
+    for _ in turns:
+        turn = alone.get(timeout=60)
+        time.sleep(0.1)
+        assert alone.empty()
+        logs = {"images_per_second": 3.0}
+        turn.on_epoch_end(1, logs)
+        assert logs == {"images_per_second": 3.0}
+        turn.on_train_end()
+    for thread in threads:
+        thread.join()
+
+
+def test_table1_has_a_process_for_each_method(train, tmp_path):
+    assert len(train("together", "--together")) == 2
+    assert (tmp_path / "together" / "turns").exists()
+    table = (tmp_path / "together" / "summary.md").read_text()
+    assert "| SGD | " in table
 
 
 def test_runs_that_are_not_finished_have_no_accuracy(tmp_path):
