@@ -41,13 +41,17 @@ def main():
     option("--scale", choices=SCALES, default="small")
     option("--data-dir", help="of tensorflow-datasets")
     option("--photographs", help="class folders, for `table2`")
+    option("--jobs", type=int, default=1, help="trainings at a time, on a CPU")
     option("--out", type=pathlib.Path, default="runs/experiments")
     arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error(f"--jobs must be positive. Received: {arguments.jobs}")
     runner = Runner(
         SCALES[arguments.scale],
         arguments.out,
         arguments.data_dir,
         arguments.photographs,
+        arguments.jobs,
     )
     runner.folder.mkdir(parents=True, exist_ok=True)
     path = runner.folder / arguments.name

@@ -8,9 +8,11 @@ import keras
 
 import keras_esam
 from keras_esam import callbacks
+from keras_esam.experiments import workers
 from keras_esam.experiments.images import Images
 from keras_esam.experiments.progress import EpochBar
 from keras_esam.experiments.progress import announced
+from keras_esam.experiments.progress import report
 from keras_esam.experiments.scales import Scale
 from keras_esam.recipes import Recipe
 
@@ -47,6 +49,7 @@ class Runner:
         folder: Path of the folder with a folder for each run.
         data_dir: Optional string, folder of tensorflow-datasets.
         photographs: Optional string, tree of class folders instead of ImageNet.
+        num_jobs: Integer, number of trainings at a time, on a CPU.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class Runner:
         folder: pathlib.Path,
         data_dir: str | None = None,
         photographs: str | None = None,
+        num_jobs: int = 1,
     ):
         self.scale = scale
+        self.num_jobs = num_jobs
         self.folder = folder / scale.name
         self.images = Images(scale, data_dir, photographs)
 
@@ -72,8 +77,12 @@ class Runner:
             if self._read(self._taken(run)) is None
         }
         epochs = {name: self._epochs_left(run) for name, run in missing.items()}
-        for name in announced(epochs):
-            self._train(missing[name])
+        num_jobs = min(self.num_jobs, len(missing))
+        if num_jobs > 1:
+            report(epochs, workers.each_done(self.train, missing, num_jobs))
+        else:
+            for name in announced(epochs):
+                self.train(missing[name], show_progress=True)
         return [self._read(self._taken(run)) for run in runs]
 
     def name(self, run: Run) -> str:
@@ -171,7 +180,13 @@ class Runner:
     def _epochs_left(self, run):
         return self.recipe(run).epochs - len(self._backup(run).history)
 
-    def _train(self, run):
+    def train(self, run: Run, show_progress: bool = False):
+        """Trains to the end, and writes the result.
+
+        Args:
+            run: `Run`.
+            show_progress: Boolean, whether there is a bar over the epochs.
+        """
         keras.backend.clear_session()
         recipe = self.recipe(run)
         path = self._path(run)
@@ -183,6 +198,8 @@ class Runner:
         write_json(self.settings(run), path / "settings.json")
         backup = self._backup(run)
         watching = [counter, callbacks.ThroughputLogger()]
+        if show_progress:
+            watching.append(EpochBar(len(backup.history)))
         if run.probed:
             esam = recipe.esam
             watching.append(
@@ -197,7 +214,7 @@ class Runner:
             epochs=recipe.epochs,
             shuffle=False,
             verbose=0,
-            callbacks=[*watching, backup, EpochBar(len(backup.history))],
+            callbacks=[*watching, backup],
         )
         scores = model.evaluate(test, verbose=0, return_dict=True)
         model.model.save(path / "network.keras")

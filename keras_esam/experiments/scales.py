@@ -100,10 +100,10 @@ SMALL = Scale(
         "resnet18": {"epochs": 20, "batch_size": 50, "learning_rate": 0.05},
         "wrn-28-10": {"epochs": 25, "batch_size": 50, "learning_rate": 0.1},
         "pyramidnet-110": {
-            "epochs": 30,
+            "epochs": 32,
             "batch_size": 50,
             "learning_rate": 0.1,
-            "weight_decay": 5e-5,
+            "weight_decay": 0.0,
         },
         "resnet50": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},
         "resnet101": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},

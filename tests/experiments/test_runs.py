@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from keras_esam.experiments import workers
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.scales import PAPER
@@ -35,6 +36,27 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
     other = make_runner(data_dir, tmp_path, num_samples={"cifar10": 20})
     with pytest.raises(ValueError, match="other settings"):
         other.results(runs)
+
+
+def test_runs_beside_each_other_are_those_in_turn(data_dir, tmp_path, capfd):
+    runs = [Run("SAM", "cifar10/resnet18/sam", seed) for seed in (0, 1)]
+    expected = make_runner(data_dir, tmp_path / "turn").results(runs)
+    capfd.readouterr()
+    runner = make_runner(data_dir, tmp_path / "beside", num_jobs=2)
+    for own, other in zip(runner.results(runs), expected, strict=True):
+        losses = [epoch["loss"] for epoch in own["history"]]
+        assert losses == pytest.approx(
+            [epoch["loss"] for epoch in other["history"]], rel=1e-4
+        )
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[1].endswith(
+        " is done (2 of 2, about 0 min left)"
+    )
+
+
+def test_error_of_a_worker_is_raised():
+    with pytest.raises(ValueError, match="'x'"):
+        list(workers.each_done(int, {"wrong": "x", "right": "1"}, 1))
 
 
 def test_cut_run_goes_on_where_it_was_cut(data_dir, tmp_path, monkeypatch):
@@ -73,7 +95,7 @@ def test_probed_run_serves_all_and_an_unprobed_one_no_figure5(
 
     other = make_runner(data_dir, tmp_path / "other")
     (first,) = other.results([probed])
-    monkeypatch.setattr(Runner, "_train", None)
+    monkeypatch.setattr(Runner, "train", None)
     assert other.results([unprobed]) == [first]
     assert other.trained_network(unprobed).count_params()
 

@@ -28,7 +28,8 @@ TINY = dataclasses.replace(
 )
 
 
-def make_runner(data_dir, folder, **changes):
-    runner = Runner(dataclasses.replace(TINY, **changes), folder, data_dir)
+def make_runner(data_dir, folder, num_jobs=1, **changes):
+    scale = dataclasses.replace(TINY, **changes)
+    runner = Runner(scale, folder, data_dir, num_jobs=num_jobs)
     runner.folder.mkdir(parents=True, exist_ok=True)
     return runner
