@@ -163,6 +163,7 @@ class ESAMModel(Trainer, keras.Model):
         arguments.check_network(model, wrapper=ESAMModel)
         # The network converts its inputs itself, as if it were not wrapped.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
+        self._check_strategy(model)
         # `__setattr__` checks them.
         self.rho = rho
         self.beta = beta

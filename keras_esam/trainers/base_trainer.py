@@ -102,6 +102,9 @@ class BaseTrainer:
     def _build_gradient_memory(self):
         self._gradient_memory.build(self.trainable_variables)
 
+    def _check_strategy(self, network):
+        """Raises an error if the network can't be trained on these devices."""
+
     def _same_on_all_workers(self, value):
         """An integer, that of the chief if it differs between the workers."""
         return value

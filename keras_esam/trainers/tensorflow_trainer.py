@@ -67,6 +67,17 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         self._apply_gradients(tape.gradient(scaled, self.trainable_weights))
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
+    def _check_strategy(self, network):
+        # The public property is the strategy of the scope, if there was none.
+        strategy = network._distribute_strategy
+        if network.variables and strategy is not self._distribute_strategy:
+            raise ValueError(
+                "`ESAMModel` must be made in the scope of the strategy in "
+                "which its network was made. Received: strategy="
+                f"{self._distribute_strategy}, but that of the network is "
+                f"{strategy}"
+            )
+
     @property
     def _scales_loss(self):
         return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -1,11 +1,14 @@
 """`MirroredStrategy` on logical CPUs of another process."""
 
 import numpy as np
+import pytest
 
+import keras_esam
 from tests.backends import tensorflow_only
 from tests.distribution import references
 from tests.distribution.workers import finish
 from tests.distribution.workers import start
+from tests.networks import dense_network
 
 pytestmark = tensorflow_only
 RUN = "tests.distribution.mirrored_run"
@@ -26,6 +29,21 @@ def test_two_and_four_replicas(tmp_path):
     check_logs_are_those_of_the_whole_batch(results)
     for name in ("sam", "interval", "base"):
         check_overflow_on_one_replica_skips_the_step_on_all(results, name)
+
+
+def test_network_of_another_strategy_is_refused():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        mirrored = dense_network()
+        keras_esam.ESAMModel(mirrored)
+    message = "in the scope of the strategy in which its network was made"
+    with pytest.raises(ValueError, match=message):
+        keras_esam.ESAMModel(mirrored)
+    plain = dense_network()
+    with strategy.scope(), pytest.raises(ValueError, match=message):
+        keras_esam.ESAMModel(plain)
 
 
 def check_reference(results, name, num_replicas):

@@ -19,10 +19,17 @@ from tests.experiments.tiny import make_runner
 pytestmark = [tensorflow_only, pytest.mark.usefixtures("few_subsets")]
 
 
+@pytest.fixture(scope="module")
+def runner(data_dir, tmp_path_factory):
+    """One for all tests, which share trainings as the experiments do."""
+    return make_runner(data_dir, tmp_path_factory.mktemp("runs"), seeds=(0,))
+
+
 def test_table3_has_all_methods_beside_the_paper(
-    data_dir, tmp_path, capsys, monkeypatch
+    runner, tmp_path, capsys, monkeypatch
 ):
-    runner = make_runner(data_dir, tmp_path, seeds=(0,))
+    for measured in runner.folder.glob("*-speeds.json"):
+        measured.unlink()
     tables.table3(runner, tmp_path / "table3")
     text = (tmp_path / "table3.md").read_text()
     printed = capsys.readouterr().out
@@ -63,16 +70,14 @@ def assert_drawn(path):
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure6"])
-def test_figures_are_drawn(name, data_dir, tmp_path, monkeypatch):
+def test_figures_are_drawn(name, runner, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "NETWORKS", ("resnet18",))
-    runner = make_runner(data_dir, tmp_path, seeds=(0,))
     command.EXPERIMENTS[name](runner, tmp_path / name)
     assert json.loads((tmp_path / f"{name}.json").read_text())
     assert_drawn(tmp_path / name)
 
 
-def test_figure5_is_drawn_with_its_verdict(data_dir, tmp_path):
-    runner = make_runner(data_dir, tmp_path, seeds=(0,))
+def test_figure5_is_drawn_with_its_verdict(runner, tmp_path):
     figures.figure5(runner, tmp_path / "figure5")
     assert_drawn(tmp_path / "figure5")
     values = json.loads((tmp_path / "figure5.json").read_text())
