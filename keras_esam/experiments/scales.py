@@ -100,9 +100,9 @@ SMALL = Scale(
         "resnet18": {"epochs": 20, "batch_size": 50, "learning_rate": 0.05},
         "wrn-28-10": {"epochs": 25, "batch_size": 50, "learning_rate": 0.1},
         "pyramidnet-110": {
-            "epochs": 32,
+            "epochs": 36,
             "batch_size": 50,
-            "learning_rate": 0.1,
+            "learning_rate": 0.07,
             "weight_decay": 0.0,
         },
         "resnet50": {"epochs": 15, "batch_size": 20, "learning_rate": 0.05},
