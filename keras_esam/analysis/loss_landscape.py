@@ -43,6 +43,7 @@ def loss_landscape(
     filter_normalise: bool = True,
     num_draws: int = 1,
     seed: int = 0,
+    verbose: int = 0,
 ) -> Landscape:
     """Loss on a grid in two random orthogonal Gaussian directions.
 
@@ -71,6 +72,7 @@ def loss_landscape(
             is. Defaults to `True`.
         num_draws: Integer, number of pairs of directions. Defaults to `1`.
         seed: Integer, seed of the directions. Defaults to `0`.
+        verbose: `0` or `1`, whether there is a progress bar. Defaults to `0`.
 
     Returns:
         `Landscape`, with losses of shape `(num_draws, num_points, num_points)`.
@@ -98,12 +100,20 @@ def loss_landscape(
     seed = arguments.check_seed(seed)
     mean_loss = MeanLoss(model, data)
     coordinates = np.linspace(-radius, radius, num_points)
-    losses = []
+    bar = keras.utils.Progbar(
+        num_draws * num_points, verbose=verbose, unit_name="row"
+    )
+    losses = np.empty((num_draws, num_points, num_points))
     for draw in range(num_draws):
         rng = np.random.default_rng([seed, draw])
         plane = _directions(model, mean_loss.weights, filter_normalise, rng)
-        losses.append(_losses_on(plane, coordinates, mean_loss))
-    return Landscape(coordinates, np.array(losses), bool(filter_normalise))
+        for row, first in enumerate(coordinates):
+            for column, second in enumerate(coordinates):
+                losses[draw, row, column] = mean_loss.loss(
+                    _moved(mean_loss.weights, plane, (first, second))
+                )
+            bar.add(1)
+    return Landscape(coordinates, losses, bool(filter_normalise))
 
 
 def _directions(model, weights, filter_normalise, rng):
@@ -123,16 +133,10 @@ def _directions(model, weights, filter_normalise, rng):
     ]
 
 
-def _losses_on(plane, coordinates, mean_loss):
-    """Losses, array of shape `(num_points, num_points)`."""
-    losses = np.empty((len(coordinates), len(coordinates)))
-    for i, a in enumerate(coordinates):
-        for j, b in enumerate(coordinates):
-            moved = [
-                weight + float(a) * first + float(b) * second
-                for weight, first, second in zip(
-                    mean_loss.weights, *plane, strict=True
-                )
-            ]
-            losses[i, j] = mean_loss.loss(moved)
-    return losses
+def _moved(weights, plane, coordinates):
+    """The weights at a point of the plane."""
+    first, second = map(float, coordinates)
+    return [
+        weight + first * one + second * other
+        for weight, one, other in zip(weights, *plane, strict=True)
+    ]

@@ -9,10 +9,14 @@ shared by the experiments, done once, and go on after an interruption.
 import argparse
 import pathlib
 
+import tensorflow as tf
+
 from keras_esam.experiments import figures
 from keras_esam.experiments import tables
+from keras_esam.experiments import workers
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.scales import SCALES
+from keras_esam.experiments.scales import Scale
 
 EXPERIMENTS = {
     "table1": tables.table1,
@@ -24,6 +28,24 @@ EXPERIMENTS = {
     "figure5": figures.figure5,
     "figure6": figures.figure6,
 }
+
+
+def number_of_jobs(wanted: int | None, scale: Scale) -> int:
+    """How many trainings there are at a time.
+
+    Raises:
+        ValueError: If it can't be as many as wanted.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"--jobs must be positive. Received: {wanted}")
+    if not tf.config.list_physical_devices("GPU"):
+        return wanted or min(scale.num_jobs, workers.num_cpus())
+    if (wanted or 1) > 1:
+        raise ValueError(
+            "On a GPU there is one training at a time, which takes its memory. "
+            f"Received: --jobs {wanted}"
+        )
+    return 1
 
 
 def main():
@@ -41,17 +63,25 @@ def main():
     option("--scale", choices=SCALES, default="small")
     option("--data-dir", help="of tensorflow-datasets")
     option("--photographs", help="class folders, for `table2`")
-    option("--jobs", type=int, default=1, help="trainings at a time, on a CPU")
+    option(
+        "--jobs",
+        type=int,
+        help="trainings at a time, each with its share of the cores; by "
+        "default 2 at the small scale on a CPU, else 1",
+    )
     option("--out", type=pathlib.Path, default="runs/experiments")
     arguments = parser.parse_args()
-    if arguments.jobs < 1:
-        parser.error(f"--jobs must be positive. Received: {arguments.jobs}")
+    scale = SCALES[arguments.scale]
+    try:
+        num_jobs = number_of_jobs(arguments.jobs, scale)
+    except ValueError as error:
+        parser.error(str(error))
     runner = Runner(
-        SCALES[arguments.scale],
+        scale,
         arguments.out,
         arguments.data_dir,
         arguments.photographs,
-        arguments.jobs,
+        num_jobs,
     )
     runner.folder.mkdir(parents=True, exist_ok=True)
     path = runner.folder / arguments.name

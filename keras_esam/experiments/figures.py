@@ -113,7 +113,7 @@ def verdict(values: dict) -> dict:
     """
     shares = {}
     for label, own in values.items():
-        a = {key: np.array(value) for key, value in own.items()}
+        a = {key: np.array(value, float) for key, value in own.items()}
         rise = {
             part: a[f"perturbed_loss{part}"] - a[f"loss{part}"]
             for part in ("", "_plus", "_minus")

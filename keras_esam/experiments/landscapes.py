@@ -46,6 +46,7 @@ def landscapes_of(runner: Runner, runs: list[Run]) -> dict[str, dict]:
             _compiled_network(runner, run),
             runner.images.probe(runner.recipe(run)),
             **settings,
+            verbose=1,
         )
         kept = {
             "settings": settings,

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+ALONE = "SWP alone (beta), SDS alone (gamma)"
 SAM = "SAM (beta = gamma = 1, no ranking pass)"
 
 
@@ -67,7 +68,7 @@ def grid(summary: dict, values: tuple, title: str, path) -> None:
         accuracy, speed = panels[:, column]
         rows = [summary[f"{name} {value}"] for value in values]
         for points, own, style in (
-            (values, rows, {"fmt": "o-", "color": "C0", "label": "ESAM"}),
+            (values, rows, {"fmt": "o-", "color": "C0", "label": ALONE}),
             # Not the line's limit: SDS has a ranking pass, however large gamma.
             ([1.0], [sam], {"fmt": "D", "color": "C1", "label": SAM}),
         ):

@@ -1,7 +1,6 @@
 """How far the work is, and how long it still takes."""
 
 import time
-from collections.abc import Iterable
 from collections.abc import Iterator
 
 import keras
@@ -13,40 +12,16 @@ def announced(work: dict[str, float]) -> Iterator[str]:
     Args:
         work: Dict of name to amount, in any unit.
     """
-    time_left = _TimeLeft(sum(work.values()))
+    total, done = sum(work.values()), 0
+    start = time.monotonic()
     for index, (name, amount) in enumerate(work.items(), start=1):
-        print(f"{name} ({index} of {len(work)}{time_left})")
+        left = ""
+        if done:
+            seconds = (time.monotonic() - start) * (total - done) / done
+            left = f", about {seconds / 60:.0f} min left"
+        print(f"{name} ({index} of {len(work)}{left})", flush=True)
         yield name
-        time_left.done += amount
-
-
-def report(work: dict[str, float], finished: Iterable[str]):
-    """Prints the parts of some work as they end, with the time left.
-
-    Args:
-        work: Dict of name to amount, in any unit.
-        finished: Iterable of the names, each when it has ended.
-    """
-    time_left = _TimeLeft(sum(work.values()))
-    for index, name in enumerate(finished, start=1):
-        time_left.done += work[name]
-        print(f"{name} is done ({index} of {len(work)}{time_left})")
-
-
-class _TimeLeft:
-    """What is printed of it, once something is done."""
-
-    def __init__(self, total):
-        self.done = 0
-        self._total = total
-        self._start = time.monotonic()
-
-    def __str__(self):
-        if not self.done:
-            return ""
-        passed = time.monotonic() - self._start
-        seconds = passed * (self._total - self.done) / self.done
-        return f", about {seconds / 60:.0f} min left"
+        done += amount
 
 
 class EpochBar(keras.callbacks.Callback):

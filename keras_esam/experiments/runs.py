@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 
 import keras
@@ -12,7 +13,6 @@ from keras_esam.experiments import workers
 from keras_esam.experiments.images import Images
 from keras_esam.experiments.progress import EpochBar
 from keras_esam.experiments.progress import announced
-from keras_esam.experiments.progress import report
 from keras_esam.experiments.scales import Scale
 from keras_esam.recipes import Recipe
 
@@ -77,13 +77,23 @@ class Runner:
             if self._read(self._taken(run)) is None
         }
         epochs = {name: self._epochs_left(run) for name, run in missing.items()}
-        num_jobs = min(self.num_jobs, len(missing))
-        if num_jobs > 1:
-            report(epochs, workers.each_done(self.train, missing, num_jobs))
+        if min(self.num_jobs, len(missing)) > 1:
+            self._train_beside(list(missing.values()), sum(epochs.values()))
         else:
             for name in announced(epochs):
                 self.train(missing[name], show_progress=True)
         return [self._read(self._taken(run)) for run in runs]
+
+    def _train_beside(self, runs, num_epochs):
+        num_jobs = min(self.num_jobs, len(runs))
+        print(f"{len(runs)} trainings, {num_jobs} at a time", flush=True)
+        bar = keras.utils.Progbar(num_epochs, unit_name="epoch", interval=5.0)
+        done = 0
+        for _ in workers.call_beside(self.train, runs, num_jobs):
+            before = done
+            done = num_epochs - sum(map(self._epochs_left, runs))
+            if done > before:
+                bar.update(done)
 
     def name(self, run: Run) -> str:
         """Name of the folder of a run: equal trainings have the same one."""
@@ -151,6 +161,14 @@ class Runner:
             "stand_in": self.scale.stand_ins.get(recipe.network),
             "images": self.images.source(recipe),
         }
+
+    def describe(self, run: Run) -> str:
+        """Network and images of a run, where the scale changes them."""
+        recipe, settings = self.recipe(run), self.settings(run)
+        network = settings["stand_in"] or recipe.network
+        sizes = ", ".join(f"{k}={v}" for k, v in settings["sizes"].items())
+        count = settings["num_samples"] or "all"
+        return f"{network}({sizes}), {count} images of {settings['images']}"
 
     def _sizes(self, recipe):
         """Arguments of the network's function. The recipes of CIFAR have the
@@ -227,10 +245,24 @@ class Runner:
 
 
 def write_json(value, path: pathlib.Path):
-    """Writes a file that is there as a whole or not at all."""
+    """Writes a file that is there as a whole or not at all.
+
+    JSON has no numbers that are not finite: they become `null`.
+    """
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value, indent=1) + "\n")
+    text = json.dumps(_without_nan(value), indent=1, allow_nan=False)
+    unfinished.write_text(text + "\n")
     unfinished.replace(path)
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(own) for own in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _read_json(path):

@@ -15,7 +15,7 @@ class Scale:
 
     Args:
         name: String.
-        datasets: Tuple of the names of the data sets of Tables 1 and 3.
+        datasets: Tuple of the names of the data sets of Table 1.
         num_samples: Mapping of data set to the number of training samples, if
             not all.
         augment: Boolean, whether training images are augmented.
@@ -30,6 +30,7 @@ class Scale:
         num_draws: Integer, number of loss landscapes that are averaged.
         num_points: Integer, number of points along an axis of a landscape.
         image_size: Integer, side of the images of ImageNet.
+        num_jobs: Integer, number of trainings at a time on a CPU.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scale:
     num_draws: int
     num_points: int
     image_size: int
+    num_jobs: int
 
     def recipe(self, name: str) -> recipes.Recipe:
         """The recipe of a name at this scale."""
@@ -86,6 +88,7 @@ PAPER = Scale(
     num_draws=10,
     num_points=41,
     image_size=224,
+    num_jobs=1,
 )
 PHOTOGRAPHS = {"input_shape": (64, 64, 3), "width": 16}
 # For two cores: so much that SGD fits its training set, and no augmentation,
@@ -124,5 +127,6 @@ SMALL = Scale(
     num_draws=10,
     num_points=15,
     image_size=64,
+    num_jobs=2,
 )
 SCALES = {scale.name: scale for scale in (PAPER, SMALL)}

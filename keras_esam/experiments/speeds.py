@@ -48,14 +48,14 @@ def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
 def _measure(runner, runs):
     keras.backend.clear_session()
     models, batches = {}, {}
+    for run in runs:
+        # Before any of them trains: to seed TensorFlow clears its caches.
+        models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
+        data = runner.images.training(runner.recipe(run), seed=0)
+        batches[run] = data.take(1).cache().repeat(NUM_STEPS)
     names = {f"first steps of {runner.name(run)}": run for run in runs}
     for name in announced(dict.fromkeys(names, 1)):
-        run = names[name]
-        recipe = runner.recipe(run)
-        data = runner.images.training(recipe, seed=0)
-        batches[run] = data.take(1).cache().repeat(NUM_STEPS)
-        models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
-        models[run].fit(batches[run], verbose=0)
+        models[names[name]].fit(batches[names[name]], verbose=0)
     print("speeds")
     bar = keras.utils.Progbar(ROUNDS * len(runs), unit_name="measurement")
     samples = {run: [] for run in runs}

@@ -150,7 +150,10 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
 def _write(runner, tasks, methods, out):
     summary = summarise(runner, tasks, methods)
     write_json(summary, out.with_suffix(".json"))
-    text = markdown(summary, runner.scale.name)
+    text = markdown(summary, runner.scale.name) + "\n"
+    for task in summary:
+        run = Run("SGD", f"{task}/sgd", 0)
+        text += f"- {task}: {runner.describe(run)}\n"
     out.with_suffix(".md").write_text(text)
     print(text)
 

@@ -39,6 +39,8 @@ def test_table3_has_all_methods_beside_the_paper(
     for label in tables.ABLATION:
         assert f"| cifar10/resnet18 | {label} |" in text
     assert "| 96.56 |" in text and "| 1.40 |" in text
+    network = "resnet18(width=2, depth=1), 40 images of cifar10"
+    assert text.endswith(f"\n- cifar10/resnet18: {network}\n")
     summary = json.loads((tmp_path / "table3.json").read_text())
     sam = summary["cifar10/resnet18"]["SAM"]
     assert sam["speed_relative_to_sam"] == 1

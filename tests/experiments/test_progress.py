@@ -24,20 +24,6 @@ def test_time_left_follows_the_amount_of_work(clock, capsys):
     ]
 
 
-def test_time_left_as_parts_end(clock, capsys):
-    def finished():
-        for name in "bac":
-            clock[0] += 600
-            yield name
-
-    progress.report({"a": 10, "b": 20, "c": 30}, finished())
-    assert capsys.readouterr().out.splitlines() == [
-        "b is done (1 of 3, about 20 min left)",
-        "a is done (2 of 3, about 20 min left)",
-        "c is done (3 of 3, about 0 min left)",
-    ]
-
-
 def test_bar_of_a_resumed_training_counts_its_own_epochs(capsys):
     bar = progress.EpochBar(done=8)
     bar.set_params({"epochs": 10})

@@ -25,6 +25,7 @@ TINY = dataclasses.replace(
     num_draws=1,
     num_points=3,
     image_size=32,
+    num_jobs=1,
 )
 
 

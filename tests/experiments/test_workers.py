@@ -1,0 +1,92 @@
+"""Processes beside each other, when something goes wrong."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from keras_esam.experiments import __main__ as command
+from keras_esam.experiments import workers
+from keras_esam.experiments.scales import PAPER
+from keras_esam.experiments.scales import SMALL
+from tests.backends import tensorflow_only
+
+pytestmark = tensorflow_only
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def call(path):
+    """Leaves its process id in a file, and fails or takes long."""
+    path.write_text(str(os.getpid()))
+    if path.name == "wrong":
+        raise ValueError(path.name)
+    time.sleep(600)
+
+
+def is_running(process_id):
+    try:
+        status = pathlib.Path(f"/proc/{process_id}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_error_ends_the_other_calls_and_those_to_come(tmp_path):
+    paths = [tmp_path / name for name in ("long", "wrong", "never")]
+    with pytest.raises(ValueError, match="wrong"):
+        for _ in workers.call_beside(call, paths, num_workers=2):
+            pass
+    assert not paths[2].exists()
+    assert not (paths[0].exists() and is_running(paths[0].read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(number, tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from keras_esam.experiments import workers\n"
+        "from tests.experiments.test_workers import call\n"
+        "if __name__ == '__main__':\n"
+        "    paths = [pathlib.Path(path) for path in sys.argv[1:]]\n"
+        "    list(workers.call_beside(call, paths, 1))\n"
+    )
+    script, path = tmp_path / "script.py", tmp_path / "call"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, script, path, tmp_path / "never"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: path.exists() and path.read_text())
+    process.send_signal(number)
+    process.wait()
+    wait_for(lambda: not is_running(path.read_text()))
+    assert not (tmp_path / "never").exists()
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_number_of_trainings_at_a_time(monkeypatch):
+    monkeypatch.setattr(workers, "num_cpus", lambda: 8)
+    assert command.number_of_jobs(None, SMALL) == 2
+    assert command.number_of_jobs(None, PAPER) == 1
+    assert command.number_of_jobs(6, PAPER) == 6
+    with pytest.raises(ValueError, match="--jobs must be positive"):
+        command.number_of_jobs(0, SMALL)
+    gpus = ["GPU:0"]
+    monkeypatch.setattr(
+        "tensorflow.config.list_physical_devices", lambda kind: gpus
+    )
+    assert command.number_of_jobs(None, SMALL) == 1
+    with pytest.raises(ValueError, match="On a GPU .*Received: --jobs 2"):
+        command.number_of_jobs(2, SMALL)
