@@ -7,32 +7,29 @@ Result:    runs/table1/summary.md: test accuracy and images per second of each
            its epochs, log.csv
 Hardware:  a GPU, with the Keras backend of the environment; each method trains
            25 minutes, then the next one. The same command goes on from there,
-           also after a kill, until all have their 200 epochs. --together
-           saves time where several processors can compile at once.
+           also after a kill, until all have their epochs. --together saves
+           time where several processors can compile at once.
 Small:     --epochs 2 --width 8 --num-train 1000 --num-test 500   (a CPU)
 
 The first command writes the data that tensorflow-datasets has to a file, since
 the machine with the GPU may have no TensorFlow. Any file does that has uint8
 images, `x_train` and `x_test`, and labels, `y_train` and `y_test`.
 
-Batch 128, SGD with momentum 0.9 and cosine decay from 0.05, rho 0.05, weight
-decay 5e-4 for SGD and 1e-3 for SAM and ESAM (Table 4 of the paper). There, as
-in PyTorch, weight decay is part of the gradient; that of Keras' optimizers is
-not, and has no momentum, so it is divided by 1 - 0.9 here. Mixed precision,
-with float32 weights and logits, unless --precision says otherwise.
+Network, epochs, batch size, optimizer and rho are those of the recipes
+`cifar10/resnet18/sgd` and, for the other methods, `.../esam`: Table 4 of the
+paper. beta, gamma and granularity are those of `benchmarks.methods`. Mixed
+precision, with float32 weights and logits, unless --precision says otherwise.
 """
 
 import argparse
+import os
 import pathlib
-import subprocess
 import sys
-import time
 
 import keras
 
 import keras_esam
 from benchmarks import measurement
-from benchmarks import networks
 from benchmarks.device_images import AugmentedImages
 from benchmarks.device_images import IndexBatches
 from benchmarks.device_images import SetEpoch
@@ -40,10 +37,15 @@ from benchmarks.device_images import export
 from benchmarks.device_images import load
 from benchmarks.engines import engine
 from benchmarks.methods import METHODS
+from benchmarks.table1_runs import recipe_of
 from benchmarks.table1_runs import remember_settings
 from benchmarks.table1_runs import run_folder
 from benchmarks.table1_runs import write_summary
+from benchmarks.turns import StopAfter
 from benchmarks.turns import TakeTurns
+from benchmarks.turns import end_with_parent
+from benchmarks.turns import locked
+from benchmarks.turns import run_together
 from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
 
@@ -52,43 +54,30 @@ COMPARED = [
     *("ESAM variable random", "ESAM depth", "ESAM depth by loss"),
     *("ESAM depth random", "SWP depth, beta 0.3", "one-step"),
 ]
-BATCH_SIZE, LEARNING_RATE, MOMENTUM, RHO = 128, 0.05, 0.9, 0.05
-MEAN, DEVIATION = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-
-
-class StopAfter(keras.callbacks.Callback):
-    """Stops at the end of the epoch in which the time is up."""
-
-    def __init__(self, seconds):
-        super().__init__()
-        self._left = seconds
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._begin = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._left -= time.monotonic() - self._begin
-        if self._left < 0:
-            self._model.stop_training = True
+# Of `keras_esam.data.cifar`, which needs TensorFlow.
+MEAN, DEVIATION = (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)
 
 
 def make_model(method, images, seed, steps, width, depth):
-    """The compiled model, for batches of `IndexBatches`."""
+    """The compiled model, for batches of `IndexBatches`.
+
+    Args:
+        method: String.
+        images: Array of uint8, shape `(num_images, 32, 32, 3)`.
+        seed: Integer.
+        steps: Integer, number of updates of the whole training.
+        width: Integer, of `keras_esam.models.resnet18`.
+        depth: Integer, of the same.
+    """
     keras.utils.set_random_seed(seed)
+    recipe = recipe_of(method)
     inputs = keras.Input((4,), dtype="int32")
     x = AugmentedImages(images, MEAN, DEVIATION)(inputs)
-    x = networks.resnet18(width, depth)(x)
-    network = keras.Model(inputs, x)
-    arguments = {"rho": RHO, **METHODS[method]}
-    decay = 5e-4 if arguments["rho"] == 0 else 1e-3
-    optimizer = keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps),
-        momentum=MOMENTUM,
-        weight_decay=decay / (1 - MOMENTUM),
-    )
-    model = keras_esam.ESAMModel(network, seed=seed, **arguments)
+    x = recipe.make_network(width=width, depth=depth)(x)
+    arguments = {"rho": recipe.esam["rho"], **METHODS[method]}
+    model = keras_esam.ESAMModel(keras.Model(inputs, x), seed=seed, **arguments)
     model.compile(
-        optimizer,
+        recipe.make_optimizer(steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -103,12 +92,22 @@ def train(method, seed, data, arguments):
         seed: Integer.
         data: Tuple of images, labels, and the number of training samples.
         arguments: Namespace, the options.
+
+    Raises:
+        RuntimeError: If another process trains the same run.
     """
-    backup = AtomicBackup(run_folder(arguments.out, method, seed))
-    if len(backup.history) >= arguments.epochs:
-        return
+    folder = run_folder(arguments.out, method, seed)
+    with locked(folder):
+        backup = AtomicBackup(folder)
+        if len(backup.history) < arguments.epochs:
+            _fit(method, seed, data, arguments, backup)
+    keras.backend.clear_session()
+
+
+def _fit(method, seed, data, arguments, backup):
     images, labels, num_train = data
-    batches = IndexBatches(labels[:num_train], BATCH_SIZE, seed=seed)
+    batch_size = recipe_of(method).batch_size
+    batches = IndexBatches(labels[:num_train], batch_size, seed=seed)
     tested = IndexBatches(labels[num_train:], 500, offset=num_train)
     steps = arguments.epochs * len(batches)
     # Its time does not begin before its turn.
@@ -130,11 +129,12 @@ def train(method, seed, data, arguments):
             backup,
         ],
     )
-    keras.backend.clear_session()
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     option = parser.add_argument
     option("data", nargs="?", type=pathlib.Path, help="an .npz file")
     option("--export", type=pathlib.Path, help="write that file, and end")
@@ -147,15 +147,21 @@ def parse_arguments(arguments=None):
         metavar="METHOD",
     )
     option("--seeds", type=measurement.positive, default=1)
-    option("--epochs", type=measurement.positive, default=200)
+    epochs = recipe_of("SAM").epochs
+    option("--epochs", type=measurement.positive, default=epochs)
     option("--minutes", type=float, default=25, help="of each run, in a call")
-    option(
+    # A process of --together, which has --turns, cannot start others.
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--together",
         action="store_true",
         help="a process for each method: all compile at once, and take turns "
         "in training",
     )
-    option("--turns", type=pathlib.Path, help="the file by which they do")
+    either.add_argument(
+        "--turns", type=pathlib.Path, help="the file by which they do"
+    )
+    option("--parent", type=int, help="process id; end when it has ended")
     option("--width", type=measurement.positive, default=64)
     option("--depth", type=measurement.positive, default=2)
     option("--num-train", type=measurement.positive, default=50_000)
@@ -167,30 +173,38 @@ def parse_arguments(arguments=None):
     arguments = parser.parse_args(arguments)
     if (arguments.data is None) == (arguments.export is None):
         parser.error("either the data file or --export is needed")
+    arguments.methods = list(dict.fromkeys(arguments.methods))
     return arguments
 
 
-def train_together(arguments, options):
-    """Trains each method in a process of its own."""
-    turns = arguments.out / "turns"
-    options = [option for option in options if option != "--together"]
+def child_command(arguments, method):
+    """List of the words of the command that trains one method by itself."""
+    values = vars(arguments) | {
+        "methods": method,
+        "turns": arguments.out / "turns",
+        "parent": os.getpid(),
+    }
+    del values["together"], values["data"]
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in values.items()
+        if value is not None
+    ]
     command = [sys.executable, "-m", "benchmarks.table1", *options]
-    command += ["--turns", str(turns), "--methods"]
-    processes = [subprocess.Popen([*command, m]) for m in arguments.methods]
-    failed = [process.args for process in processes if process.wait()]
-    if failed:
-        raise RuntimeError(f"Failed: {failed}")
+    return [*command, "--", str(arguments.data)]
 
 
 def main(options=None):
-    options = sys.argv[1:] if options is None else options
     arguments = parse_arguments(options)
+    if arguments.parent is not None:
+        end_with_parent(arguments.parent)
     if arguments.export:
         export(arguments.export, arguments.data_dir)
         return
     known = remember_settings(arguments)
     if arguments.together:
-        train_together(arguments, options)
+        methods = arguments.methods
+        run_together({m: child_command(arguments, m) for m in methods})
     else:
         train_in_turn(arguments, known)
     print(write_summary(arguments.out, known))

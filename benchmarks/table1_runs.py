@@ -1,5 +1,6 @@
 """The folder with the runs of `benchmarks.table1`: its settings and summary."""
 
+import contextlib
 import json
 import math
 
@@ -10,9 +11,17 @@ from benchmarks.engines import BACKEND
 from benchmarks.methods import METHODS
 from benchmarks.methods import file_name
 from examples.settings import check_settings
+from keras_esam import recipes
 from keras_esam.callbacks import AtomicBackup
 
-PAPER = {"SGD": 95.41, "SAM": 96.52, "ESAM variable": 96.56}
+# Of `keras_esam.experiments.tables`, which needs TensorFlow.
+PAPER = {
+    "SGD": 95.41,
+    "SAM": 96.52,
+    "ESAM variable": 96.56,
+    "SWP variable": 96.74,
+    "SDS": 96.45,
+}
 TITLE = (
     "ResNet-18, width {width}, depth {depth}, {num_train} images, {epochs} "
     "epochs, {precision} with float32 logits, {backend}, {devices}"
@@ -20,8 +29,23 @@ TITLE = (
 # What may differ between two calls that train the same runs.
 FREE = (
     *("export", "data_dir", "methods", "seeds", "minutes", "out"),
-    *("together", "turns"),
+    *("together", "turns", "parent"),
 )
+
+
+def recipe_of(method):
+    """The recipe with a method's optimizer, batch size, epochs and `rho`."""
+    is_sgd = METHODS[method].get("rho") == 0
+    return recipes.get(f"cifar10/resnet18/{'sgd' if is_sgd else 'esam'}")
+
+
+def recipe_settings():
+    """Dict of the values of the recipe for SGD and of that for the others."""
+    used = [recipe_of("SGD"), recipe_of("SAM")]
+    names = "name", "batch_size", "learning_rate", "weight_decay", "momentum"
+    settings = {key: [getattr(r, key) for r in used] for key in names}
+    settings["recipes"] = settings.pop("name")
+    return settings | {"rho": [recipe.esam["rho"] for recipe in used]}
 
 
 def run_folder(folder, method, seed):
@@ -39,6 +63,7 @@ def remember_settings(arguments):
     """
     settings = {k: v for k, v in vars(arguments).items() if k not in FREE}
     settings |= {"data": arguments.data.name, "backend": BACKEND}
+    settings |= recipe_settings()
     path = arguments.out / "settings.json"
     known = {"settings": settings, "machines": []}
     if path.exists():
@@ -77,7 +102,7 @@ def summary(folder, known):
     ]
     for method in METHODS:
         folders = sorted(folder.glob(f"{file_name(method)}-[0-9]*"))
-        runs = [r for r in (AtomicBackup(f).history for f in folders) if r]
+        runs = [run for run in map(read_history, folders) if run]
         if not runs:
             continue
         finished = [run for run in runs if len(run) == settings["epochs"]]
@@ -92,6 +117,15 @@ def summary(folder, known):
         cells.append(", ".join(str(len(run)) for run in runs))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def read_history(folder):
+    """Logs of a run's finished epochs, also while another process trains it."""
+    for _ in range(3):
+        # A backup goes when the next one is there, maybe before it is read.
+        with contextlib.suppress(FileNotFoundError):
+            return AtomicBackup(folder).history
+    return AtomicBackup(folder).history
 
 
 def spread(values):

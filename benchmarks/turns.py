@@ -4,10 +4,31 @@ They compile beside one another, which takes a large part of a short training,
 and then train one after the other, each as fast as if it were alone.
 """
 
+import contextlib
 import fcntl
 import math
+import os
+import subprocess
+import threading
+import time
 
 import keras
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stops at the end of the epoch in which the time is up."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self._left = seconds
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._left -= time.monotonic() - self._begin
+        if self._left < 0:
+            self._model.stop_training = True
 
 
 class TakeTurns(keras.callbacks.Callback):
@@ -44,3 +65,75 @@ class TakeTurns(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._file.close()
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Context in which no other process has the same folder locked.
+
+    The lock is on the file `lock` there, and ends with the process.
+
+    Args:
+        folder: Path, which is made if there is none.
+
+    Raises:
+        RuntimeError: If it is locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(
+                "Another process trains the same run, and both would write to "
+                "its folder. Wait for it, end it, or choose another folder "
+                f"with --out. Received: {folder}"
+            ) from error
+        yield
+
+
+def run_together(commands):
+    """Runs commands at once, and waits for all of them.
+
+    If one fails the others still run to their ends. If this process is
+    interrupted they are ended first; if it is killed, `end_with_parent` does.
+
+    Args:
+        commands: Dict of a name to the list of a command's words.
+
+    Raises:
+        RuntimeError: If some fail.
+    """
+    processes = {}
+    try:
+        for name, command in commands.items():
+            processes[name] = subprocess.Popen(command)
+        codes = {name: process.wait() for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+    failed = {name: code for name, code in codes.items() if code}
+    if failed:
+        raise RuntimeError(
+            "The others are done, but these failed, with the exit status "
+            f"(that of a signal is negative): {failed}"
+        )
+
+
+def end_with_parent(parent, interval=1.0):
+    """Ends this process when the one that started it has ended, however.
+
+    Args:
+        parent: Integer, the other one's process id. Asking for it here would
+            be too late if it has ended already.
+        interval: Float, seconds between two looks.
+    """
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(interval)
+        os._exit(1)  # The main thread may be in the middle of a long step.
+
+    threading.Thread(target=watch, daemon=True).start()

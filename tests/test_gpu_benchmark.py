@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -15,9 +16,12 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks import table1
+from benchmarks import table1_runs
+from benchmarks import turns
 from benchmarks.measurement import describe_machine
 from benchmarks.table1_runs import summary
 from benchmarks.turns import TakeTurns
+from keras_esam import recipes
 from keras_esam.callbacks import AtomicBackup
 from tests.test_benchmarks import ROOT
 
@@ -44,6 +48,27 @@ def train(tmp_path):
         return AtomicBackup(folder / "SGD-0").history
 
     return train
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """List of the processes that `run_together` starts."""
+    processes = []
+    popen = subprocess.Popen
+
+    def start(*args, **kwargs):
+        processes.append(popen(*args, **kwargs))
+        return processes[-1]
+
+    monkeypatch.setattr(turns.subprocess, "Popen", start)
+    return processes
+
+
+@pytest.fixture
+def mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 def losses(history):
@@ -82,9 +107,93 @@ def test_table1_refuses_other_settings(train, tmp_path):
     assert row.endswith("| 2 |")
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("SGD", "sgd"),
+        ("SAM", "sam"),
+        ("ESAM variable", "esam"),
+        ("SWP variable", "esam-swp"),
+        ("SDS", "esam-sds"),
+        ("SWP depth, beta 0.3", "fast-sam"),
+    ],
+)
+def test_methods_of_table1_are_trained_by_their_recipes(method, name):
+    recipe = recipes.get(f"cifar10/resnet18/{name}")
+    images = np.zeros((1, 32, 32, 3), "uint8")
+    model = table1.make_model(method, images, seed=3, steps=7, width=2, depth=1)
+    for key, value in recipe.esam.items():
+        if key != "granularity" or recipe.esam["beta"] < 1:
+            assert getattr(model, key) == value, key
+    optimizers = model.optimizer, recipe.make_optimizer(7)
+    own, expected = (o.get_config() | {"name": "sgd"} for o in optimizers)
+    assert own == expected
+    used = table1_runs.recipe_of(method)
+    assert (used.epochs, used.batch_size) == (recipe.epochs, recipe.batch_size)
+
+
+def test_network_of_table1_is_that_of_its_recipe():
+    images = np.zeros((1, 32, 32, 3), "uint8")
+    model = table1.make_model("SAM", images, seed=3, steps=7, width=2, depth=1)
+    keras.utils.set_random_seed(3)
+    recipe = recipes.get("cifar10/resnet18/sam")
+    expected = recipe.make_network(width=2, depth=1)
+    weights = model.trainable_variables, expected.trainable_variables
+    for own, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(own), np.asarray(other))
+    norms = [
+        {
+            (layer.momentum, layer.epsilon)
+            for layer in network._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+        }
+        for network in (model.model, expected)
+    ]
+    assert norms[0] == norms[1] == {(0.9, 1e-5)}
+
+
+@pytest.mark.usefixtures("mixed_precision")
+def test_logits_of_table1_are_float32_in_mixed_precision():
+    images = np.zeros((1, 32, 32, 3), "uint8")
+    model = table1.make_model("SAM", images, seed=0, steps=1, width=2, depth=1)
+    layers = model.model.layers
+    assert [layer.compute_dtype for layer in layers[1:]] == ["bfloat16"] * 2
+    assert model.model.output.dtype == "float32"
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+
+
+def test_constants_of_table1_are_those_of_the_library():
+    # Here, as they need TensorFlow.
+    from keras_esam.data.cifar import STATISTICS
+    from keras_esam.experiments import tables
+
+    assert (table1.MEAN, table1.DEVIATION) == STATISTICS["cifar10"]
+    labels = {
+        "ESAM": "ESAM variable",
+        "SWP alone": "SWP variable",
+        "SDS alone": "SDS",
+    }
+    printed = tables.PRINTED["cifar10/resnet18"]
+    expected = {labels.get(k, k): value for k, (value, _) in printed.items()}
+    assert table1_runs.PAPER == expected
+
+
+def test_table1_refuses_runs_of_another_recipe(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(table1, "train", lambda *args: None)
+    train("runs")
+    path = tmp_path / "runs" / "settings.json"
+    known = json.loads(path.read_text())
+    assert known["settings"]["weight_decay"] == [5e-4, 1e-3]
+    assert known["settings"]["rho"] == [0, 0.05]
+    del known["settings"]["recipes"]
+    path.write_text(json.dumps(known))
+    with pytest.raises(ValueError, match="recipes=None. Received: recipes="):
+        train("runs")
+
+
 def test_processes_compile_together_and_train_in_turn(tmp_path):
-    turns = [TakeTurns(tmp_path / "turns") for _ in range(2)]
-    for turn in turns:
+    both = [TakeTurns(tmp_path / "turns") for _ in range(2)]
+    for turn in both:
         turn.on_train_begin()
         turn.on_epoch_begin(0)
         logs = {"images_per_second": 3.0}
@@ -96,12 +205,12 @@ def test_processes_compile_together_and_train_in_turn(tmp_path):
         turn.on_epoch_begin(1)
         alone.put(turn)
 
-    threads = [threading.Thread(target=go_on, args=(t,)) for t in turns]
+    threads = [threading.Thread(target=go_on, args=(t,)) for t in both]
     threads[0].start()
     time.sleep(0.1)
     assert alone.empty()  # while the second one compiles
     threads[1].start()
-    for _ in turns:
+    for _ in both:
         turn = alone.get(timeout=60)
         time.sleep(0.1)
         assert alone.empty()
@@ -118,6 +227,149 @@ def test_table1_has_a_process_for_each_method(train, tmp_path):
     assert (tmp_path / "together" / "turns").exists()
     table = (tmp_path / "together" / "summary.md").read_text()
     assert "| SGD | " in table
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "data.npz --together --minutes 0 --methods SGD SAM",
+        "--together --methods SAM SGD SAM --seeds 3 -- --data.npz",
+    ],
+)
+def test_a_process_of_table1_trains_one_method_and_starts_none(options):
+    arguments = table1.parse_arguments(options.split())
+    assert sorted(arguments.methods) == ["SAM", "SGD"]
+    command = table1.child_command(arguments, "one-step, beta 0.6")
+    assert command[1:3] == ["-m", "benchmarks.table1"]
+    expected = vars(arguments) | {
+        "together": False,
+        "methods": ["one-step, beta 0.6"],
+        "turns": arguments.out / "turns",
+        "parent": os.getpid(),
+    }
+    assert vars(table1.parse_arguments(command[3:])) == expected
+
+
+@pytest.mark.parametrize("options", ["--to", "--together --turns turns"])
+def test_table1_refuses_what_could_start_processes_without_end(options):
+    with pytest.raises(SystemExit):
+        table1.parse_arguments(["data.npz", *options.split()])
+
+
+def test_a_process_of_table1_watches_its_parent(train, monkeypatch):
+    parents = []
+    monkeypatch.setattr(table1, "end_with_parent", parents.append)
+    monkeypatch.setattr(table1, "train", lambda *args: None)
+    train("runs", "--parent", "1234")
+    assert parents == [1234]
+
+
+def test_when_a_process_fails_the_others_go_on_to_their_ends(tmp_path, started):
+    commands = {
+        "bad": ["sh", "-c", "exit 3"],
+        "killed": ["sh", "-c", "kill -KILL $$"],
+        "good": ["sh", "-c", f"sleep 0.1; touch '{tmp_path}/done'"],
+    }
+    with pytest.raises(RuntimeError, match="'bad': 3, 'killed': -9}"):
+        turns.run_together(commands)
+    assert (tmp_path / "done").exists()
+    assert [process.returncode for process in started] == [3, -9, 0]
+
+
+def test_no_process_is_left_when_one_cannot_be_started(started):
+    commands = {"first": ["sleep", "60"], "second": ["/no/such/command"]}
+    with pytest.raises(FileNotFoundError):
+        turns.run_together(commands)
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
+
+
+def test_no_process_is_left_after_an_interruption(started):
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        turns.run_together(
+            {"first": ["sleep", "60"], "second": ["sleep", "60"]}
+        )
+    codes = [process.returncode for process in started]
+    assert codes == [-signal.SIGTERM] * 2
+
+
+CHILD = """
+import sys, time, types
+callbacks = types.SimpleNamespace(Callback=object)
+sys.modules["keras"] = types.SimpleNamespace(callbacks=callbacks)
+from benchmarks import turns
+turns.end_with_parent(int(sys.argv[1]), interval=0.01)
+time.sleep(0.1)
+print("lives", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())])
+"""
+
+
+def test_processes_end_when_their_parent_is_killed():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout.readline() == "lives\n"
+    parent.kill()
+    # The pipe ends when both have.
+    assert parent.communicate(timeout=30) == ("", None)
+
+
+def test_a_process_whose_parent_ended_before_it_looked_ends():
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD, "0"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=30,
+    )
+    assert (result.returncode, result.stdout) == (1, b"")
+
+
+def test_two_processes_never_train_the_same_run(train, tmp_path):
+    with turns.locked(tmp_path / "runs" / "SGD-0"):
+        with pytest.raises(RuntimeError, match="Another process .*SGD-0"):
+            train("runs")
+        with turns.locked(tmp_path / "runs" / "SAM-0"):
+            pass
+    with turns.locked(tmp_path / "runs" / "SGD-0"):
+        pass
+
+
+def test_a_run_is_locked_while_it_trains(train, tmp_path, monkeypatch):
+    refused = []
+
+    def fit(*args):
+        with pytest.raises(RuntimeError, match="Another process"):
+            with turns.locked(tmp_path / "runs" / "SGD-0"):
+                pass
+        refused.append(args[0])
+
+    monkeypatch.setattr(table1, "_fit", fit)
+    train("runs")
+    assert refused == ["SGD"]
+
+
+def test_histories_are_read_while_another_process_trains(tmp_path, monkeypatch):
+    calls = []
+
+    def replaced_meanwhile(folder):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise FileNotFoundError
+        return AtomicBackup(folder)
+
+    monkeypatch.setattr(table1_runs, "AtomicBackup", replaced_meanwhile)
+    assert table1_runs.read_history(tmp_path) == []
+    assert calls == [tmp_path] * 2
 
 
 def test_runs_that_are_not_finished_have_no_accuracy(tmp_path):
@@ -205,6 +457,9 @@ def test_gpu_needs_no_tensorflow():
         "    sys.modules[name] = None\n"
         "from benchmarks import gpu, table1, throughput\n"
         "gpu.main(['data.npz', '--dry-run'])\n"
+        "import numpy as np\n"
+        "images = np.zeros((1, 32, 32, 3), 'uint8')\n"
+        "table1.make_model('SAM', images, 0, steps=1, width=1, depth=1)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
