@@ -26,6 +26,7 @@ STRATEGIES = {
     "mirrored": tf.distribute.MirroredStrategy,
     "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
 }
+IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # May be given instead of those of the recipe: its own values, and arguments of
 # ESAMModel.
 TRAINING = {
@@ -63,11 +64,22 @@ def make_parser(description, recipe):
     option("--adaptive", action=argparse.BooleanOptionalAction)
     option("--subset", type=int, help="number of training samples")
     option("--precision", default="float32", help="a Keras dtype policy")
-    option("--strategy", default="none", choices=list(STRATEGIES))
+    choices = list(STRATEGIES)
+    option("--strategy", default="none", choices=choices, type=check_strategy)
     option("--seed", type=int, default=0)
     option("--data-dir", help="of tensorflow-datasets")
     option("--out", type=pathlib.Path, help="default: runs/RECIPE")
     return parser
+
+
+def check_strategy(name):
+    """The name, unless Keras' backend has no such strategy."""
+    if name in STRATEGIES and name != "none" and not IS_TENSORFLOW:
+        raise argparse.ArgumentTypeError(
+            "must be none unless KERAS_BACKEND is tensorflow. "
+            f"Received: {name} with KERAS_BACKEND={keras.backend.backend()}"
+        )
+    return name
 
 
 def make_recipe(arguments):
@@ -81,6 +93,9 @@ def make_recipe(arguments):
 
 def start(arguments):
     """Sets seed and precision. Returns the scope in which to make the model."""
+    if not IS_TENSORFLOW:
+        # It only makes the batches, and would take the memory of the GPUs.
+        tf.config.set_visible_devices([], "GPU")
     # Before anything is computed, or the workers can not be connected.
     strategy = STRATEGIES[arguments.strategy]()
     keras.utils.set_random_seed(arguments.seed)
@@ -137,7 +152,14 @@ def write_json(content, path):
 
 def is_chief(model):
     """Whether this is the worker that writes files, or the only one."""
-    return model.distribute_strategy.extended.should_checkpoint
+    return strategy_of(model).extended.should_checkpoint
+
+
+def strategy_of(model):
+    """The strategy of a model; without one, or on another backend, that of a
+    single device."""
+    default = tf.distribute.get_strategy()
+    return getattr(model, "distribute_strategy", default)
 
 
 def fit(model, train, validation, counter, recipe, arguments, out, **more):
@@ -148,7 +170,12 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
             `more` belongs.
     """
     backup = keras_esam.callbacks.AtomicBackup(out / "backup")
-    more = {"steps_per_epoch": len(train), **more}
+    more = {
+        "steps_per_epoch": len(train),
+        # Each has a perturbation and a choice of samples of its own.
+        "num_replicas": strategy_of(model).num_replicas_in_sync,
+        **more,
+    }
     settings = make_settings(arguments, recipe, more)
     path = out / "settings.json"
     if backup.history:

@@ -1,6 +1,7 @@
 """The settings of a run, which stay the same when it goes on."""
 
-# What may change then: places of files, and devices.
+# What may change then: places of files, and the kind of strategy. The number of
+# its replicas is part of the method and may not.
 FREE = ("out", "data_dir", "folder", "strategy")
 
 
@@ -10,7 +11,7 @@ def make_settings(arguments, recipe, more):
     Args:
         arguments: Namespace, the options of the script.
         recipe: `keras_esam.recipes.Recipe`, with the values that are used.
-        more: Dict, what the data is like.
+        more: Dict, what the data is like and the number of replicas.
     """
     values = vars(arguments) | vars(recipe) | recipe.esam | more
     left_out = (*FREE, "name", "esam", "sources")

@@ -5,6 +5,9 @@ Result:    runs/cifar10/resnet18/esam with result.json, backup/log.csv, the
            weights with the best validation accuracy (best.weights.h5), the last
            network (last.keras) and logs for TensorBoard. The paper reports
            96.56% for this recipe, 96.52% for `sam` and 95.41% for `sgd`.
+           `test_accuracy` is that of the last epoch, `best_test_accuracy` that
+           of the epoch that is the best by test accuracy, which is too high
+           for a comparison
 Hardware:  one GPU. Small, on two busy CPU cores: --width 8 --subset 1000
            --epochs 30 took 4 minutes and gave 33.2% (seed 0; 39.5% of the
            training samples)
@@ -14,7 +17,8 @@ Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
 A run that was killed goes on when the same command is given again; a run with
 other settings needs another `--out`. With `--strategy multiworker` the command
 is that for each worker, which has its place in the cluster in the environment
-variable TF_CONFIG; all share `--out`.
+variable TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow
+backend; on the others a run has no `--strategy`.
 """
 
 import pathlib

@@ -4,7 +4,9 @@ Command:   python -m examples.train_imagenet --recipe imagenet/resnet50/esam
 Result:    runs/imagenet/resnet50/esam with result.json, backup/log.csv, the
            weights with the best validation accuracy (best.weights.h5), the last
            network (last.keras) and logs for TensorBoard. Accuracies are those
-           of the validation part.
+           of the validation part: `test_accuracy` of the last epoch,
+           `best_test_accuracy` of the epoch that is the best by it, which is
+           too high for a comparison
 Hardware:  GPUs; at this scale it has not been run. Small, on two busy CPU
            cores, 800 photographs of ten classes for training and 200 others for
            validation: --folder FOLDER --image-size 64 --batch-size 20
@@ -24,7 +26,8 @@ Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
 A run that was killed goes on when the same command is given again; a run with
 other settings needs another `--out`. With `--strategy multiworker` the command
 is that for each worker, which has its place in the cluster in the environment
-variable TF_CONFIG; all share `--out`.
+variable TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow
+backend; on the others a run has no `--strategy`.
 """
 
 import pathlib

@@ -26,11 +26,13 @@ followed, not the text:
 has length `rho`, as the paper says; in the authors' code it is longer
 (`scale="authors"`).
 
-`asam` has the `rho` of its paper and the rest from ESAM's tables, to compare.
-The code of that paper scales no biases and adds 0.01 to each weight's
-magnitude; `adaptive=True` scales all variables, as the formula of the paper
-does. Its author [found](https://github.com/davda54/sam/issues/37) `rho=2` the
-best on CIFAR-10 if biases are scaled too.
+`asam` has the `rho` of its paper, [Kwon et al.,
+2021](https://arxiv.org/abs/2102.11600), and the rest from ESAM's tables, to
+compare. The code of that paper (SamsungLabs/ASAM) scales no biases and adds
+`eta=0.01` to `|w|`; `adaptive=True` scales all variables and adds nothing. For
+a PyTorch implementation that scales all parameters too, Jungmin Kwon, the first
+author, [reports](https://github.com/davda54/sam/issues/37) the best accuracy on
+CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5 there.
 
 `fast-sam` is not in the paper. It is SWP of few layers without SDS
 (`granularity="depth", beta=0.3, gamma=1`), by operations 1.54 times as fast as
@@ -256,17 +258,17 @@ def get(name: str) -> Recipe:
 def _esam(setting, dataset, method):
     if method == "sgd":
         return {"rho": 0.0}
-    if method == "asam":
-        rho = _ASAM_RHO[dataset]
-        return {"rho": rho, "beta": 1.0, "gamma": 1.0, "adaptive": True}
     arguments = {
         "rho": setting.rho,
         "beta": setting.beta if method in ("esam", "esam-swp") else 1.0,
         "gamma": setting.gamma if method in ("esam", "esam-sds") else 1.0,
-        "granularity": "variable",
     }
-    if method == "fast-sam":
+    if method == "asam":
+        arguments |= {"rho": _ASAM_RHO[dataset], "adaptive": True}
+    elif method == "fast-sam":
         arguments |= {"beta": 0.3, "granularity": "depth"}
+    else:
+        arguments["granularity"] = "variable"
     if setting.micro_batch_size is not None:
         arguments["micro_batch_size"] = setting.micro_batch_size
     return arguments
@@ -276,6 +278,7 @@ def _sources(setting, dataset, method):
     on_imagenet = dataset == "imagenet"
     unchecked = setting.table + _UNCHECKED
     decay = unchecked if method == "sgd" else setting.table
+    arguments = _esam(setting, dataset, method)
     sources = {
         "epochs": setting.table,
         "batch_size": unchecked if on_imagenet else setting.table,
@@ -285,21 +288,21 @@ def _sources(setting, dataset, method):
         "weight_decay": _GOYAL if on_imagenet else decay,
         "momentum": "README of the authors' code",
     }
+    if method == "sgd":
+        return {**sources, "rho": "of the method"}
+    for name in ("beta", "gamma"):
+        is_used = arguments[name] < 1
+        sources[name] = "section 3.1" if is_used else "of the method"
     if method == "asam":
-        sources["rho"] = (
-            _KWON + ", quoted by others"
-            if on_imagenet
-            else "README of the code of " + _KWON
-        )
-    elif method != "sgd":
-        arguments = _esam(setting, dataset, method)
+        quoted = _KWON + ", quoted by others"
+        readme = "README of the code of " + _KWON
+        sources["rho"] = quoted if on_imagenet else readme
+        sources["adaptive"] = "of the method"
+    else:
         sources["rho"] = unchecked if on_imagenet else _RUN_SH
-        for name in ("beta", "gamma"):
-            is_used = arguments[name] < 1
-            sources[name] = "section 3.1" if is_used else "of the method"
         sources["granularity"] = "the authors' code"
-        if method == "fast-sam":
-            sources["beta"] = sources["granularity"] = "our benchmarks"
-        if on_imagenet:
-            sources["micro_batch_size"] = "section 3.1" + _UNCHECKED
+    if method == "fast-sam":
+        sources["beta"] = sources["granularity"] = "our benchmarks"
+    if on_imagenet:
+        sources["micro_batch_size"] = "section 3.1" + _UNCHECKED
     return sources

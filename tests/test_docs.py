@@ -1,6 +1,8 @@
 """The examples in the documentation run."""
 
 import functools
+import importlib
+import inspect
 import pathlib
 import re
 import textwrap
@@ -38,10 +40,23 @@ def test_examples_of_a_page_run_in_turn(page, tmp_path, monkeypatch):
     assert run_blocks(page, {}) or page.stem in ("index", "api")
 
 
+def digits_instead_of(pipeline):
+    """Takes the arguments of a pipeline, and no others, for digits."""
+    signature = inspect.signature(pipeline)
+
+    def images(*args, **kwargs):
+        signature.bind(*args, **kwargs)
+        return data.digits("train", 1000)
+
+    return images
+
+
 @pytest.fixture
 def namespace(monkeypatch):
     """What the examples of docstrings take as given, with digits for images."""
     fit = keras_esam.ESAMModel.fit
+    cifar = digits_instead_of(data.cifar)
+    imagenet = digits_instead_of(data.imagenet)
     monkeypatch.setattr(
         keras_esam.ESAMModel,
         "fit",
@@ -49,11 +64,7 @@ def namespace(monkeypatch):
             *args, **{**kwargs, "epochs": 1, "verbose": 0}
         ),
     )
-
-    def images(*args, **kwargs):
-        return data.digits("train", 1000)
-
-    monkeypatch.setattr(data, "cifar", images)
+    monkeypatch.setattr(data, "cifar", cifar)
     small = functools.partial(
         keras_esam.models.resnet18, (8, 8, 1), width=2, depth=1
     )
@@ -67,7 +78,7 @@ def namespace(monkeypatch):
     )
     model = keras_esam.ESAMModel(network)
     model.compile("sgd", "sparse_categorical_crossentropy")
-    dataset = images()
+    dataset = data.digits("train", 1000)
     x, y = (part.numpy() for part in next(iter(dataset)))
     landscape = keras_esam.analysis.loss_landscape(model, (x, y), num_points=3)
     return {
@@ -75,9 +86,9 @@ def namespace(monkeypatch):
         "keras_esam": keras_esam,
         "np": np,
         "RecordingScope": RecordingScope,
-        "data": types.SimpleNamespace(cifar=images),
-        "cifar": images,
-        "imagenet": images,
+        "data": types.SimpleNamespace(cifar=cifar),
+        "cifar": cifar,
+        "imagenet": imagenet,
         "digits": data.digits,
         "network": network,
         "model": model,
@@ -88,6 +99,24 @@ def namespace(monkeypatch):
         "landscape_of_sgd": landscape,
         "landscape_of_esam": landscape,
     }
+
+
+def test_api_page_names_what_there_is_and_the_notes_on_recipes():
+    names = re.findall("^::: (.+)$", (ROOT / "docs/api.md").read_text(), re.M)
+    assert "keras_esam.recipes" in names
+    names.remove("keras_esam.recipes")
+    for name in names:
+        module, _, member = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), member), name
+
+
+@pytest.mark.parametrize("pipeline", [data.cifar, data.imagenet])
+def test_replaced_pipelines_refuse_what_the_real_ones_do(pipeline):
+    instead = digits_instead_of(pipeline)
+    kwargs = {"name": "cifar10"} if pipeline is data.cifar else {}
+    instead(split="train", batch_size=8, seed=1, **kwargs)
+    with pytest.raises(TypeError, match="num_images"):
+        instead(split="train", batch_size=8, num_images=1, **kwargs)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)

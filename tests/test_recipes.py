@@ -21,10 +21,8 @@ def test_there_is_a_recipe_for_every_row_of_the_tables():
         fields = {field.name for field in dataclasses.fields(recipe)}
         fields -= {"name", "esam", "sources"}
         assert fields <= set(recipe.sources)
-        expected = set(recipe.esam) - {"adaptive"}
-        if recipe.method in ("sgd", "asam"):
-            expected &= {"rho"} if recipe.method == "asam" else set()
-        assert set(recipe.sources) - fields == expected
+        assert set(recipe.esam) <= set(recipe.sources)
+        assert set(recipe.sources) == fields | set(recipe.esam)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +60,22 @@ def test_recipe_trains_by_what_it_builds():
     assert esam["micro_batch_size"] == 128 and "micro_batch_size" not in (
         recipe.esam
     )
+
+
+def test_all_perturbations_on_imagenet_are_those_of_128_samples():
+    for name in recipes.names():
+        recipe = recipes.get(name)
+        is_split = recipe.dataset == "imagenet" and recipe.method != "sgd"
+        size = recipe.esam.get("micro_batch_size")
+        assert size == (128 if is_split else None), name
+
+
+def test_asam_has_the_rho_of_its_paper_and_perturbs_all():
+    esam = recipes.get("cifar100/wrn-28-10/asam").esam
+    assert esam == {"rho": 1.0, "beta": 1.0, "gamma": 1.0, "adaptive": True}
+    sources = recipes.get("cifar100/wrn-28-10/asam").sources
+    assert "Kwon" in sources["rho"]
+    assert sources["beta"] == sources["adaptive"] == "of the method"
 
 
 def test_optimizer_equals_pytorch_decay_within_the_gradient():

@@ -9,10 +9,9 @@ shared by the experiments, done once, and go on after an interruption.
 import argparse
 import pathlib
 
-import tensorflow as tf
-
 from keras_esam.experiments import figures
 from keras_esam.experiments import tables
+from keras_esam.experiments import tensorflow_devices
 from keras_esam.experiments import workers
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.scales import SCALES
@@ -38,7 +37,7 @@ def number_of_jobs(wanted: int | None, scale: Scale) -> int:
     """
     if wanted is not None and wanted < 1:
         raise ValueError(f"--jobs must be positive. Received: {wanted}")
-    if not tf.config.list_physical_devices("GPU"):
+    if not tensorflow_devices.has_gpu():
         return wanted or min(scale.num_jobs, workers.num_cpus())
     if (wanted or 1) > 1:
         raise ValueError(

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 
+from keras_esam.experiments import tensorflow_devices
+
 
 def num_cpus() -> int:
     """Number of the CPUs that this process may use."""
@@ -74,12 +76,9 @@ def call_beside(
 
 
 def _begin(num_threads):
-    import tensorflow as tf
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends it then.
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+    tensorflow_devices.limit_threads(num_threads)
 
 
 def _end_with_the_parent():

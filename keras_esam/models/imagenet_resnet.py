@@ -11,6 +11,9 @@ def resnet50(
 ) -> keras.Model:
     """ResNet-50 of `keras.applications` with random weights.
 
+    Its logits are float32 under mixed precision too, as those of the other
+    networks.
+
     Args:
         input_shape: Tuple of integers, height, width and channels, or channels
             first where `keras.config.image_data_format()` says so. Defaults to
@@ -121,10 +124,13 @@ def bottleneck_resnet(
 
 
 def _from_applications(name, input_shape, num_classes):
-    make = getattr(keras.applications, name)
-    return make(
-        weights=None,
-        input_shape=input_shape,
-        classes=num_classes,
-        classifier_activation=None,
+    # Its own head would have logits of half precision under a mixed policy:
+    # too coarse to rank samples by the rise of their losses.
+    backbone = getattr(keras.applications, name)(
+        weights=None, input_shape=input_shape, include_top=False
+    )
+    return keras.Model(
+        backbone.input,
+        parts.head(backbone.output, num_classes),
+        name=name.lower(),
     )

@@ -1,4 +1,4 @@
-"""Parts of the residual networks for CIFAR."""
+"""Parts of the residual networks."""
 
 import keras
 

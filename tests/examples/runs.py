@@ -30,6 +30,19 @@ def run(script, options, out, monkeypatch):
     return json.loads((out / "result.json").read_text())
 
 
+def make_small_network(input_shape=(32, 32, 3), num_classes=1000):
+    """Instead of a ResNet, which takes long to compile."""
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Conv2D(4, 3, strides=2),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(num_classes),
+        ]
+    )
+
+
 def assert_same_history(result, expected):
     """Asserts that two runs had the same losses and accuracies, bit for bit."""
     pairs = zip(result["history"], expected["history"], strict=True)

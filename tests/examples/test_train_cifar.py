@@ -134,6 +134,10 @@ def test_other_settings_need_another_folder(data_dir, tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"choose another.*{message}"):
             train(more)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.distribute.Strategy, "num_replicas_in_sync", 2)
+        with pytest.raises(ValueError, match="num_replicas=1. .*replicas=2$"):
+            train("")
     assert (tmp_path / "result.json").read_text() == text
     # The same, from another place.
     moved = tmp_path / "moved"
@@ -141,6 +145,15 @@ def test_other_settings_need_another_folder(data_dir, tmp_path, monkeypatch):
     assert (
         train("--seed 0 --strategy none", moved)["history"] == before["history"]
     )
+
+
+def test_best_accuracy_is_said_to_be_chosen_by_test_accuracy(
+    data_dir, tmp_path, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit):
+        train(data_dir, tmp_path, monkeypatch, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "`best_test_accuracy` that of the epoch that is the best" in text
 
 
 def test_settings_without_an_epoch_do_not_count(

@@ -38,20 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """Instead of ResNet-50, which takes long to compile."""
-
-    def make(input_shape, num_classes=1000):
-        return keras.Sequential(
-            [
-                keras.Input(input_shape),
-                keras.layers.Conv2D(4, 3, strides=2),
-                keras.layers.BatchNormalization(),
-                keras.layers.GlobalAveragePooling2D(),
-                keras.layers.Dense(num_classes),
-            ]
-        )
-
-    monkeypatch.setitem(recipes.MAKERS, "resnet50", make)
+    monkeypatch.setitem(recipes.MAKERS, "resnet50", runs.make_small_network)
 
 
 def train(source, out, monkeypatch, more=""):

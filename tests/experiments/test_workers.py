@@ -10,6 +10,7 @@ import time
 import pytest
 
 from keras_esam.experiments import __main__ as command
+from keras_esam.experiments import tensorflow_devices
 from keras_esam.experiments import workers
 from keras_esam.experiments.scales import PAPER
 from keras_esam.experiments.scales import SMALL
@@ -83,10 +84,7 @@ def test_number_of_trainings_at_a_time(monkeypatch):
     assert command.number_of_jobs(6, PAPER) == 6
     with pytest.raises(ValueError, match="--jobs must be positive"):
         command.number_of_jobs(0, SMALL)
-    gpus = ["GPU:0"]
-    monkeypatch.setattr(
-        "tensorflow.config.list_physical_devices", lambda kind: gpus
-    )
+    monkeypatch.setattr(tensorflow_devices, "has_gpu", lambda: True)
     assert command.number_of_jobs(None, SMALL) == 1
     with pytest.raises(ValueError, match="On a GPU .*Received: --jobs 2"):
         command.number_of_jobs(2, SMALL)

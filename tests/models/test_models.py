@@ -22,6 +22,19 @@ def num_trainable(network):
     return sum(math.prod(v.shape) for v in network.trainable_variables)
 
 
+@pytest.fixture
+def bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def assert_logits_alone_are_float32(network):
+    *others, last = network.layers
+    assert network.output.dtype == last.compute_dtype == "float32"
+    assert {layer.compute_dtype for layer in others} == {"bfloat16"}
+
+
 @pytest.mark.parametrize(
     "name, with_10, with_100",
     [
@@ -36,10 +49,19 @@ def test_trainable_parameters_are_those_of_the_papers(name, with_10, with_100):
     assert num_trainable(make(num_classes=100)) == with_100
 
 
-@pytest.mark.parametrize("name, size", [("resnet50", 50), ("resnet101", 101)])
-def test_imagenet_networks_have_random_weights_and_logits(name, size):
-    network = getattr(models, name)((64, 64, 3), num_classes=7)
-    assert network.output_shape == (None, 7)
+@pytest.mark.parametrize(
+    "name, size, num_parameters",
+    [("resnet50", 50, 25_636_712), ("resnet101", 101, 44_707_176)],
+)
+@pytest.mark.usefixtures("bfloat16")
+def test_imagenet_networks_are_those_of_keras_with_float32_logits(
+    name, size, num_parameters
+):
+    network = getattr(models, name)((64, 64, 3))
+    assert network.output_shape == (None, 1000)
+    # As `keras.applications` documents them.
+    assert network.count_params() == num_parameters
+    assert_logits_alone_are_float32(network)
     assert network.layers[-1].activation is keras.activations.linear
     convolutions = [
         layer
@@ -48,6 +70,24 @@ def test_imagenet_networks_have_random_weights_and_logits(name, size):
     ]
     # Four of them are in shortcuts, which do not count.
     assert len(convolutions) - 4 + 1 == size
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("bfloat16")
+def test_logits_are_float32_under_mixed_precision(name):
+    network = getattr(models, name)((16, 16, 3), **SMALL[name])
+    assert_logits_alone_are_float32(network)
+    y = network(np.zeros((2, 16, 16, 3), "float32"))
+    assert keras.backend.standardize_dtype(y.dtype) == "float32"
+
+
+@tensorflow_only
+@pytest.mark.usefixtures("bfloat16")
+def test_logits_of_bottleneck_resnet_are_float32_under_mixed_precision():
+    network = models.bottleneck_resnet(
+        (32, 32, 3), num_classes=7, width=4, blocks=(1, 1, 1, 1)
+    )
+    assert_logits_alone_are_float32(network)
 
 
 @tensorflow_only
