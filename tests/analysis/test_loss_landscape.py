@@ -79,6 +79,14 @@ def test_axes_are_those_of_the_directions(float64):
     model.set_weights(weights)
 
 
+def test_progress_bar_counts_the_rows_of_all_draws(capsys):
+    model, data, _ = bowl()
+    analysis.loss_landscape(model, data, num_points=3, num_draws=2)
+    assert capsys.readouterr().out == ""
+    analysis.loss_landscape(model, data, num_points=3, num_draws=2, verbose=1)
+    assert "6/6" in capsys.readouterr().out
+
+
 def test_mean_over_the_draws_and_seeds():
     model = compile_model(dense_network())
 
