@@ -47,7 +47,16 @@ def float64():
 
 @pytest.fixture
 def float16():
-    keras.config.set_dtype_policy("mixed_float16")
+    yield from _policy("mixed_float16")
+
+
+@pytest.fixture
+def bfloat16():
+    yield from _policy("mixed_bfloat16")
+
+
+def _policy(name):
+    keras.config.set_dtype_policy(name)
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -64,13 +64,6 @@ def started(monkeypatch):
     return processes
 
 
-@pytest.fixture
-def mixed_precision():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 def losses(history):
     return [[epoch["loss"], epoch["val_loss"]] for epoch in history]
 
@@ -152,8 +145,8 @@ def test_network_of_table1_is_that_of_its_recipe():
     assert norms[0] == norms[1] == {(0.9, 1e-5)}
 
 
-@pytest.mark.usefixtures("mixed_precision")
-def test_logits_of_table1_are_float32_in_mixed_precision():
+@pytest.mark.usefixtures("bfloat16")
+def test_logits_of_table1_are_float32_in_bfloat16():
     images = np.zeros((1, 32, 32, 3), "uint8")
     model = table1.make_model("SAM", images, seed=0, steps=1, width=2, depth=1)
     layers = model.model.layers

@@ -22,13 +22,6 @@ def num_trainable(network):
     return sum(math.prod(v.shape) for v in network.trainable_variables)
 
 
-@pytest.fixture
-def bfloat16():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
 def assert_logits_alone_are_float32(network):
     *others, last = network.layers
     assert network.output.dtype == last.compute_dtype == "float32"
