@@ -9,6 +9,9 @@ shared by the experiments, done once, and go on after an interruption.
 import argparse
 import pathlib
 
+import keras
+
+from keras_esam.arguments import check_seed
 from keras_esam.experiments import figures
 from keras_esam.experiments import tables
 from keras_esam.experiments import tensorflow_devices
@@ -47,6 +50,21 @@ def number_of_jobs(wanted: int | None, scale: Scale) -> int:
     return 1
 
 
+def chosen(name: str, scale: Scale, only: list[str] | None) -> list[str]:
+    """The data sets and networks of a table or figure that are asked for.
+
+    Raises:
+        ValueError: If it has not all of them.
+    """
+    tasks = tables.tasks_of(name, scale)
+    if not set(only or ()) <= set(tasks):
+        raise ValueError(
+            f"--only must be of {', '.join(tasks)} for {name}. "
+            f"Received: --only {' '.join(only)}"
+        )
+    return [task for task in tasks if only is None or task in only]
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m keras_esam.experiments",
@@ -63,6 +81,14 @@ def main():
     option("--data-dir", help="of tensorflow-datasets")
     option("--photographs", help="class folders, for `table2`")
     option(
+        "--only",
+        nargs="+",
+        metavar="TASK",
+        help="rows of a table or panels of `figure1`, as cifar10/resnet18",
+    )
+    option("--seeds", nargs="+", type=int, help="by default 0 1 2")
+    option("--precision", default="float32", help="a Keras dtype policy")
+    option(
         "--jobs",
         type=int,
         help="trainings at a time, each with its share of the cores; by "
@@ -71,7 +97,13 @@ def main():
     option("--out", type=pathlib.Path, default="runs/experiments")
     arguments = parser.parse_args()
     scale = SCALES[arguments.scale]
+    if arguments.seeds:
+        scale = scale.with_seeds(tuple(dict.fromkeys(arguments.seeds)))
     try:
+        tasks = chosen(arguments.name, scale, arguments.only)
+        for seed in scale.seeds:
+            check_seed(seed)
+        keras.dtype_policies.get(arguments.precision)
         num_jobs = number_of_jobs(arguments.jobs, scale)
     except ValueError as error:
         parser.error(str(error))
@@ -81,10 +113,11 @@ def main():
         arguments.data_dir,
         arguments.photographs,
         num_jobs,
+        arguments.precision,
     )
     runner.folder.mkdir(parents=True, exist_ok=True)
     path = runner.folder / arguments.name
-    EXPERIMENTS[arguments.name](runner, path)
+    EXPERIMENTS[arguments.name](runner, tasks, path)
     print(f"Results: {path}.*")
 
 

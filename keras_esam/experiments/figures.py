@@ -12,12 +12,9 @@ from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.runs import write_json
 
-TASK = "cifar10/resnet18"
 
-
-def figure1(runner: Runner, out: pathlib.Path):
+def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Training speed against accuracy, of the runs of Table 1."""
-    tasks = [f"{d}/{n}" for d in runner.scale.datasets for n in tables.NETWORKS]
     summary = tables.summarise(runner, tasks, tables.METHODS)
     write_json(summary, out.with_suffix(".json"))
     pictures.speed_against_accuracy(
@@ -26,29 +23,45 @@ def figure1(runner: Runner, out: pathlib.Path):
     )
 
 
-def figure3(runner: Runner, out: pathlib.Path):
-    """Accuracy and speed by beta and by gamma, the other one being 1."""
-    methods = {"SAM": ("sam", ())}
-    for value in runner.scale.grid:
-        methods[f"beta {value}"] = ("esam-swp", (("beta", value),))
-        methods[f"gamma {value}"] = ("esam-sds", (("gamma", value),))
-    summary = tables.summarise(runner, [TASK], methods)[TASK]
+def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """Accuracy and speed by beta and gamma."""
+    scale = runner.scale
+    alone, pairs = {"SAM": ("sam", ())}, {"SAM": ("sam", ())}
+    for value in scale.grid:
+        beta, gamma = ("beta", value), ("gamma", value)
+        alone[pictures.label_of(value, 1.0)] = ("esam-swp", (beta,))
+        alone[pictures.label_of(1.0, value)] = ("esam-sds", (gamma,))
+        for other in scale.grid:
+            label = pictures.label_of(value, other)
+            pairs[label] = ("esam", (beta, ("gamma", other)))
+    (task,) = tasks
+    # Before any speed, so that one bar is over all of them.
+    by_label = {
+        **tables.runs_of(task, alone, scale.seeds),
+        **tables.runs_of(task, pairs, scale.pair_seeds),
+    }
+    runner.results([run for own in by_label.values() for run in own])
+    summary = {
+        **tables.summarise(runner, tasks, pairs, scale.pair_seeds)[task],
+        **tables.summarise(runner, tasks, alone)[task],
+    }
     write_json(summary, out.with_suffix(".json"))
     pictures.grid(
-        summary, runner.scale.grid, _title(runner), out.with_suffix(".png")
+        summary, scale.grid, _title(runner, task), out.with_suffix(".png")
     )
 
 
-def figure4(runner: Runner, out: pathlib.Path):
+def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Loss landscapes of SGD, SAM and ESAM."""
+    (task,) = tasks
     methods = {key: tables.METHODS[key] for key in ("SGD", "SAM", "ESAM")}
-    by_label = tables.runs_of(TASK, methods, runner.scale.seeds[:1])
+    by_label = tables.runs_of(task, methods, runner.scale.seeds[:1])
     runs = [own[0] for own in by_label.values()]
     runner.results(runs)
     values = landscapes_of(runner, runs)
     write_json(values, out.with_suffix(".json"))
     title = (
-        f"Loss around the trained weights: {_title(runner)}, "
+        f"Loss around the trained weights: {_title(runner, task)}, "
         f"mean of {runner.scale.num_draws} draws of $d_1$ and $d_2$"
     )
     landscapes = {
@@ -60,29 +73,33 @@ def figure4(runner: Runner, out: pathlib.Path):
     analysis.plot_landscape(landscapes, out.with_suffix(".png"), title)
 
 
-def figure5(runner: Runner, out: pathlib.Path):
+def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Losses on B+ and B-, clean and perturbed, per epoch."""
-    histories = _probed(runner)
+    (task,) = tasks
+    histories = _probed(runner, task)
     values = {label: losses(rows) for label, rows in histories.items()}
     shares = verdict(values)
     write_json({"losses": values, "verdict": shares}, out.with_suffix(".json"))
-    pictures.losses_of_halves(values, _title(runner), out.with_suffix(".png"))
+    pictures.losses_of_halves(
+        values, _title(runner, task), out.with_suffix(".png")
+    )
     text = markdown(shares, runner.scale.name)
     out.with_suffix(".md").write_text(text)
     print(text)
 
 
-def figure6(runner: Runner, out: pathlib.Path):
+def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Cosine similarity of the gradients of B+ and B- with that of B."""
+    (task,) = tasks
     values = {
         label: {
             part: [row[f"probe_cosine_{part}"] for row in rows]
             for part in ("plus", "minus")
         }
-        for label, rows in _probed(runner).items()
+        for label, rows in _probed(runner, task).items()
     }
     write_json(values, out.with_suffix(".json"))
-    pictures.cosines(values, _title(runner), out.with_suffix(".png"))
+    pictures.cosines(values, _title(runner, task), out.with_suffix(".png"))
 
 
 def losses(rows: list[dict]) -> dict:
@@ -144,15 +161,15 @@ def markdown(shares: dict, scale: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _title(runner, task=TASK):
+def _title(runner, task):
     return f"{task}, {runner.scale.name} scale"
 
 
-def _probed(runner):
+def _probed(runner, task):
     """Histories, with the quantities of `SharpnessLogger`, by label."""
     seed = runner.scale.seeds[0]
     runs = {
-        label: Run(label, f"{TASK}/{method}", seed, probed=True)
+        label: Run(label, f"{task}/{method}", seed, probed=True)
         for label, method in (("SAM", "sam"), ("ESAM", "esam"))
     }
     results = runner.results(list(runs.values()))

@@ -51,22 +51,39 @@ def speed_against_accuracy(summary: dict, path) -> None:
     _save(figure, path)
 
 
+def label_of(beta: float, gamma: float) -> str:
+    """How a row of Figure 3 is called."""
+    return "SAM" if beta == gamma == 1 else f"beta {beta}, gamma {gamma}"
+
+
 def grid(summary: dict, values: tuple, title: str, path) -> None:
-    """Accuracy and speed against beta, and against gamma.
+    """Accuracy and speed by beta and gamma, one of them below 1 and both.
 
     Args:
-        summary: Dict of label to a row of `tables.summarise`.
+        summary: Dict of the labels of `label_of` to a row of
+            `tables.summarise`.
         values: Tuple of the values of beta and gamma.
         title: String, above the whole.
         path: Path of the picture.
     """
-    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
+    figure = Figure(figsize=(12.8, 6.4), layout="constrained")
     figure.suptitle(title)
+    alone, pairs = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+    _draw_lines(alone, summary, values)
+    _draw_maps(pairs, summary, (*values, 1.0))
+    _save(figure, path)
+
+
+def _draw_lines(figure, summary, values):
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     sam = summary["SAM"]
-    for column, name in enumerate(("beta", "gamma")):
+    labels = {
+        "beta": [label_of(value, 1.0) for value in values],
+        "gamma": [label_of(1.0, value) for value in values],
+    }
+    for column, name in enumerate(labels):
         accuracy, speed = panels[:, column]
-        rows = [summary[f"{name} {value}"] for value in values]
+        rows = [summary[label] for label in labels[name]]
         for points, own, style in (
             (values, rows, {"fmt": "o-", "color": "C0", "label": ALONE}),
             # Not the line's limit: SDS has a ranking pass, however large gamma.
@@ -83,9 +100,33 @@ def grid(summary: dict, values: tuple, title: str, path) -> None:
     )
     for axes in panels.flat:
         axes.grid(alpha=0.3)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    _save(figure, path)
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+
+
+def _draw_maps(figure, summary, values):
+    rows = [[summary[label_of(b, g)] for b in values] for g in values]
+    accuracies = [
+        [statistics.mean(row["test_accuracy"]) for row in own] for own in rows
+    ]
+    speeds = [[row["speed_relative_to_sam"] for row in own] for own in rows]
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, numbers, name, digits in (
+        (panels[0], accuracies, "test accuracy in %, mean", 1),
+        (panels[1], speeds, "speed relative to SAM, median", 2),
+    ):
+        image = axes.imshow(numbers, origin="lower", aspect="auto")
+        middle = (np.min(numbers) + np.max(numbers)) / 2
+        for (y, x), number in np.ndenumerate(numbers):
+            color = "white" if number < middle else "black"
+            text = f"{number:.{digits}f}"
+            axes.text(x, y, text, ha="center", va="center", color=color)
+        axes.set_title(name)
+        axes.set_ylabel("gamma")
+        axes.set_xticks(range(len(values)), values)
+        axes.set_yticks(range(len(values)), values)
+        figure.colorbar(image, ax=axes)
+    panels[1].set_xlabel("beta")
 
 
 def _draw_accuracies(axes, points, rows, style):

@@ -50,6 +50,7 @@ class Runner:
         data_dir: Optional string, folder of tensorflow-datasets.
         photographs: Optional string, tree of class folders instead of ImageNet.
         num_jobs: Integer, number of trainings at a time, on a CPU.
+        precision: String, the dtype policy of the networks.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Runner:
         data_dir: str | None = None,
         photographs: str | None = None,
         num_jobs: int = 1,
+        precision: str = "float32",
     ):
         self.scale = scale
         self.num_jobs = num_jobs
+        self.precision = precision
         self.folder = folder / scale.name
         self.images = Images(scale, data_dir, photographs)
 
@@ -116,6 +119,7 @@ class Runner:
         """The compiled model of a run, with its initial weights."""
         recipe = self.recipe(run)
         keras.utils.set_random_seed(run.seed)
+        keras.config.set_dtype_policy(self.precision)
         network = self.scale.make_network(recipe, **self._sizes(recipe))
         model = keras_esam.ESAMModel(network, seed=run.seed, **recipe.esam)
         model.compile(
@@ -151,6 +155,7 @@ class Runner:
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
             "momentum": recipe.momentum,
+            "precision": self.precision,
             "esam": dict(recipe.esam),
             "num_samples": self.images.num_samples(recipe),
             "augment": self.scale.augment,
@@ -168,7 +173,9 @@ class Runner:
         network = settings["stand_in"] or recipe.network
         sizes = ", ".join(f"{k}={v}" for k, v in settings["sizes"].items())
         count = settings["num_samples"] or "all"
-        return f"{network}({sizes}), {count} images of {settings['images']}"
+        text = f"{network}({sizes}), {count} images of {settings['images']}"
+        is_default = self.precision == "float32"
+        return text if is_default else f"{text}, {self.precision}"
 
     def _sizes(self, recipe):
         """Arguments of the network's function. The recipes of CIFAR have the

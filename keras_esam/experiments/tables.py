@@ -7,6 +7,7 @@ from keras_esam.experiments import speeds
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.runs import write_json
+from keras_esam.experiments.scales import Scale
 
 METHODS = {
     "SGD": ("sgd", ()),
@@ -70,20 +71,28 @@ PRINTED = {
 }
 
 
-def table1(runner: Runner, out: pathlib.Path):
+def tasks_of(name: str, scale: Scale) -> list[str]:
+    """The data sets and networks of a table or figure, `DATASET/NETWORK`."""
+    if name in ("table1", "figure1"):
+        return [f"{d}/{n}" for d in scale.datasets for n in NETWORKS]
+    if name == "table2":
+        return [f"imagenet/{n}" for n in IMAGENET_NETWORKS]
+    return ["cifar10/resnet18"]
+
+
+def table1(runner: Runner, tasks: list[str], out: pathlib.Path):
     """CIFAR-10 and CIFAR-100 on three networks."""
-    tasks = [f"{d}/{n}" for d in runner.scale.datasets for n in NETWORKS]
     _write(runner, tasks, METHODS, out)
 
 
-def table2(runner: Runner, out: pathlib.Path):
+def table2(runner: Runner, tasks: list[str], out: pathlib.Path):
     """ImageNet on two networks."""
-    _write(runner, [f"imagenet/{n}" for n in IMAGENET_NETWORKS], METHODS, out)
+    _write(runner, tasks, METHODS, out)
 
 
-def table3(runner: Runner, out: pathlib.Path):
+def table3(runner: Runner, tasks: list[str], out: pathlib.Path):
     """SWP and SDS by themselves, on ResNet-18 and CIFAR-10."""
-    _write(runner, ["cifar10/resnet18"], ABLATION, out)
+    _write(runner, tasks, ABLATION, out)
 
 
 def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
@@ -104,13 +113,17 @@ def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
     }
 
 
-def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
+def summarise(
+    runner: Runner, tasks: list[str], methods: dict, seeds: tuple | None = None
+) -> dict:
     """Trains what is missing.
 
     Args:
         runner: `Runner`.
         tasks: List of strings, `DATASET/NETWORK`.
         methods: As for `runs_of`.
+        seeds: Optional tuple of integers. Defaults to `None`, all seeds of the
+            scale.
 
     Returns:
         Dict of task to a dict of label to a dict: lists `test_accuracy` and
@@ -118,11 +131,12 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
         `images_per_second`, one entry a round, and the median of their ratios,
         `speed_relative_to_sam`.
     """
-    runs = {task: runs_of(task, methods, runner.scale.seeds) for task in tasks}
+    seeds = runner.scale.seeds if seeds is None else seeds
+    runs = {task: runs_of(task, methods, seeds) for task in tasks}
     # Seeds outside: all methods of a seed run under like conditions.
     wanted = [
         own[index]
-        for index in range(len(runner.scale.seeds))
+        for index in range(len(seeds))
         for task in tasks
         for own in runs[task].values()
     ]

@@ -1,6 +1,7 @@
 """Tables and figures, on a few small images."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -19,6 +20,9 @@ from tests.experiments.tiny import make_runner
 pytestmark = [tensorflow_only, pytest.mark.usefixtures("few_subsets")]
 
 
+RESNET18 = ["cifar10/resnet18"]
+
+
 @pytest.fixture(scope="module")
 def runner(data_dir, tmp_path_factory):
     """One for all tests, which share trainings as the experiments do."""
@@ -30,7 +34,7 @@ def test_table3_has_all_methods_beside_the_paper(
 ):
     for measured in runner.folder.glob("*-speeds.json"):
         measured.unlink()
-    tables.table3(runner, tmp_path / "table3")
+    tables.table3(runner, RESNET18, tmp_path / "table3")
     text = (tmp_path / "table3.md").read_text()
     printed = capsys.readouterr().out
     assert text in printed
@@ -47,7 +51,7 @@ def test_table3_has_all_methods_beside_the_paper(
     assert len(sam["images_per_second"]) == 2
     # A table of some of the methods needs no other measurement.
     monkeypatch.setattr(speeds, "_measure", None)
-    summary = tables.summarise(runner, ["cifar10/resnet18"], tables.METHODS)
+    summary = tables.summarise(runner, RESNET18, tables.METHODS)
     assert summary["cifar10/resnet18"]["SAM"] == sam
 
 
@@ -71,16 +75,30 @@ def assert_drawn(path):
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure6"])
-def test_figures_are_drawn(name, runner, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "NETWORKS", ("resnet18",))
-    command.EXPERIMENTS[name](runner, tmp_path / name)
+@pytest.mark.parametrize("name", ["figure1", "figure4", "figure6"])
+def test_figures_are_drawn(name, runner, tmp_path):
+    command.EXPERIMENTS[name](runner, RESNET18, tmp_path / name)
     assert json.loads((tmp_path / f"{name}.json").read_text())
     assert_drawn(tmp_path / name)
 
 
+def test_figure3_has_beta_and_gamma_alone_and_in_pairs(runner, tmp_path):
+    figures.figure3(runner, RESNET18, tmp_path / "figure3")
+    assert_drawn(tmp_path / "figure3")
+    summary = json.loads((tmp_path / "figure3.json").read_text())
+    assert set(summary) == {
+        "SAM",
+        "beta 0.5, gamma 1.0",
+        "beta 1.0, gamma 0.5",
+        "beta 0.5, gamma 0.5",
+    }
+    assert runner.folder_of(
+        Run("pair", "cifar10/resnet18/esam", 0, (("beta", 0.5),))
+    ).exists()
+
+
 def test_figure5_is_drawn_with_its_verdict(runner, tmp_path):
-    figures.figure5(runner, tmp_path / "figure5")
+    figures.figure5(runner, RESNET18, tmp_path / "figure5")
     assert_drawn(tmp_path / "figure5")
     values = json.loads((tmp_path / "figure5.json").read_text())
     assert len(values["losses"]["SAM"]["loss_plus"]) == 2
@@ -144,3 +162,60 @@ def test_paper_scale_is_that_of_the_recipes():
         )
         for n in names
     }
+
+
+def call_main(monkeypatch, name, *options):
+    """What the function of an experiment is called with."""
+    calls = []
+
+    @functools.wraps(command.EXPERIMENTS[name])
+    def record(*values):
+        calls.append(values)
+
+    monkeypatch.setitem(command.EXPERIMENTS, name, record)
+    arguments = ["experiments", name, *map(str, options)]
+    monkeypatch.setattr("sys.argv", arguments)
+    command.main()
+    return calls[0]
+
+
+def test_command_does_a_part_only(monkeypatch, tmp_path):
+    runner, tasks, path = call_main(
+        monkeypatch,
+        *("table1", "--scale", "paper", "--out", tmp_path),
+        *("--only", "cifar100/resnet18", "cifar10/resnet18"),
+        *("--seeds", 3, 4, "--precision", "mixed_bfloat16"),
+    )
+    assert tasks == ["cifar10/resnet18", "cifar100/resnet18"]
+    assert path == tmp_path / "paper" / "table1"
+    assert (runner.scale.seeds, runner.scale.pair_seeds) == ((3, 4), (3,))
+    assert runner.precision == "mixed_bfloat16"
+
+
+def test_command_does_all_by_default(monkeypatch, tmp_path):
+    runner, tasks, _ = call_main(monkeypatch, "table2", "--out", tmp_path)
+    assert tasks == ["imagenet/resnet50", "imagenet/resnet101"]
+    assert (runner.scale, runner.precision) == (SMALL, "float32")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            ["table2", "--only", "cifar10/resnet18"],
+            "--only must be of imagenet",
+        ),
+        (["figure4", "--only", "cifar10/wrn-28-10"], "for figure4. Received"),
+        (["table1", "--precision", "half"], "half"),
+        (["table1", "--seeds", "-1"], "seed=-1"),
+        (["table1", "--jobs", "0"], "--jobs must be positive"),
+    ],
+)
+def test_command_refuses_wrong_options(
+    options, message, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        call_main(monkeypatch, *options)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -108,6 +108,19 @@ def test_changes_that_the_recipe_has_are_no_other_run(tmp_path):
     assert runner.name(own_rho) == "cifar10-resnet18-esam-swp-rho=0.05-0"
 
 
+def test_precision_is_that_of_the_network_and_of_the_settings(
+    tmp_path, bfloat16
+):
+    run = Run("SGD", "cifar10/resnet18/sgd", 0)
+    runner = Runner(TINY, tmp_path, precision="mixed_bfloat16")
+    model = runner.make_model(run, 1)
+    assert model.model.layers[1].compute_dtype == "bfloat16"
+    assert runner.settings(run)["precision"] == "mixed_bfloat16"
+    assert runner.describe(run).endswith(", mixed_bfloat16")
+    model = Runner(TINY, tmp_path).make_model(run, 1)
+    assert model.model.layers[1].compute_dtype == "float32"
+
+
 def test_begun_run_without_settings_is_refused(tmp_path):
     runner = Runner(TINY, tmp_path)
     run = Run("SGD", "cifar10/resnet18/sgd", 0)
