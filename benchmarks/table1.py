@@ -44,10 +44,10 @@ from benchmarks.table1_runs import write_summary
 from benchmarks.turns import StopAfter
 from benchmarks.turns import TakeTurns
 from benchmarks.turns import end_with_parent
-from benchmarks.turns import locked
 from benchmarks.turns import run_together
 from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
+from keras_esam.experiments.locked import locked
 
 COMPARED = [
     *("SGD", "SAM", "ESAM variable", "ESAM variable by loss"),

@@ -4,7 +4,6 @@ They compile beside one another, which takes a large part of a short training,
 and then train one after the other, each as fast as if it were alone.
 """
 
-import contextlib
 import fcntl
 import math
 import os
@@ -65,31 +64,6 @@ class TakeTurns(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._file.close()
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Context in which no other process has the same folder locked.
-
-    The lock is on the file `lock` there, and ends with the process.
-
-    Args:
-        folder: Path, which is made if there is none.
-
-    Raises:
-        RuntimeError: If it is locked.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(
-                "Another process trains the same run, and both would write to "
-                "its folder. Wait for it, end it, or choose another folder "
-                f"with --out. Received: {folder}"
-            ) from error
-        yield
 
 
 def run_together(commands):

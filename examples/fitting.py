@@ -7,6 +7,7 @@ them.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -20,6 +21,7 @@ import keras_esam
 from examples.settings import check_settings
 from examples.settings import make_settings
 from keras_esam import recipes
+from keras_esam.experiments.locked import locked
 
 STRATEGIES = {
     "none": tf.distribute.get_strategy,
@@ -166,10 +168,10 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
     """Trains, or goes on, saves the network and reports what came out.
 
     Raises:
+        RuntimeError: If another process trains in `out`.
         ValueError: If there are epochs in `out` with other settings, to which
             `more` belongs.
     """
-    backup = keras_esam.callbacks.AtomicBackup(out / "backup")
     more = {
         "steps_per_epoch": len(train),
         # Each has a perturbation and a choice of samples of its own.
@@ -177,31 +179,40 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
         **more,
     }
     settings = make_settings(arguments, recipe, more)
+    with locked(out) if is_chief(model) else contextlib.nullcontext():
+        backup = keras_esam.callbacks.AtomicBackup(out / "backup")
+        keep_settings(settings, model, backup, out)
+        model.fit(
+            train,
+            epochs=recipe.epochs,
+            validation_data=validation,
+            shuffle=False,  # The pipeline does it.
+            verbose="auto" if is_chief(model) else 0,
+            callbacks=[counter, *make_callbacks(model, backup, out)],
+        )
+        if is_chief(model):
+            save_whole(model.model.save, out / "last.keras")
+            report(arguments, recipe, backup.history, out)
+
+
+def keep_settings(settings, model, backup, out):
+    """Writes the settings of a new run, or checks those of a resumed one."""
     path = out / "settings.json"
     if backup.history:
         before = json.loads(path.read_text()) if path.exists() else {}
         check_settings(settings, before, out)
     elif is_chief(model):
-        out.mkdir(parents=True, exist_ok=True)
         write_json(settings, path)
-    callbacks = [counter, keras_esam.callbacks.ThroughputLogger()]
-    if is_chief(model):
-        tensorboard = keras.callbacks.TensorBoard(out / "tensorboard")
-        best = BestWeights(out / "best.weights.h5", backup)
-        callbacks += [tensorboard, backup, best]
-    else:
-        callbacks += [backup]
-    model.fit(
-        train,
-        epochs=recipe.epochs,
-        validation_data=validation,
-        shuffle=False,  # The pipeline does it.
-        verbose="auto" if is_chief(model) else 0,
-        callbacks=callbacks,
-    )
-    if is_chief(model):
-        save_whole(model.model.save, out / "last.keras")
-        report(arguments, recipe, backup.history, out)
+
+
+def make_callbacks(model, backup, out):
+    """The callbacks of a worker, in the order in which they must be called."""
+    throughput = keras_esam.callbacks.ThroughputLogger()
+    if not is_chief(model):
+        return [throughput, backup]
+    tensorboard = keras.callbacks.TensorBoard(out / "tensorboard")
+    best = BestWeights(out / "best.weights.h5", backup)
+    return [throughput, tensorboard, backup, best]
 
 
 def report(arguments, recipe, history, out):

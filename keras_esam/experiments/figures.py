@@ -18,7 +18,7 @@ def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
     summary = tables.summarise(runner, tasks, tables.METHODS)
     write_json(summary, out.with_suffix(".json"))
     pictures.speed_against_accuracy(
-        {_title(runner, task): rows for task, rows in summary.items()},
+        {_title(runner, task, "\n"): rows for task, rows in summary.items()},
         out.with_suffix(".png"),
     )
 
@@ -61,8 +61,9 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
     values = landscapes_of(runner, runs)
     write_json(values, out.with_suffix(".json"))
     title = (
-        f"Loss around the trained weights: {_title(runner, task)}, "
-        f"mean of {runner.scale.num_draws} draws of $d_1$ and $d_2$"
+        "Loss around the trained weights, mean of "
+        f"{runner.scale.num_draws} draws of $d_1$ and $d_2$:\n"
+        + _title(runner, task)
     )
     landscapes = {
         label: analysis.Landscape(
@@ -70,7 +71,9 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
         )
         for label, own in values.items()
     }
-    analysis.plot_landscape(landscapes, out.with_suffix(".png"), title)
+    path = out.with_suffix(".png")
+    analysis.plot_landscape(landscapes, path, title)
+    pictures.shrink(path)
 
 
 def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
@@ -161,8 +164,9 @@ def markdown(shares: dict, scale: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _title(runner, task):
-    return f"{task}, {runner.scale.name} scale"
+def _title(runner, task, separator=", "):
+    name = f"{task}, {runner.scale.name} scale"
+    return separator.join([name, *runner.describe(task)])
 
 
 def _probed(runner, task):

@@ -5,13 +5,22 @@ import statistics
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
+MARKERS = "osD^v"
 ALONE = "SWP alone (beta), SDS alone (gamma)"
 SAM = "SAM (beta = gamma = 1, no ranking pass)"
 
 
+def shrink(path):
+    """Leaves the most frequent 256 colours, with a third of the bytes."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256).save(path, optimize=True)
+
+
 def _save(figure, path):
     figure.savefig(path, dpi=120)
+    shrink(path)
 
 
 def speed_against_accuracy(summary: dict, path) -> None:
@@ -34,12 +43,12 @@ def speed_against_accuracy(summary: dict, path) -> None:
                 statistics.median(row["images_per_second"]),
                 statistics.mean(values),
                 yerr=statistics.stdev(values) if len(values) > 1 else None,
-                fmt="o",
+                fmt=MARKERS[index % len(MARKERS)],
                 capsize=4,
                 color=f"C{index}",
                 label=label,
             )
-        axes.set_title(title)
+        axes.set_title(title, fontsize="medium")
         axes.set_xlabel("training speed in images per second")
         axes.margins(0.1, 0.25)
         axes.set_xlim(left=0)

@@ -167,15 +167,24 @@ class Runner:
             "images": self.images.source(recipe),
         }
 
-    def describe(self, run: Run) -> str:
-        """Network and images of a run, where the scale changes them."""
+    def describe(self, task: str) -> list[str]:
+        """Network and images of a task, as the scale has them.
+
+        Args:
+            task: String, `DATASET/NETWORK`.
+        """
+        run = Run("SGD", f"{task}/sgd", 0)
         recipe, settings = self.recipe(run), self.settings(run)
         network = settings["stand_in"] or recipe.network
         sizes = ", ".join(f"{k}={v}" for k, v in settings["sizes"].items())
         count = settings["num_samples"] or "all"
-        text = f"{network}({sizes}), {count} images of {settings['images']}"
-        is_default = self.precision == "float32"
-        return text if is_default else f"{text}, {self.precision}"
+        parts = [
+            f"{network}({sizes})" if sizes else network,
+            f"{count} images of {settings['images']}",
+        ]
+        if self.precision != "float32":
+            parts.append(self.precision)
+        return parts
 
     def _sizes(self, recipe):
         """Arguments of the network's function. The recipes of CIFAR have the

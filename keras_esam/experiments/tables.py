@@ -166,8 +166,7 @@ def _write(runner, tasks, methods, out):
     write_json(summary, out.with_suffix(".json"))
     text = markdown(summary, runner.scale.name) + "\n"
     for task in summary:
-        run = Run("SGD", f"{task}/sgd", 0)
-        text += f"- {task}: {runner.describe(run)}\n"
+        text += f"- {task}: {', '.join(runner.describe(task))}\n"
     out.with_suffix(".md").write_text(text)
     print(text)
 

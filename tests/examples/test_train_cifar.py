@@ -10,13 +10,14 @@ import tensorflow as tf
 
 from keras_esam import data
 from keras_esam import recipes
+from keras_esam.experiments.locked import locked
 from tests.backends import tensorflow_only
 from tests.data.files import write_cifar
 from tests.examples import runs
 
 pytestmark = tensorflow_only
 FILES = {
-    *("backup", "best.weights.h5", "last.keras"),
+    *("backup", "best.weights.h5", "last.keras", "lock"),
     *("result.json", "settings.json", "tensorboard"),
 }
 
@@ -138,6 +139,8 @@ def test_other_settings_need_another_folder(data_dir, tmp_path, monkeypatch):
         patch.setattr(tf.distribute.Strategy, "num_replicas_in_sync", 2)
         with pytest.raises(ValueError, match="num_replicas=1. .*replicas=2$"):
             train("")
+    with locked(tmp_path), pytest.raises(RuntimeError, match="Another proc"):
+        train("")
     assert (tmp_path / "result.json").read_text() == text
     # The same, from another place.
     moved = tmp_path / "moved"

@@ -11,6 +11,7 @@ from keras_esam.experiments import figures
 from keras_esam.experiments import landscapes
 from keras_esam.experiments import speeds
 from keras_esam.experiments import tables
+from keras_esam.experiments.locked import locked
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.scales import PAPER
 from keras_esam.experiments.scales import SMALL
@@ -190,6 +191,12 @@ def test_command_does_a_part_only(monkeypatch, tmp_path):
     assert path == tmp_path / "paper" / "table1"
     assert (runner.scale.seeds, runner.scale.pair_seeds) == ((3, 4), (3,))
     assert runner.precision == "mixed_bfloat16"
+
+
+def test_two_commands_never_work_in_one_folder(monkeypatch, tmp_path):
+    with locked(tmp_path / "small"):
+        with pytest.raises(RuntimeError, match="Another process"):
+            call_main(monkeypatch, "table1", "--out", tmp_path)
 
 
 def test_command_does_all_by_default(monkeypatch, tmp_path):

@@ -116,7 +116,11 @@ def test_precision_is_that_of_the_network_and_of_the_settings(
     model = runner.make_model(run, 1)
     assert model.model.layers[1].compute_dtype == "bfloat16"
     assert runner.settings(run)["precision"] == "mixed_bfloat16"
-    assert runner.describe(run).endswith(", mixed_bfloat16")
+    assert runner.describe("cifar10/resnet18") == [
+        "resnet18(width=2, depth=1)",
+        "40 images of cifar10",
+        "mixed_bfloat16",
+    ]
     model = Runner(TINY, tmp_path).make_model(run, 1)
     assert model.model.layers[1].compute_dtype == "float32"
 
