@@ -173,9 +173,9 @@ def cells_of(method, run):
     predicted, compiled = row.get("predicted"), memory["compiled"]
     return [
         method,
-        report.spread(row["wall_ms"], 1),
-        report.spread(row["images_per_second"], 0),
-        report.spread(row["speed_relative_to_SAM"]),
+        report.median_and_quartiles(row["wall_ms"], 1),
+        report.median_and_quartiles(row["images_per_second"], 0),
+        report.median_and_quartiles(row["speed_relative_to_SAM"]),
         "" if predicted is None else f"{predicted:.3f}",
         f"{run['first_use_seconds'][method]:.1f}",
         f"{memory['peak']:.0f}",

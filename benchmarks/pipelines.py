@@ -24,8 +24,8 @@ from benchmarks.measurement import EpochTimer
 from benchmarks.measurement import describe_machine
 from benchmarks.measurement import positive
 from benchmarks.measurement import write_json
+from benchmarks.report import median_and_quartiles
 from benchmarks.report import quartiles
-from benchmarks.report import spread
 from keras_esam import data
 from keras_esam import models
 
@@ -177,12 +177,12 @@ def markdown(rows):
         rate = row["images_per_second"]
         cells = [
             name,
-            spread(rate, 1 if rate[1] < 10 else 0),
-            spread(row["cpu_us_per_image"], 0),
+            median_and_quartiles(rate, 1 if rate[1] < 10 else 0),
+            median_and_quartiles(row["cpu_us_per_image"], 0),
         ]
         for clock in ("wall", "cpu"):
             ratio = row["times_the_training"][clock]
-            cells.append(spread(ratio, 2 if ratio[1] < 10 else 0))
+            cells.append(median_and_quartiles(ratio, 2 if ratio[1] < 10 else 0))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -76,10 +76,10 @@ def markdown(rows, tracing, first_use, memory):
     for method, row in rows.items():
         cells = [
             method,
-            spread(row["cpu_ms"], 0),
-            spread(row["wall_ms"], 0),
-            spread(row["images_per_second"], 0),
-            spread(row.get("speed_relative_to_SAM")),
+            median_and_quartiles(row["cpu_ms"], 0),
+            median_and_quartiles(row["wall_ms"], 0),
+            median_and_quartiles(row["images_per_second"], 0),
+            median_and_quartiles(row.get("speed_relative_to_SAM")),
         ]
         predicted = row.get("predicted")
         if predicted is None:
@@ -88,9 +88,11 @@ def markdown(rows, tracing, first_use, memory):
             measured = row["speed_relative_to_SAM"][1]
             cells += [f"{predicted:.3f}", f"{measured / predicted:.3f}"]
         for reference in ("SGD", "bare fit"):
-            cells.append(spread(row.get(f"speed_relative_to_{reference}")))
+            cells.append(
+                median_and_quartiles(row.get(f"speed_relative_to_{reference}"))
+            )
         total, sam_total = totals.get(method), totals.get("SAM")
-        cells.append(spread(total, 1))
+        cells.append(median_and_quartiles(total, 1))
         # PyTorch traces nothing.
         traces = total and round(sam_total[1], 1) > 0
         cells.append(f"{total[1] / sam_total[1]:.1f}" if traces else "")
@@ -129,7 +131,7 @@ def markdown_of_scaling(scaling):
     return "\n".join(lines) + "\n"
 
 
-def spread(values, digits=3):
+def median_and_quartiles(values, digits=3):
     """Median and, in brackets, the other quartiles."""
     if values is None:
         return ""

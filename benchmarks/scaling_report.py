@@ -22,11 +22,13 @@ def markdown_of_times(entries):
                 str(entry["replicas"]),
                 str(entry["batch_size"]),
                 method,
-                report.spread(row["cpu_ms"], 1),
-                report.spread(row["wall_ms"], 1),
-                report.spread(row["images_per_second"], 0),
+                report.median_and_quartiles(row["cpu_ms"], 1),
+                report.median_and_quartiles(row["wall_ms"], 1),
+                report.median_and_quartiles(row["images_per_second"], 0),
                 # Quartiles of the inverse are the inverse quartiles, reversed.
-                report.spread(speed and [1 / s for s in speed[::-1]], 2),
+                report.median_and_quartiles(
+                    speed and [1 / s for s in speed[::-1]], 2
+                ),
             ]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -108,8 +108,8 @@ def summary(folder, known):
         finished = [run for run in runs if len(run) == settings["epochs"]]
         cells = [method, "", str(PAPER.get(method, "")), "", ""]
         if finished:
-            cells[1] = spread([r[-1]["val_accuracy"] for r in finished])
-            cells[3] = spread([r[-1]["accuracy"] for r in finished])
+            cells[1] = mean_and_error([r[-1]["val_accuracy"] for r in finished])
+            cells[3] = mean_and_error([r[-1]["accuracy"] for r in finished])
         speeds = [e["images_per_second"] for run in runs for e in run]
         speeds = [speed for speed in speeds if not math.isnan(speed)]
         if speeds:
@@ -128,7 +128,7 @@ def read_history(folder):
     return AtomicBackup(folder).history
 
 
-def spread(values):
+def mean_and_error(values):
     """Mean and standard error in per cent."""
     values = 100 * np.array(values)
     if len(values) == 1:

@@ -185,7 +185,7 @@ def markdown(summary: dict, scale: str) -> str:
             cells = [
                 task,
                 label,
-                spread(row["test_accuracy"]),
+                mean_and_deviation(row["test_accuracy"]),
                 "" if accuracy is None else f"{accuracy:.2f}",
                 f"{statistics.mean(row['train_accuracy']):.1f}",
                 f"{statistics.median(row['images_per_second']):.0f}",
@@ -196,7 +196,7 @@ def markdown(summary: dict, scale: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(values: list[float]) -> str:
+def mean_and_deviation(values: list[float]) -> str:
     """Mean, and standard deviation over the seeds if there are several."""
     mean = statistics.mean(values)
     if len(values) == 1:
