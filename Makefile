@@ -8,10 +8,7 @@ INSTALLED := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # All but the tests of the package as such and of the benchmarks.
-CORE := tests --ignore tests/test_project.py --ignore tests/test_benchmarks.py \
-	--ignore tests/test_accuracy_benchmark.py \
-	--ignore tests/test_pipelines_benchmark.py \
-	--ignore tests/test_scaling_benchmark.py --ignore tests/test_gpu_benchmark.py \
+CORE := tests --ignore tests/benchmarks --ignore tests/test_project.py \
 	--ignore tests/test_docs.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 

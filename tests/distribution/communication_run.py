@@ -1,4 +1,4 @@
-"""What two replicas on logical CPUs send, for `test_scaling_benchmark`.
+"""What two replicas on logical CPUs send, for `benchmarks.test_scaling`.
 
 Usage: python -m tests.distribution.communication_run FILE
 

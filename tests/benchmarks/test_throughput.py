@@ -23,7 +23,7 @@ from benchmarks.networks import INPUT_SHAPE
 from benchmarks.networks import NETWORKS
 from benchmarks.networks import make_network
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def count(layers, x, **kwargs):

@@ -11,8 +11,8 @@ from benchmarks import accuracy_summary
 from benchmarks import accuracy_tasks
 from benchmarks import accuracy_training
 from benchmarks.accuracy_tasks import TASKS
+from tests.benchmarks.test_throughput import ROOT
 from tests.networks import assert_identical
-from tests.test_benchmarks import ROOT
 
 
 def run(folder, *arguments):
