@@ -18,21 +18,30 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-pytestmark = pytest.mark.usefixtures("few_subsets")
-
 # One of each kind. The tests of the other methods are slow ones.
 SOME = {
     *("sam", "swp_authors", "sds_random", "esam_variable_loss", "esam_depth"),
     *("esam_micro_batches", "one_step_loss", "esam_weight"),
 }
+# Of these a checkpoint has more than that of the others.
+RESUMED = SOME | {"esam_interval", "esam_depth_random", "one_step"}
 every_method = pytest.mark.parametrize("method", METHODS)
-some_methods = pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(method, marks=[] if method in SOME else pytest.mark.slow)
-        for method in METHODS
-    ],
-)
+
+
+def not_slow(methods):
+    """Parametrizes over all methods, those that are not given as slow ones."""
+    return pytest.mark.parametrize(
+        "method",
+        [
+            pytest.param(
+                name, marks=[] if name in methods else pytest.mark.slow
+            )
+            for name in METHODS
+        ],
+    )
+
+
+some_methods = not_slow(SOME)
 
 
 def make(method, optimizer=None, **kwargs):
@@ -108,7 +117,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@every_method
+@not_slow(RESUMED)
 def test_resumed_run_equals_the_uninterrupted_one(method, tmp_path):
     x, y = dense_data(80)
     whole = make(method)

@@ -37,8 +37,8 @@ def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
     (task,) = tasks
     # Before any speed, so that one bar is over all of them.
     by_label = {
-        **tables.runs_of(task, alone, scale.seeds),
         **tables.runs_of(task, pairs, scale.pair_seeds),
+        **tables.runs_of(task, alone, scale.seeds),
     }
     runner.results([run for own in by_label.values() for run in own])
     summary = {

@@ -135,7 +135,7 @@ SMALL = Scale(
         "resnet101": "bottleneck_resnet",
     },
     grid=(0.3, 0.6, 0.9),
-    pair_seeds=(0, 1),
+    pair_seeds=(0,),
     num_draws=10,
     num_points=15,
     image_size=64,

@@ -55,14 +55,14 @@ def _measure(runner, runs):
         batches[run] = data.take(1).cache().repeat(NUM_STEPS)
     names = {f"first steps of {runner.name(run)}": run for run in runs}
     for name in announced(dict.fromkeys(names, 1)):
-        models[names[name]].fit(batches[names[name]], verbose=0)
+        models[names[name]].fit(batches[names[name]], shuffle=False, verbose=0)
     print("speeds")
     bar = keras.utils.Progbar(ROUNDS * len(runs), unit_name="measurement")
     samples = {run: [] for run in runs}
     for index in range(ROUNDS):
         for run in runs[:: 1 if index % 2 else -1]:
             start = time.perf_counter()
-            models[run].fit(batches[run], verbose=0)
+            models[run].fit(batches[run], shuffle=False, verbose=0)
             seconds = time.perf_counter() - start
             count = NUM_STEPS * runner.recipe(run).batch_size
             samples[run].append(count / seconds)

@@ -113,7 +113,6 @@ def test_attributes_can_be_set_within_an_epoch(attributes):
     assert int(model.optimizer.iterations.value) == 8
 
 
-@pytest.mark.usefixtures("few_subsets")
 @pytest.mark.parametrize(
     "method",
     ["esam_depth", "esam_micro_batches", "one_step_loss", "esam_weight_random"],

@@ -79,7 +79,15 @@ def test_no_process_is_left_when_one_cannot_be_started(started):
     assert [process.returncode for process in started] == [-signal.SIGTERM]
 
 
-def test_no_process_is_left_after_an_interruption(started):
+@pytest.fixture
+def interruptible():
+    """In the background of a shell SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_no_process_is_left_after_an_interruption(started, interruptible):
     main = threading.main_thread().ident
     timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()

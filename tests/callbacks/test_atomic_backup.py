@@ -52,6 +52,13 @@ def state(model):
     return all_values(model) + [v.numpy() for v in model.optimizer.variables]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The state after a training that was not interrupted."""
+    model, _ = train(tmp_path_factory.mktemp("whole"))
+    return state(model)
+
+
 def kill_in(monkeypatch, owner, name, call):
     """Lets the `call`-th call of a method end the process."""
     method = getattr(owner, name)
@@ -82,15 +89,14 @@ def kill_in(monkeypatch, owner, name, call):
     ],
 )
 def test_killed_run_ends_as_the_uninterrupted_one(
-    owner, name, call, tmp_path, monkeypatch
+    owner, name, call, whole, tmp_path, monkeypatch
 ):
-    expected, _ = train(tmp_path / "whole")
     with monkeypatch.context() as patch:
         kill_in(patch, owner, name, call)
         with pytest.raises(Killed):
             train(tmp_path / "cut")
     resumed, backup = train(tmp_path / "cut")
-    assert_identical(state(resumed), state(expected))
+    assert_identical(state(resumed), whole)
     assert [row["epoch"] for row in backup.history] == list(range(EPOCHS))
     table = (tmp_path / "cut" / "log.csv").read_text()
     rows = list(csv.DictReader(table.splitlines()))
@@ -134,8 +140,9 @@ def test_goes_on_after_the_epoch_on_disk(tmp_path, monkeypatch):
     assert_identical(state(model), state(expected))
 
 
-def test_epoch_that_could_not_be_saved_is_trained_again(tmp_path, monkeypatch):
-    expected, _ = train(tmp_path / "whole")
+def test_epoch_that_could_not_be_saved_is_trained_again(
+    whole, tmp_path, monkeypatch
+):
     model, watch = make_model(), Epochs()
     backup = keras_esam.callbacks.AtomicBackup(tmp_path / "full")
     x, y = dense_data(48)
@@ -148,7 +155,7 @@ def test_epoch_that_could_not_be_saved_is_trained_again(tmp_path, monkeypatch):
     fit(model, x, y, **kwargs)
     assert watch.begun == [0, 1, 2, 2, 3]
     assert [row["epoch"] for row in backup.history] == [0, 1, 2, 3]
-    assert_identical(state(model), state(expected))
+    assert_identical(state(model), whole)
 
 
 def test_history_is_that_of_the_folder_at_each_fit(tmp_path):

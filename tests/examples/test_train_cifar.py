@@ -38,9 +38,7 @@ def train(data_dir, out, monkeypatch, more="", epochs=3):
     return runs.run(train_cifar, options, out, monkeypatch)
 
 
-def test_resumed_run_ends_as_the_whole_one(
-    data_dir, tmp_path, monkeypatch, few_subsets
-):
+def test_resumed_run_ends_as_the_whole_one(data_dir, tmp_path, monkeypatch):
     from examples import fitting
 
     more = "--beta 0.5"

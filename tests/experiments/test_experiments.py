@@ -18,7 +18,7 @@ from keras_esam.experiments.scales import SMALL
 from tests.backends import tensorflow_only
 from tests.experiments.tiny import make_runner
 
-pytestmark = [tensorflow_only, pytest.mark.usefixtures("few_subsets")]
+pytestmark = tensorflow_only
 
 
 RESNET18 = ["cifar10/resnet18"]

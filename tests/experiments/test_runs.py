@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from keras_esam.experiments import tables
 from keras_esam.experiments.runs import Run
 from keras_esam.experiments.runs import Runner
 from keras_esam.experiments.scales import PAPER
@@ -15,7 +16,7 @@ from tests.data.files import photograph
 from tests.experiments.tiny import TINY
 from tests.experiments.tiny import make_runner
 
-pytestmark = [tensorflow_only, pytest.mark.usefixtures("few_subsets")]
+pytestmark = tensorflow_only
 
 
 def test_run_is_done_once(data_dir, tmp_path, capsys):
@@ -169,6 +170,20 @@ def test_all_classes_of_photographs_have_images(tmp_path):
     runner = Runner(scale, tmp_path, photographs=folder)
     with pytest.raises(ValueError, match="at most 2 class folders.* with 3"):
         runner.settings(Run("SGD", "imagenet/resnet50/sgd", 0))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [*tables.tasks_of("table1", SMALL), *tables.tasks_of("table2", SMALL)],
+)
+def test_networks_of_the_small_scale_are_made(task, tmp_path):
+    runner = Runner(SMALL, tmp_path)
+    model = runner.make_model(Run("SGD", f"{task}/sgd", 0), 1)
+    side, classes = (64, 1000) if task.startswith("imagenet") else (32, 10)
+    assert model.model.input_shape == (None, side, side, 3)
+    assert model.model.output_shape == (None, classes)
+    count = model.model.count_params()
+    assert count < 0.02 * (25_000_000 if side == 64 else 11_000_000)
 
 
 @pytest.mark.parametrize("scale", [PAPER, SMALL])

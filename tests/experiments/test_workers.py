@@ -48,7 +48,9 @@ def test_error_ends_the_other_calls_and_those_to_come(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(number, tmp_path):
     code = (
-        "import pathlib, sys\n"
+        "import pathlib, signal, sys\n"
+        # In the background of a shell it would be ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from keras_esam.experiments import workers\n"
         "from tests.experiments.test_workers import call\n"
         "if __name__ == '__main__':\n"

@@ -65,7 +65,7 @@ def in_threads(models, x, y):
 
 @pytest.mark.skipif(BACKEND == "torch", reason="it has one random generator")
 @pytest.mark.parametrize("train", [in_turn, in_threads])
-def test_two_models_train_as_each_alone(train, few_subsets):
+def test_two_models_train_as_each_alone(train):
     x, y = dense_data(88)
     models = make_two()
     train(models, x, y)

@@ -178,7 +178,6 @@ CASES = {
 }
 
 pytestmark = [
-    pytest.mark.usefixtures("few_subsets"),
     pytest.mark.filterwarnings("ignore:Gradients do not exist for variables"),
 ]
 

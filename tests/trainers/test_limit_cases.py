@@ -15,8 +15,6 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-pytestmark = pytest.mark.usefixtures("few_subsets")
-
 METHODS = [
     {"beta": 1, "gamma": 1},
     {"gamma": 1},
