@@ -1,6 +1,5 @@
 """The folder with the runs of `benchmarks.table1`: its settings and summary."""
 
-import contextlib
 import json
 import math
 
@@ -102,7 +101,8 @@ def summary(folder, known):
     ]
     for method in METHODS:
         folders = sorted(folder.glob(f"{file_name(method)}-[0-9]*"))
-        runs = [run for run in map(read_history, folders) if run]
+        runs = [AtomicBackup(folder).history for folder in folders]
+        runs = [run for run in runs if run]
         if not runs:
             continue
         finished = [run for run in runs if len(run) == settings["epochs"]]
@@ -117,15 +117,6 @@ def summary(folder, known):
         cells.append(", ".join(str(len(run)) for run in runs))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def read_history(folder):
-    """Logs of a run's finished epochs, also while another process trains it."""
-    for _ in range(3):
-        # A backup goes when the next one is there, maybe before it is read.
-        with contextlib.suppress(FileNotFoundError):
-            return AtomicBackup(folder).history
-    return AtomicBackup(folder).history
 
 
 def mean_and_error(values):

@@ -43,6 +43,7 @@ ESAM = {
 HELP = {
     "batch_size": "of all replicas together",
     "weight_decay": "as in PyTorch",
+    "micro_batch_size": "0: none",
 }
 
 
@@ -90,6 +91,8 @@ def make_recipe(arguments):
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     changed = {k: given[k] for k in TRAINING if k in given}
     esam = {k: given[k] for k in (*ESAM, "adaptive") if k in given}
+    if esam.get("micro_batch_size") == 0:
+        esam["micro_batch_size"] = None
     return dataclasses.replace(recipe, **changed, esam={**recipe.esam, **esam})
 
 

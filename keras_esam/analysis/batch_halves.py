@@ -6,6 +6,7 @@ import keras
 
 from keras_esam import arguments
 from keras_esam.analysis import batches
+from keras_esam.analysis import checks
 from keras_esam.analysis.probe import Probe
 
 
@@ -90,7 +91,7 @@ def batch_halves(
         figures 5 and 6
     """
     arguments.check_positive(rho=rho)
-    gamma = arguments.check_fraction("gamma", gamma)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     batch = batches.read_one_batch(batch)
+    gamma = checks.check_gamma(gamma, batches.num_samples(batch))
     return BatchHalves(**Probe(model, batch, rho, gamma, adaptive).measure())

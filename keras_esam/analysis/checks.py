@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_esam import arguments
+from keras_esam import selection
 from keras_esam.analysis.derivatives import derivatives
 
 
@@ -37,3 +39,24 @@ def check_model(model):
             'It needs the "tensorflow", "jax" or "torch" backend of Keras. '
             f"Received: keras.backend.backend()={keras.backend.backend()!r}"
         )
+
+
+def check_gamma(gamma, num_samples: int) -> float:
+    """Checks that there are samples in B+ and in B-.
+
+    Raises:
+        TypeError: If `gamma` is no number.
+        ValueError: If it leaves no samples for B-.
+    """
+    fraction = arguments.check_fraction("gamma", gamma)
+    if not isinstance(fraction, float):
+        raise TypeError(
+            "`gamma` must be a number. "
+            f"Received: gamma={gamma!r} of type {type(gamma)}"
+        )
+    if selection.num_selected(num_samples, fraction) == num_samples:
+        raise ValueError(
+            "`gamma` must leave samples for B-, and of the "
+            f"{num_samples} samples all are in B+. Received: gamma={gamma}"
+        )
+    return fraction

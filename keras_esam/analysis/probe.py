@@ -23,7 +23,7 @@ class Probe:
         model: `keras.Model`, compiled and built.
         batch: Tuple `(x, y, sample_weight)` of tensors.
         rho: Positive float.
-        gamma: Float in `(0, 1)`.
+        gamma: Float in `(0, 1)` that leaves samples for B-.
         adaptive: Boolean.
     """
 
@@ -35,12 +35,6 @@ class Probe:
         self._adaptive = adaptive
         self._num_samples = batches.num_samples(batch)
         self._num_selected = selection.num_selected(self._num_samples, gamma)
-        if self._num_selected == self._num_samples:
-            raise ValueError(
-                "`gamma` must leave samples for B-, and of the "
-                f"{self._num_samples} samples all are in B+. "
-                f"Received: gamma={gamma}"
-            )
         mean_loss.build_loss(model, batch)
         self._function = mean_loss.compiled(model, self._measure)
 

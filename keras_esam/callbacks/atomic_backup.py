@@ -61,7 +61,7 @@ class AtomicBackup(keras.callbacks.Callback):
     def __init__(self, folder: str | os.PathLike):
         super().__init__()
         self.folder = pathlib.Path(folder)
-        self.history = self._read_history(self._latest())
+        self.history = self._read_history()
 
     def on_train_begin(self, logs=None):
         model = self.model
@@ -74,8 +74,8 @@ class AtomicBackup(keras.callbacks.Callback):
         if jax_processes:
             # The chief may still be writing the last epoch of another `fit`.
             jax_processes.wait_for_all()
+        self.history = self._read_history()
         latest = self._latest()
-        self.history = self._read_history(latest)
         if latest is None:
             model._initial_epoch = None
             return
@@ -133,8 +133,16 @@ class AtomicBackup(keras.callbacks.Callback):
         backups = self._all()
         return backups[-1] if backups else None
 
-    def _read_history(self, backup):
-        return json.loads((backup / self._LOGS).read_text()) if backup else []
+    def _read_history(self):
+        """Also while another process trains: a backup goes when the next one
+        is there, maybe before it is read."""
+        while backup := self._latest():
+            try:
+                return json.loads((backup / self._LOGS).read_text())
+            except FileNotFoundError:
+                if backup == self._latest():
+                    raise
+        return []
 
     def _write_table(self):
         keys = list(dict.fromkeys(key for row in self.history for key in row))

@@ -7,6 +7,7 @@ import keras
 
 from keras_esam import arguments
 from keras_esam.analysis import batches
+from keras_esam.analysis import checks
 from keras_esam.analysis.batch_halves import BatchHalves
 from keras_esam.analysis.probe import Probe
 
@@ -81,10 +82,10 @@ class SharpnessLogger(keras.callbacks.Callback):
         arguments.check_positive(rho=rho)
         arguments.check_count(frequency=frequency)
         self.rho = rho
-        self.gamma = arguments.check_fraction("gamma", gamma)
         self.frequency = frequency
         self.adaptive = arguments.check_boolean("adaptive", adaptive)
         self._batch = batches.read_one_batch(batch)
+        self.gamma = checks.check_gamma(gamma, batches.num_samples(self._batch))
         self._probe = None
 
     def on_train_begin(self, logs=None):

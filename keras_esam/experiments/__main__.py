@@ -9,8 +9,6 @@ shared by the experiments, done once, and go on after an interruption.
 import argparse
 import pathlib
 
-import keras
-
 from keras_esam.arguments import check_seed
 from keras_esam.experiments import figures
 from keras_esam.experiments import tables
@@ -31,6 +29,9 @@ EXPERIMENTS = {
     "figure5": figures.figure5,
     "figure6": figures.figure6,
 }
+
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def number_of_jobs(wanted: int | None, scale: Scale) -> int:
@@ -69,6 +70,7 @@ def chosen(name: str, scale: Scale, only: list[str] | None) -> list[str]:
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m keras_esam.experiments",
+        usage="%(prog)s NAME [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(
@@ -85,10 +87,17 @@ def main():
         "--only",
         nargs="+",
         metavar="TASK",
-        help="rows of a table or panels of `figure1`, as cifar10/resnet18",
+        help="rows of a table or panels of `figure1`, as cifar10/resnet18; "
+        "the file of the whole table is replaced, the trainings are kept",
     )
-    option("--seeds", nargs="+", type=int, help="by default 0 1 2")
-    option("--precision", default="float32", help="a Keras dtype policy")
+    option(
+        "--seeds",
+        nargs="+",
+        type=int,
+        help="by default 0 1 2; figures 4 to 6 and, at both scales, the pairs "
+        "of beta and gamma in figure 3 have the first one only",
+    )
+    option("--precision", default="float32", choices=PRECISIONS)
     option(
         "--jobs",
         type=int,
@@ -104,7 +113,6 @@ def main():
         tasks = chosen(arguments.name, scale, arguments.only)
         for seed in scale.seeds:
             check_seed(seed)
-        keras.dtype_policies.get(arguments.precision)
         num_jobs = number_of_jobs(arguments.jobs, scale)
     except ValueError as error:
         parser.error(str(error))

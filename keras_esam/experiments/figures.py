@@ -1,5 +1,6 @@
 """Figures 1 and 3 to 6 of the paper."""
 
+import math
 import pathlib
 
 import numpy as np
@@ -15,7 +16,8 @@ from keras_esam.experiments.runs import write_json
 
 def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Training speed against accuracy, of the runs of Table 1."""
-    summary = tables.summarise(runner, tasks, tables.METHODS)
+    runs = tables.runs_of_all(runner, tasks, tables.METHODS)
+    summary = tables.summarise(runner, runs)
     write_json(summary, out.with_suffix(".json"))
     pictures.speed_against_accuracy(
         {_title(runner, task, "\n"): rows for task, rows in summary.items()},
@@ -26,7 +28,7 @@ def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
 def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Accuracy and speed by beta and gamma."""
     scale = runner.scale
-    alone, pairs = {"SAM": ("sam", ())}, {"SAM": ("sam", ())}
+    alone, pairs = {"SAM": ("sam", ())}, {}
     for value in scale.grid:
         beta, gamma = ("beta", value), ("gamma", value)
         alone[pictures.label_of(value, 1.0)] = ("esam-swp", (beta,))
@@ -35,16 +37,11 @@ def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
             label = pictures.label_of(value, other)
             pairs[label] = ("esam", (beta, ("gamma", other)))
     (task,) = tasks
-    # Before any speed, so that one bar is over all of them.
-    by_label = {
-        **tables.runs_of(task, pairs, scale.pair_seeds),
+    runs = {
         **tables.runs_of(task, alone, scale.seeds),
+        **tables.runs_of(task, pairs, scale.pair_seeds),
     }
-    runner.results([run for own in by_label.values() for run in own])
-    summary = {
-        **tables.summarise(runner, tasks, pairs, scale.pair_seeds)[task],
-        **tables.summarise(runner, tasks, alone)[task],
-    }
+    summary = tables.summarise(runner, {task: runs})[task]
     write_json(summary, out.with_suffix(".json"))
     pictures.grid(
         summary, scale.grid, _title(runner, task), out.with_suffix(".png")
@@ -67,7 +64,9 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
     )
     landscapes = {
         label: analysis.Landscape(
-            np.array(own["coordinates"]), np.array([own["mean_losses"]]), True
+            np.array(own["coordinates"]),
+            np.array([own["mean_losses"]], float),
+            True,
         )
         for label, own in values.items()
     }
@@ -129,7 +128,8 @@ def verdict(values: dict) -> dict:
         values: Dict of label to the lists of `losses`.
 
     Returns:
-        Dict of label to a dict of inequality to a share from 0 to 1.
+        Dict of label to a dict of inequality to a share from 0 to 1, of the
+        epochs whose losses are finite.
     """
     shares = {}
     for label, own in values.items():
@@ -138,6 +138,7 @@ def verdict(values: dict) -> dict:
             part: a[f"perturbed_loss{part}"] - a[f"loss{part}"]
             for part in ("", "_plus", "_minus")
         }
+        finite = np.isfinite(np.array(list(a.values()))).all(0)
         holds = {
             "rise on B+ >= on B-, by construction": (
                 rise["_plus"] >= rise["_minus"]
@@ -147,7 +148,10 @@ def verdict(values: dict) -> dict:
             ),
             "rise on B+ >= on B, by construction": rise["_plus"] >= rise[""],
         }
-        shares[label] = {key: float(h.mean()) for key, h in holds.items()}
+        shares[label] = {
+            key: float(h[finite].mean()) if finite.any() else math.nan
+            for key, h in holds.items()
+        }
     return shares
 
 

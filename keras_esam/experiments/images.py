@@ -69,9 +69,8 @@ class Images:
 
     def num_classes(self, recipe: Recipe) -> int:
         """Of photographs as many as there are class folders."""
-        if recipe.dataset == "imagenet" and self.photographs is not None:
-            return len(data.class_names(self.photographs))
-        return NUM_CLASSES[recipe.dataset]
+        names = self.class_names(recipe)
+        return NUM_CLASSES[recipe.dataset] if names is None else len(names)
 
     def num_samples(self, recipe: Recipe) -> int | None:
         """Number of training samples, `None` if all.
@@ -100,8 +99,20 @@ class Images:
         if recipe.dataset != "imagenet":
             return recipe.dataset
         folder = self.photographs
-        source = "imagenet" if folder is None else pathlib.Path(folder).name
+        source = "imagenet"
+        if folder is not None:
+            source = pathlib.Path(folder).resolve().name
         return f"{source}, {self.scale.image_size} pixels"
+
+    def class_names(self, recipe: Recipe) -> list[str] | None:
+        """Those of photographs, `None` for the data sets with a name."""
+        if recipe.dataset != "imagenet" or self.photographs is None:
+            return None
+        return data.class_names(self.photographs)
+
+    def check(self, recipe: Recipe):
+        """Raises the error that its training would."""
+        self.test(recipe)
 
     @functools.cached_property
     def _smallest_class(self):

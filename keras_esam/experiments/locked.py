@@ -33,4 +33,6 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
                 "files. Wait for it, end it, or choose another folder with "
                 f"--out. Received: {folder}"
             ) from error
+        except OSError:
+            pass  # A file system without locks.
         yield

@@ -119,9 +119,14 @@ def _draw_maps(figure, summary, values):
         [statistics.mean(row["test_accuracy"]) for row in own] for own in rows
     ]
     speeds = [[row["speed_relative_to_sam"] for row in own] for own in rows]
+    alone, pairs = (
+        len(summary[label_of(values[0], gamma)]["test_accuracy"])
+        for gamma in (1.0, values[0])
+    )
+    counts = f"mean of {alone} seeds,\nof {pairs} where both are below 1"
     panels = figure.subplots(2, 1, sharex=True)
     for axes, numbers, name, digits in (
-        (panels[0], accuracies, "test accuracy in %, mean", 1),
+        (panels[0], accuracies, f"test accuracy in %, {counts}", 1),
         (panels[1], speeds, "speed relative to SAM, median", 2),
     ):
         image = axes.imshow(numbers, origin="lower", aspect="auto")

@@ -79,6 +79,9 @@ class Runner:
             for run in runs
             if self._read(self._taken(run)) is None
         }
+        recipes = map(self.recipe, missing.values())
+        for recipe in {own.dataset: own for own in recipes}.values():
+            self.images.check(recipe)
         epochs = {name: self._epochs_left(run) for name, run in missing.items()}
         if min(self.num_jobs, len(missing)) > 1:
             self._train_beside(list(missing.values()), sum(epochs.values()))
@@ -165,6 +168,7 @@ class Runner:
             },
             "stand_in": self.scale.stand_ins.get(recipe.network),
             "images": self.images.source(recipe),
+            "class_names": self.images.class_names(recipe),
         }
 
     def describe(self, task: str) -> list[str]:
@@ -198,14 +202,20 @@ class Runner:
         """Its result, `None` if it is not finished."""
         path = self._path(run)
         settings, result = path / "settings.json", path / "result.json"
-        found = _read_json(settings)
-        begun = result.exists() or (path / "backup").exists()
-        if (found or begun) and found != self.settings(run):
-            raise ValueError(
-                f"`{path}` is of a run with other settings. Choose another "
-                f"folder with --out. Received: {self.settings(run)}, "
-                f"but {settings.name} has {found}"
-            )
+        if result.exists() or (path / "backup").exists():
+            found, own = _read_json(settings) or {}, self.settings(run)
+            keys = {**own, **found}
+            changed = [key for key in keys if own.get(key) != found.get(key)]
+            if changed:
+                now, before = (
+                    {key: settings_of.get(key) for key in changed}
+                    for settings_of in (own, found)
+                )
+                raise ValueError(
+                    f"`{path}` is of a run with other settings. Choose another "
+                    f"folder with --out. Received: {now}, "
+                    f"but {settings.name} has {before}"
+                )
         return _read_json(result)
 
     def _backup(self, run):

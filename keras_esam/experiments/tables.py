@@ -1,5 +1,6 @@
 """Tables 1 to 3 of the paper."""
 
+import itertools
 import pathlib
 import statistics
 
@@ -113,32 +114,33 @@ def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
     }
 
 
-def summarise(
-    runner: Runner, tasks: list[str], methods: dict, seeds: tuple | None = None
-) -> dict:
+def runs_of_all(runner: Runner, tasks: list[str], methods: dict) -> dict:
+    """Dict of task to the runs of each method, of all seeds of the scale."""
+    return {task: runs_of(task, methods, runner.scale.seeds) for task in tasks}
+
+
+def summarise(runner: Runner, runs: dict[str, dict[str, list[Run]]]) -> dict:
     """Trains what is missing.
 
     Args:
         runner: `Runner`.
-        tasks: List of strings, `DATASET/NETWORK`.
-        methods: As for `runs_of`.
-        seeds: Optional tuple of integers. Defaults to `None`, all seeds of the
-            scale.
+        runs: Dict of task to a dict of label to a list of runs, with a label
+            `"SAM"`.
 
     Returns:
-        Dict of task to a dict of label to a dict: lists `test_accuracy` and
-        `train_accuracy`, per cent, one entry a seed, the list
-        `images_per_second`, one entry a round, and the median of their ratios,
-        `speed_relative_to_sam`.
+        Dict of task to a dict of label to a dict: lists `seeds`,
+        `test_accuracy` and `train_accuracy`, per cent, one entry a seed, the
+        list `images_per_second`, one entry a round, and the median of their
+        ratios, `speed_relative_to_sam`.
     """
-    seeds = runner.scale.seeds if seeds is None else seeds
-    runs = {task: runs_of(task, methods, seeds) for task in tasks}
     # Seeds outside: all methods of a seed run under like conditions.
     wanted = [
-        own[index]
-        for index in range(len(seeds))
-        for task in tasks
-        for own in runs[task].values()
+        run
+        for same_seed in itertools.zip_longest(
+            *(own for by_label in runs.values() for own in by_label.values())
+        )
+        for run in same_seed
+        if run is not None
     ]
     results = dict(zip(wanted, runner.results(wanted), strict=True))
     summary = {}
@@ -147,6 +149,7 @@ def summarise(
         for label, own in by_label.items():
             rows = [results[run] for run in own]
             summary[task][label] = {
+                "seeds": [run.seed for run in own],
                 "test_accuracy": [row["test_accuracy"] for row in rows],
                 "train_accuracy": [row["train_accuracy"] for row in rows],
             }
@@ -162,11 +165,13 @@ def summarise(
 
 
 def _write(runner, tasks, methods, out):
-    summary = summarise(runner, tasks, methods)
+    summary = summarise(runner, runs_of_all(runner, tasks, methods))
     write_json(summary, out.with_suffix(".json"))
     text = markdown(summary, runner.scale.name) + "\n"
+    seeds = ", ".join(map(str, runner.scale.seeds))
     for task in summary:
-        text += f"- {task}: {', '.join(runner.describe(task))}\n"
+        described = ", ".join(runner.describe(task))
+        text += f"- {task}: {described}; seeds {seeds}\n"
     out.with_suffix(".md").write_text(text)
     print(text)
 

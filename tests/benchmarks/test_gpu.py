@@ -227,20 +227,6 @@ def test_a_run_is_locked_while_it_trains(train, tmp_path, monkeypatch):
     assert refused == ["SGD"]
 
 
-def test_histories_are_read_while_another_process_trains(tmp_path, monkeypatch):
-    calls = []
-
-    def replaced_meanwhile(folder):
-        calls.append(folder)
-        if len(calls) == 1:
-            raise FileNotFoundError
-        return AtomicBackup(folder)
-
-    monkeypatch.setattr(table1_runs, "AtomicBackup", replaced_meanwhile)
-    assert table1_runs.read_history(tmp_path) == []
-    assert calls == [tmp_path] * 2
-
-
 def test_runs_that_are_not_finished_have_no_accuracy(tmp_path):
     backup = AtomicBackup(tmp_path / "ESAM_depth-0")
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

@@ -115,6 +115,25 @@ def test_history_is_that_of_fit_and_is_there_before_fit(tmp_path):
     assert set(backup.history[0]) >= {"loss", "accuracy", "sharpness"}
 
 
+def test_history_is_read_while_another_process_trains(tmp_path, monkeypatch):
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path)
+    backup.set_model(dense_network())
+    backup.on_epoch_end(0, {"loss": 2.0})
+    read_text = pathlib.Path.read_text
+
+    def too_late(path):
+        monkeypatch.undo()
+        backup.on_epoch_end(1, {"loss": 1.0})
+        return read_text(path)
+
+    monkeypatch.setattr(pathlib.Path, "read_text", too_late)
+    other = keras_esam.callbacks.AtomicBackup(tmp_path)
+    assert [row["loss"] for row in other.history] == [2.0, 1.0]
+    (tmp_path / "epoch-000002" / "logs.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        keras_esam.callbacks.AtomicBackup(tmp_path)
+
+
 def test_finished_training_is_not_repeated(tmp_path):
     expected, _ = train(tmp_path)
     watch = Epochs()

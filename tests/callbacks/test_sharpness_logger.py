@@ -153,11 +153,16 @@ def test_every_key_is_explained():
         assert f"`{key}`" in SharpnessLogger.__doc__
 
 
+STAGES = keras.optimizers.schedules.PiecewiseConstantDecay([9], [0.5, 1.0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"rho": -1}, ValueError, "positive.* Received: rho=-1"),
         ({"gamma": 2.0}, ValueError, "Received: gamma=2.0"),
+        ({"gamma": 1.0}, ValueError, r"all are in B\+. Received: gamma=1.0"),
+        ({"gamma": STAGES}, TypeError, "must be a number. Received: gamma=<"),
         ({"frequency": 0}, ValueError, "at least 1. Received: frequency=0"),
         ({"frequency": 1.5}, TypeError, "Received: frequency=1.5"),
         ({"adaptive": 0}, TypeError, "Received: adaptive=0"),

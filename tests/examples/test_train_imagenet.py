@@ -144,10 +144,13 @@ def test_photographs_of_tensorflow_datasets(
     source = f"--data-dir {tmp_path / 'tfds'} --subset 8"
     more = "--recipe imagenet/resnet50/sam --epochs 1 --batch-size 4"
     more += " --precision mixed_bfloat16"
+    # Which the recipe's micro-batches do not go with.
+    more += " --micro-batch-size 0 --ascent previous"
     result = train(source, tmp_path / "run", monkeypatch, more)
     network = keras.saving.load_model(tmp_path / "run" / "last.keras")
     assert network.output_shape == (None, 1000)
     assert result["esam"]["gamma"] == 1
+    assert result["esam"]["micro_batch_size"] is None
     # Two steps of four samples, of which no class is known yet.
     assert np.log(1000) / 2 < result["history"][0]["loss"] < 20
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import numpy as np
 import pytest
 
 from keras_esam.experiments import __main__ as command
@@ -45,14 +46,15 @@ def test_table3_has_all_methods_beside_the_paper(
         assert f"| cifar10/resnet18 | {label} |" in text
     assert "| 96.56 |" in text and "| 1.40 |" in text
     network = "resnet18(width=2, depth=1), 40 images of cifar10"
-    assert text.endswith(f"\n- cifar10/resnet18: {network}\n")
+    assert text.endswith(f"\n- cifar10/resnet18: {network}; seeds 0\n")
     summary = json.loads((tmp_path / "table3.json").read_text())
     sam = summary["cifar10/resnet18"]["SAM"]
-    assert sam["speed_relative_to_sam"] == 1
+    assert (sam["speed_relative_to_sam"], sam["seeds"]) == (1, [0])
     assert len(sam["images_per_second"]) == 2
     # A table of some of the methods needs no other measurement.
     monkeypatch.setattr(speeds, "_measure", None)
-    summary = tables.summarise(runner, RESNET18, tables.METHODS)
+    runs = tables.runs_of_all(runner, RESNET18, tables.METHODS)
+    summary = tables.summarise(runner, runs)
     assert summary["cifar10/resnet18"]["SAM"] == sam
 
 
@@ -122,6 +124,33 @@ def test_landscapes_are_kept_with_their_settings(data_dir, tmp_path, capsys):
     finer = make_runner(data_dir, tmp_path, num_points=5)
     again = landscapes.landscapes_of(finer, runs[:1])
     assert len(again["SGD"]["mean_losses"]) == 5
+
+
+def test_landscape_with_losses_that_are_not_finite_is_drawn(
+    runner, tmp_path, monkeypatch
+):
+    kept = {"coordinates": [-1.0, 0.0, 1.0], "mean_losses": [[1.0] * 3] * 3}
+    kept["mean_losses"] = [[None, 2.0, 1.0], *kept["mean_losses"][1:]]
+    monkeypatch.setattr(
+        figures, "landscapes_of", lambda *_: {"SGD": kept, "SAM": kept}
+    )
+    figures.figure4(runner, RESNET18, tmp_path / "figure4")
+    assert_drawn(tmp_path / "figure4")
+
+
+def test_verdict_leaves_out_epochs_that_are_not_finite():
+    losses = {
+        "loss": [1.0, None],
+        "loss_plus": [1.0, None],
+        "loss_minus": [1.0, 0.0],
+        "perturbed_loss": [1.5, 1.5],
+        "perturbed_loss_plus": [2.0, 2.1],
+        "perturbed_loss_minus": [1.0, 0.9],
+    }
+    assert list(figures.verdict({"SAM": losses})["SAM"].values()) == [1.0] * 3
+    losses = {key: [None] for key in losses}
+    shares = figures.verdict({"SAM": losses})["SAM"]
+    assert np.isnan(list(shares.values())).all()
 
 
 def test_verdict_counts_the_epochs_in_which_the_inequalities_hold():
@@ -213,7 +242,7 @@ def test_command_does_all_by_default(monkeypatch, tmp_path):
             "--only must be of imagenet",
         ),
         (["figure4", "--only", "cifar10/wrn-28-10"], "for figure4. Received"),
-        (["table1", "--precision", "half"], "half"),
+        (["table1", "--precision", "half"], "invalid choice: 'half'"),
         (["table1", "--seeds", "-1"], "seed=-1"),
         (["table1", "--jobs", "0"], "--jobs must be positive"),
     ],
