@@ -6,6 +6,8 @@ from keras_esam.step_plan import StepPlan
 from keras_esam.step_plan import plan_step
 from keras_esam.step_plan import value_at
 
+pytestmark = pytest.mark.usefixtures("all_subsets")
+
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 

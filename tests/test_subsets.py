@@ -3,6 +3,8 @@ import pytest
 
 from keras_esam import subsets
 
+pytestmark = pytest.mark.usefixtures("all_subsets")
+
 BETAS = [0.03, 0.1, 0.3, 1 / 3, 0.37, 0.5, 0.6, 2 / 3, 0.7, 0.9, 0.99, 1.0]
 
 

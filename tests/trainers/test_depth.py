@@ -14,6 +14,8 @@ from tests.backends import BACKEND
 from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
 
+pytestmark = pytest.mark.usefixtures("all_subsets")
+
 layers = keras.layers
 
 

@@ -49,6 +49,7 @@ def test_rho_schedule_is_of_the_optimizers_steps():
 
 
 @compiled_steps
+@pytest.mark.usefixtures("all_subsets")
 def test_stages_compile_their_own_steps_and_drop_the_old_ones():
     compiled = []
 

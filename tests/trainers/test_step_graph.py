@@ -20,6 +20,8 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
+pytestmark = pytest.mark.usefixtures("all_subsets")
+
 
 def count_operations(kind, subset_index=0, **kwargs):
     """Number of operations of a kind in the compiled training step."""
