@@ -66,11 +66,11 @@ def label_of(beta: float, gamma: float) -> str:
 
 
 def grid(summary: dict, values: tuple, title: str, path) -> None:
-    """Accuracy and speed by beta and gamma, one of them below 1 and both.
+    """Accuracy and speed by beta and by gamma, and accuracy by both.
 
     Args:
         summary: Dict of the labels of `label_of` to a row of
-            `tables.summarise`.
+            `tables.summarise`, or of `tables.accuracies` for the pairs.
         values: Tuple of the values of beta and gamma.
         title: String, above the whole.
         path: Path of the picture.
@@ -79,7 +79,7 @@ def grid(summary: dict, values: tuple, title: str, path) -> None:
     figure.suptitle(title)
     alone, pairs = figure.subfigures(1, 2, width_ratios=(1.7, 1))
     _draw_lines(alone, summary, values)
-    _draw_maps(pairs, summary, (*values, 1.0))
+    _draw_map(pairs, summary, (*values, 1.0))
     _save(figure, path)
 
 
@@ -113,34 +113,29 @@ def _draw_lines(figure, summary, values):
     figure.legend(handles, names, loc="outside lower center", ncols=2)
 
 
-def _draw_maps(figure, summary, values):
+def _draw_map(figure, summary, values):
     rows = [[summary[label_of(b, g)] for b in values] for g in values]
-    accuracies = [
+    numbers = [
         [statistics.mean(row["test_accuracy"]) for row in own] for own in rows
     ]
-    speeds = [[row["speed_relative_to_sam"] for row in own] for own in rows]
-    alone, pairs = (
-        len(summary[label_of(values[0], gamma)]["test_accuracy"])
-        for gamma in (1.0, values[0])
+    alone, both = (
+        len(row["test_accuracy"]) for row in (rows[-1][0], rows[0][0])
     )
-    counts = f"mean of {alone} seeds,\nof {pairs} where both are below 1"
-    panels = figure.subplots(2, 1, sharex=True)
-    for axes, numbers, name, digits in (
-        (panels[0], accuracies, f"test accuracy in %, {counts}", 1),
-        (panels[1], speeds, "speed relative to SAM, median", 2),
-    ):
-        image = axes.imshow(numbers, origin="lower", aspect="auto")
-        middle = (np.min(numbers) + np.max(numbers)) / 2
-        for (y, x), number in np.ndenumerate(numbers):
-            color = "white" if number < middle else "black"
-            text = f"{number:.{digits}f}"
-            axes.text(x, y, text, ha="center", va="center", color=color)
-        axes.set_title(name)
-        axes.set_ylabel("gamma")
-        axes.set_xticks(range(len(values)), values)
-        axes.set_yticks(range(len(values)), values)
-        figure.colorbar(image, ax=axes)
-    panels[1].set_xlabel("beta")
+    axes = figure.subplots()
+    image = axes.imshow(numbers, origin="lower", aspect="auto")
+    middle = (np.min(numbers) + np.max(numbers)) / 2
+    for (y, x), number in np.ndenumerate(numbers):
+        color = "white" if number < middle else "black"
+        text = f"{number:.1f}"
+        axes.text(x, y, text, ha="center", va="center", color=color)
+    axes.set_title(
+        f"test accuracy in %, seeds: {alone},\n{both} where both are below 1"
+    )
+    axes.set_xlabel("beta")
+    axes.set_ylabel("gamma")
+    axes.set_xticks(range(len(values)), values)
+    axes.set_yticks(range(len(values)), values)
+    figure.colorbar(image, ax=axes)
 
 
 def _draw_accuracies(axes, points, rows, style):

@@ -128,10 +128,9 @@ def summarise(runner: Runner, runs: dict[str, dict[str, list[Run]]]) -> dict:
             `"SAM"`.
 
     Returns:
-        Dict of task to a dict of label to a dict: lists `seeds`,
-        `test_accuracy` and `train_accuracy`, per cent, one entry a seed, the
-        list `images_per_second`, one entry a round, and the median of their
-        ratios, `speed_relative_to_sam`.
+        Dict of task to a dict of label to a dict: the lists of `accuracies`,
+        one entry a seed, the list `images_per_second`, one entry a round, and
+        the median of their ratios, `speed_relative_to_sam`.
     """
     # Seeds outside: all methods of a seed run under like conditions.
     wanted = [
@@ -142,17 +141,12 @@ def summarise(runner: Runner, runs: dict[str, dict[str, list[Run]]]) -> dict:
         for run in same_seed
         if run is not None
     ]
-    results = dict(zip(wanted, runner.results(wanted), strict=True))
+    runner.results(wanted)
     summary = {}
     for task, by_label in runs.items():
         summary[task] = {}
         for label, own in by_label.items():
-            rows = [results[run] for run in own]
-            summary[task][label] = {
-                "seeds": [run.seed for run in own],
-                "test_accuracy": [row["test_accuracy"] for row in rows],
-                "train_accuracy": [row["train_accuracy"] for row in rows],
-            }
+            summary[task][label] = accuracies(runner, own)
         firsts = {label: own[0] for label, own in by_label.items()}
         rates = speeds.images_per_second(runner, list(firsts.values()))
         for label, row in summary[task].items():
@@ -162,6 +156,16 @@ def summarise(runner: Runner, runs: dict[str, dict[str, list[Run]]]) -> dict:
                 own / sam for own, sam in pairs
             )
     return summary
+
+
+def accuracies(runner: Runner, runs: list[Run]) -> dict:
+    """Lists `seeds`, `test_accuracy` and `train_accuracy`, per cent."""
+    rows = runner.results(runs)
+    return {
+        "seeds": [run.seed for run in runs],
+        "test_accuracy": [row["test_accuracy"] for row in rows],
+        "train_accuracy": [row["train_accuracy"] for row in rows],
+    }
 
 
 def _write(runner, tasks, methods, out):
