@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_passes
 from keras_esam.trainers.backward_scope import BackwardScope
+from keras_esam.trainers.tensorflow_functions import no_retracing_warning
 
 value = tf.convert_to_tensor
 check_gradients = tensorflow_gradients.check_gradients
@@ -22,7 +23,13 @@ check_gradients = tensorflow_gradients.check_gradients
 
 def compiled(function):
     """The function as a graph, one for each of its arguments' shapes."""
-    return tf.function(function, autograph=False)
+    graphs = tf.function(function, autograph=False)
+
+    def call(*args):
+        with no_retracing_warning():
+            return graphs(*args)
+
+    return call
 
 
 def forward(model, batch, weights, state, training):

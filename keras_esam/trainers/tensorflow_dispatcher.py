@@ -1,30 +1,12 @@
 """The train function of `fit` on TensorFlow."""
 
-import contextlib
 import itertools
 
 import keras
 import tensorflow as tf
 
 from keras_esam.trainers.dispatcher import StepDispatcher
-
-
-@contextlib.contextmanager
-def _no_retracing_warning():
-    """TensorFlow takes the steps of the subsets for retraces of one function.
-
-    Its advice, to make fewer of them, would be wrong here.
-    """
-
-    def is_other(record):
-        return "triggered tf.function retracing" not in record.getMessage()
-
-    logger = tf.get_logger()
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
+from keras_esam.trainers.tensorflow_functions import no_retracing_warning
 
 
 class TensorFlowDispatcher(StepDispatcher):
@@ -35,7 +17,7 @@ class TensorFlowDispatcher(StepDispatcher):
         model: The `ESAMModel`.
     """
 
-    tracing = staticmethod(_no_retracing_warning)
+    tracing = staticmethod(no_retracing_warning)
 
     def __call__(self, iterator):
         if self._trainable is None:

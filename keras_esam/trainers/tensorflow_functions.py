@@ -1,4 +1,4 @@
-"""A switch of TensorFlow that is on in some threads only.
+"""What TensorFlow does, and says, when it traces a `tf.function`.
 
 `tf.config.run_functions_eagerly` is for the whole process. While one model is
 traced, the compiled steps of those that train in other threads, plain Keras
@@ -52,3 +52,22 @@ def functions_in_place():
             _Switch.num_threads -= 1
             if _Switch.num_threads == 0:
                 tf.config.run_functions_eagerly(_Switch.before)
+
+
+@contextlib.contextmanager
+def no_retracing_warning():
+    """TensorFlow takes functions of one origin for retraces of one function.
+
+    As the steps of the subsets, or the mean losses of several models. Its
+    advice, to make fewer of them, would be wrong here.
+    """
+
+    def is_other(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
