@@ -23,7 +23,7 @@ SOME = {
     *("sam", "swp_authors", "sds_random", "esam_variable_loss", "esam_depth"),
     *("esam_micro_batches", "one_step_loss", "esam_weight"),
 }
-# Of these a checkpoint has more than that of the others.
+# And those that go on from more than the weights and the step.
 RESUMED = SOME | {"esam_interval", "esam_depth_random", "one_step"}
 every_method = pytest.mark.parametrize("method", METHODS)
 

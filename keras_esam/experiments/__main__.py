@@ -7,6 +7,7 @@ shared by the experiments, done once, and go on after an interruption.
 """
 
 import argparse
+import dataclasses
 import pathlib
 
 from keras_esam.arguments import check_seed
@@ -29,8 +30,6 @@ EXPERIMENTS = {
     "figure5": figures.figure5,
     "figure6": figures.figure6,
 }
-
-
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -94,8 +93,8 @@ def main():
         "--seeds",
         nargs="+",
         type=int,
-        help="by default 0 1 2; figures 4 to 6 and, at both scales, the pairs "
-        "of beta and gamma in figure 3 have the first one only",
+        help="by default 0 1 2; figures 4 to 6 and the pairs of beta and "
+        "gamma in figure 3 have the first one only",
     )
     option("--precision", default="float32", choices=PRECISIONS)
     option(
@@ -108,7 +107,8 @@ def main():
     arguments = parser.parse_args()
     scale = SCALES[arguments.scale]
     if arguments.seeds:
-        scale = scale.with_seeds(tuple(dict.fromkeys(arguments.seeds)))
+        seeds = tuple(dict.fromkeys(arguments.seeds))
+        scale = dataclasses.replace(scale, seeds=seeds)
     try:
         tasks = chosen(arguments.name, scale, arguments.only)
         for seed in scale.seeds:

@@ -110,10 +110,6 @@ class Images:
             return None
         return data.class_names(self.photographs)
 
-    def check(self, recipe: Recipe):
-        """Raises the error that its training would."""
-        self.test(recipe)
-
     @functools.cached_property
     def _smallest_class(self):
         _, labels = class_folders(self.photographs, "train")

@@ -81,7 +81,7 @@ class Runner:
         }
         recipes = map(self.recipe, missing.values())
         for recipe in {own.dataset: own for own in recipes}.values():
-            self.images.check(recipe)
+            self.images.test(recipe)  # or else an error after days
         epochs = {name: self._epochs_left(run) for name, run in missing.items()}
         if min(self.num_jobs, len(missing)) > 1:
             self._train_beside(list(missing.values()), sum(epochs.values()))

@@ -27,8 +27,6 @@ class Scale:
             `keras_esam.models`, but for the number of classes.
         stand_ins: Mapping of network to the name of another function there.
         grid: Tuple of the values of `beta` and of `gamma` in Figure 3.
-        pair_seeds: Tuple of integers, the seeds of Figure 3 where both are
-            below 1.
         num_draws: Integer, number of loss landscapes that are averaged.
         num_points: Integer, number of points along an axis of a landscape.
         image_size: Integer, side of the images of ImageNet.
@@ -45,7 +43,6 @@ class Scale:
     sizes: Mapping
     stand_ins: Mapping
     grid: tuple
-    pair_seeds: tuple
     num_draws: int
     num_points: int
     image_size: int
@@ -63,13 +60,6 @@ class Scale:
         if recipe.batch_size <= esam.get("micro_batch_size", 0):
             del esam["micro_batch_size"]
         return recipe
-
-    def with_seeds(self, seeds: tuple) -> "Scale":
-        """This scale with other seeds."""
-        pairs = self.pair_seeds
-        return dataclasses.replace(
-            self, seeds=seeds, pair_seeds=seeds[: len(pairs)]
-        )
 
     def make_network(self, recipe: recipes.Recipe, **sizes) -> keras.Model:
         """The network of a recipe at this scale, with random weights.
@@ -95,7 +85,6 @@ PAPER = Scale(
     sizes={},
     stand_ins={},
     grid=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    pair_seeds=(0,),
     num_draws=10,
     num_points=41,
     image_size=224,
@@ -135,7 +124,6 @@ SMALL = Scale(
         "resnet101": "bottleneck_resnet",
     },
     grid=(0.3, 0.6, 0.9),
-    pair_seeds=(0,),
     num_draws=10,
     num_points=15,
     image_size=64,
