@@ -6,6 +6,7 @@ from keras_esam import arguments
 from keras_esam import training_state
 from keras_esam.gradient_memory import GradientMemory
 from keras_esam.trainers import Trainer
+from keras_esam.training_progress import TrainingProgress
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
@@ -186,12 +187,11 @@ class ESAMModel(Trainer, keras.Model):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.sharpness_tracker = keras.metrics.Mean(name="sharpness")
         self._gradient_memory = GradientMemory()
-        self._num_executions = 0
-        self._num_steps = 0
         self._variable_order = None
         self._traced_plan = None
         self._has_sample_losses = True
-        self._has_checked_gradients = False
+        self._has_checked_step = False
+        self._track_training_state()
 
     def call(self, inputs, training=None):
         if self._call_has_training_arg:
@@ -244,13 +244,14 @@ class ESAMModel(Trainer, keras.Model):
         if is_drawn:
             value = self._same_on_all_workers(value)
         before = getattr(self, name, value)
+        if value != before:
+            self._sync_variables()
         super().__setattr__(name, value)
         if value != before:
             self._react_to_change(name, before)
 
     def _react_to_change(self, name, before):
         """Drops what depends on the value that an attribute had before."""
-        self._sync_variables()
         # Compiled steps have it in them; of the seed, the subsets it drew.
         compiled = name != "seed" or self.granularity == "variable"
         if compiled and self.train_function is not None:
@@ -263,6 +264,38 @@ class ESAMModel(Trainer, keras.Model):
         elif name == "ascent" or (name == "rho" and before == 0):
             # The steps since then have stored no gradient.
             self._gradient_memory.clear()
+            self._track_training_state()
+
+    @property
+    def seed(self) -> int:
+        """Seed of the subsets, their order, masks and random ranking."""
+        return self._progress.seed
+
+    @seed.setter
+    def seed(self, value):
+        if not hasattr(self, "_progress"):
+            self._progress = TrainingProgress(value)
+            return
+        self._progress.seed = value
+        self._progress.write()
+
+    @property
+    def variables(self) -> list:
+        """All state of network and training, without optimizer and metrics.
+
+        Those that are no weights of the network are the states of seeds and
+        what a resumed training needs to go on.
+        """
+        return [*super().variables, *self._training_variables]
+
+    @property
+    def metrics(self) -> list:
+        """Loss, compiled metrics, those of the network, and `sharpness`."""
+        metrics = super().metrics
+        place = metrics.index(self.sharpness_tracker)
+        # Keras leaves out those of a model within a model.
+        metrics[place : place + 1] = self.model._metrics
+        return [*metrics, self.sharpness_tracker]
 
     def export(self, *args, **kwargs):
         """Exports the network for inference, see `keras.Model.export()`."""

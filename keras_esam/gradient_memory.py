@@ -1,5 +1,7 @@
 """The gradient that the last training step computed, for one-step ESAM."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -9,8 +11,8 @@ class GradientMemory:
 
     It is zero until one is stored.
 
-    The variables are no weights of the model: the model saves them with its own
-    state.
+    The variables are no weights of the model. Their paths are those of the
+    weights within `previous_gradient`.
     """
 
     def __init__(self):
@@ -58,9 +60,13 @@ class GradientMemory:
 
 
 def _zeros_like(weight):
-    return keras.Variable(
-        ops.zeros(weight.shape, weight.dtype),
-        trainable=False,
-        autocast=False,
-        name="previous_gradient",
-    )
+    *scopes, name = weight.path.split("/")
+    with contextlib.ExitStack() as stack:
+        for scope in ["previous_gradient", *scopes]:
+            stack.enter_context(keras.name_scope(scope))
+        return keras.Variable(
+            ops.zeros(weight.shape, weight.dtype),
+            trainable=False,
+            autocast=False,
+            name=name,
+        )

@@ -17,10 +17,11 @@ def save(model, store):
         model: The `ESAMModel`.
         store: Dict or HDF5 group that takes arrays by name.
     """
+    model._read_progress()
     store["seed"] = np.asarray(model.seed)
-    store["num_executions"] = np.asarray(model._num_executions)
-    store["num_steps"] = np.asarray(model._num_steps)
-    for index, variable in enumerate(_random_states(model)):
+    store["num_executions"] = np.asarray(model._progress.num_executions)
+    store["num_steps"] = np.asarray(model._progress.num_steps)
+    for index, variable in enumerate(random_states(model)):
         store[f"random_state_{index}"] = variable
     if model.ascent == "previous":
         for key, gradient in _previous_gradients(model):
@@ -46,7 +47,7 @@ def check(model, store):
             "`model.model.load_weights()`. "
             f"Received: a file without the state of `{model.name}`"
         )
-    num_states = len(_random_states(model))
+    num_states = len(random_states(model))
     num_saved = sum(key.startswith("random_state_") for key in keys)
     if num_saved != num_states:
         raise ValueError(
@@ -64,7 +65,7 @@ def load(model, store):
     """
     # Setting it resets the random states, so it comes first.
     model.seed = int(np.asarray(store["seed"]))
-    for index, variable in enumerate(_random_states(model)):
+    for index, variable in enumerate(random_states(model)):
         variable.assign(store[f"random_state_{index}"])
     model._gradient_memory.clear()
     if model.ascent == "previous" and model.built:
@@ -73,14 +74,16 @@ def load(model, store):
         for key, gradient in _previous_gradients(model):
             if key in saved:
                 gradient.assign(store[key])
-    model._num_executions = int(np.asarray(store["num_executions"]))
-    model._num_steps = int(np.asarray(store["num_steps"]))
+    model._progress.num_executions = int(np.asarray(store["num_executions"]))
+    model._progress.num_steps = int(np.asarray(store["num_steps"]))
+    model._progress.write()
 
 
-def _random_states(model):
-    """The variables of a model that are no weights: states of seeds."""
-    weights = {id(variable) for variable in model.weights}
-    return [v for v in model.variables if id(v) not in weights]
+def random_states(model) -> list:
+    """The variables of an `ESAMModel` that are states of seeds."""
+    others = [*model.weights, *model._training_variables]
+    known = {id(variable) for variable in others}
+    return [v for v in model.variables if id(v) not in known]
 
 
 def _previous_gradients(model):

@@ -34,9 +34,10 @@ def compiled(function):
 
 def forward(model, batch, weights, state, training):
     """See `passes.forward`."""
-    return tensorflow_passes.forward(
-        model, batch, weights, state, per_sample=False, training=training
-    )
+    with tf.summary.record_if(False):
+        return tensorflow_passes.forward(
+            model, batch, weights, state, per_sample=False, training=training
+        )
 
 
 def value_and_gradients(function, tensors):

@@ -37,11 +37,15 @@ class BaseTrainer:
     @property
     def upcoming_step(self) -> StepPlan:
         """What the next execution of `fit` does, and with which subset."""
+        self._read_progress()
+        return self._plan_step()
+
+    def _plan_step(self) -> StepPlan:
         if self._is_base_optimizer:
             return StepPlan(perturbs=False)
         plan = plan_step(
-            self._num_executions,
-            self._num_steps,
+            self._progress.num_executions,
+            self._progress.num_steps,
             self.beta,
             self.gamma,
             self.granularity,
@@ -90,7 +94,7 @@ class BaseTrainer:
 
     @property
     def _current_beta(self):
-        return value_at(self.beta, self._num_steps)
+        return value_at(self.beta, self._progress.num_steps)
 
     @property
     def _is_base_optimizer(self) -> bool:
@@ -98,6 +102,32 @@ class BaseTrainer:
 
     def _sync_variables(self):
         """Sees to it that the variables have their values, in `fit` too."""
+
+    @property
+    def _training_variables(self) -> list:
+        """Variables of the training: no weights, and nothing that a pass reads.
+
+        The last one is that of the progress.
+        """
+        if not hasattr(self, "_gradient_memory"):
+            return []
+        return [*self._gradient_memory.variables, self._progress.variable]
+
+    @property
+    def _network_state(self) -> list:
+        """Variables that a pass reads and may assign, but no weights."""
+        others = {id(variable) for variable in self._training_variables}
+        return [v for v in self.non_trainable_variables if id(v) not in others]
+
+    def _read_progress(self):
+        """Takes over what was loaded into the variable of the progress."""
+        self._progress.read()
+
+    def _track_training_state(self):
+        """Has the variables of the training there, so that they can be loaded,
+        as soon as the network has its own."""
+        if self.ascent == "previous" and self.built:
+            self._build_gradient_memory()
 
     def _build_gradient_memory(self):
         self._gradient_memory.build(self.trainable_variables)

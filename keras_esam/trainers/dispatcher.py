@@ -2,6 +2,8 @@
 
 import contextlib
 
+from keras_esam.step_plan import StepPlan
+
 
 class StepDispatcher:
     """Runs the compiled step that is due, see `keras_esam.step_plan`.
@@ -24,6 +26,28 @@ class StepDispatcher:
         self._model = model
         self._functions = {}
         self._trainable = None
+        self._seed = model.seed
+
+    def _begin(self, progress=None) -> StepPlan:
+        """Plan of the step that is due.
+
+        Args:
+            progress: Optional array, the value of the variable of the progress,
+                where `fit` holds the values of all variables.
+        """
+        model = self._model
+        model._progress.read(progress)
+        if model.seed != self._seed:
+            # Loaded. The subsets of compiled steps were drawn with another.
+            self._seed = model.seed
+            self._functions.clear()
+        return model._plan_step()
+
+    def _count(self, num_steps):
+        """Counts an execution of some steps."""
+        progress = self._model._progress
+        progress.num_executions += 1
+        progress.num_steps += num_steps
 
     def _run(self, plan, *args):
         """Runs the step of a plan."""
@@ -85,7 +109,6 @@ class StepDispatcher:
         """Does what needs all variables, once they are there."""
         model = self._model
         model._check_trainable()
-        if model.ascent == "previous":
-            model._build_gradient_memory()
+        model._track_training_state()
         self._trainable = self._find_trainable()
         model._variable_order = model._find_variable_order()

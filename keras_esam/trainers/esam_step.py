@@ -17,12 +17,15 @@ The step is specialised to a static subset of the variables, the one of the plan
 `_traced_plan`: gradients of fewer variables cost less.
 """
 
+import contextlib
+
 import keras
 from keras import ops
 
 from keras_esam import ascent
 from keras_esam import selection
 from keras_esam.trainers import micro_batches
+from keras_esam.trainers import part_of_batch
 from keras_esam.trainers import passes
 from keras_esam.trainers.base_trainer import BaseTrainer
 from keras_esam.trainers.dispatcher import StepDispatcher
@@ -41,6 +44,8 @@ class ESAMStep(BaseTrainer):
     _gradients_of_micro_batches = micro_batches.gradients
     # Class of what the passes of a step share, where that saves something.
     _shared_operations = None
+    # Context of the passes that a user is to see nothing of.
+    _unobserved = contextlib.nullcontext
 
     def make_train_function(self, force=False):
         """Creates the function that runs one execution of `fit`.
@@ -50,7 +55,7 @@ class ESAMStep(BaseTrainer):
                 `False`.
         """
         if self.train_function is None or force:
-            self._has_checked_gradients = False
+            self._has_checked_step = False
             self._has_sample_losses = True
             self._variable_order = None
             self.train_function = self._dispatcher(self)
@@ -76,24 +81,56 @@ class ESAMStep(BaseTrainer):
             Dict of logs, metric name to scalar tensor.
         """
         batch = keras.utils.unpack_x_y_sample_weight(data)
+        if self._selects(batch, plan) or self._has_micro_batches(batch):
+            batch = self._check_rows(batch)
         weights = [self._value(v) for v in self.trainable_variables]
-        state = [(v, self._value(v)) for v in self.non_trainable_variables]
+        state = [(v, self._value(v)) for v in self._network_state]
         if self.ascent == "previous":
             run = self._one_gradient
         elif self._has_micro_batches(batch):
             run = self._gradients_of_micro_batches
         else:
             run = self._two_gradients
-        observed, gradients, rise = run(batch, weights, state, plan)
-        if not self._has_checked_gradients:
+        is_part = run == self._gradients_of_micro_batches
+        with part_of_batch.explained() if is_part else contextlib.nullcontext():
+            observed, gradients, rise = run(batch, weights, state, plan)
+        if not self._has_checked_step:
             self._check_gradients(batch, gradients)
-            self._has_checked_gradients = True
+            self._check_random_numbers()
+            self._has_checked_step = True
 
         self._commit(observed.updates)
         self._apply_gradients(gradients)
         if self.ascent == "previous":
             self._keep(gradients)
         return self._update_metrics(batch, observed, rise, plan)
+
+    def _check_rows(self, batch):
+        """The batch, of which rows are to be taken.
+
+        Raises:
+            ValueError: If not all of its tensors have as many rows, as far as
+                it is known in tracing.
+        """
+        leaves = [
+            leaf for leaf in keras.tree.flatten(batch) if leaf is not None
+        ]
+        shapes = [tuple(leaf.shape) for leaf in leaves]
+        counts = {shape[0] if shape else "none" for shape in shapes}
+        if len(counts - {None}) > 1:
+            raise ValueError(
+                f"{part_of_batch.UNEQUAL_ROWS} "
+                f"Received: tensors of shapes {shapes}"
+            )
+        count = self._batch_size(batch)
+        return keras.tree.map_structure(
+            lambda leaf: None if leaf is None else self._with_rows(leaf, count),
+            batch,
+        )
+
+    @staticmethod
+    def _with_rows(tensor, count):
+        return tensor
 
     def _forward(self, batch, weights, state, **kwargs):
         """See `passes.forward`."""
@@ -128,6 +165,9 @@ class ESAMStep(BaseTrainer):
         Raises:
             ValueError: If the loss depends on a variable without a gradient.
         """
+
+    def _check_random_numbers(self):
+        """Warns if the passes of the step draw different random numbers."""
 
     def _keep(self, gradients):
         """Stores the gradient of the update for the next step's ascent."""
@@ -197,14 +237,18 @@ class ESAMStep(BaseTrainer):
             kept, rise = self._select(
                 batch, plan, clean, perturbed, state, shared
             )
-        final, gradients = self._gradients(
-            kept,
-            perturbed,
-            state,
-            range(len(weights)),
-            per_sample=not selects,
-            valid=norm,
+        explained = (
+            part_of_batch.explained if selects else contextlib.nullcontext
         )
+        with self._unobserved(), explained():
+            final, gradients = self._gradients(
+                kept,
+                perturbed,
+                state,
+                range(len(weights)),
+                per_sample=not selects,
+                valid=norm,
+            )
         if final.sample_losses is not None:
             rise = final.sample_losses - clean.sample_losses
         elif not selects:
@@ -238,9 +282,13 @@ class ESAMStep(BaseTrainer):
                 per_sample=self.rank_by != "random",
             )
             kept, _ = self._select(batch, plan, whole, perturbed, state)
-        final, gradients = self._gradients(
-            kept, perturbed, state, range(len(weights)), per_sample=False
-        )
+        with contextlib.ExitStack() as contexts:
+            if whole:
+                contexts.enter_context(self._unobserved())
+                contexts.enter_context(part_of_batch.explained())
+            final, gradients = self._gradients(
+                kept, perturbed, state, range(len(weights)), per_sample=False
+            )
         return whole or final, gradients, None
 
     @staticmethod
@@ -290,9 +338,10 @@ class ESAMStep(BaseTrainer):
             if scores is None:
                 raise self._no_sample_losses_error()
         if self.rank_by == "sharpness":
-            ranking = self._forward(
-                batch, perturbed, state, total=False, shared=shared
-            )
+            with self._unobserved():
+                ranking = self._forward(
+                    batch, perturbed, state, total=False, shared=shared
+                )
             scores = rise = ranking.sample_losses - scores
         count = selection.num_selected(num_samples, plan.gamma)
         indices = selection.select(scores, count)

@@ -27,21 +27,28 @@ class JAXDispatcher(StepDispatcher):
 
     def __call__(self, state, iterator):
         model = self._model
-        plan = model.upcoming_step
+        progress = state[1][-1]
+        plan = self._begin(progress)
+        num_steps = 0
 
         def step(state, data):
+            nonlocal num_steps
             result = self._run(plan, state, data)
-            model._num_steps += 1
+            num_steps += 1
             return result
 
         try:
             self._check_layers(state)
-            result = model._make_function(step)(state, iterator)
+            logs, state = model._make_function(step)(state, iterator)
         except BaseException:  # As of a keyboard interrupt.
             self._keep(state)
             raise
-        model._num_executions += 1
-        return result
+        self._count(num_steps)
+        # From the host, so that the next call does not wait for this one.
+        state[1][-1] = jax.device_put(
+            model._progress.values(), progress.sharding
+        )
+        return logs, state
 
     def _check_layers(self, state):
         """Drops the compiled steps if a callback has frozen layers."""

@@ -19,12 +19,6 @@ class JAXTrainer(ESAMStep):
 
     _dispatcher = JAXDispatcher
 
-    @property
-    def non_trainable_variables(self):
-        # `fit` passes them through the step, and one-step ESAM's gradient too.
-        variables = super().non_trainable_variables
-        return [*variables, *self._gradient_memory.variables]
-
     def train_step(self, state, data):
         """One training step, see `keras_esam.trainers.esam_step`.
 
@@ -61,6 +55,12 @@ class JAXTrainer(ESAMStep):
 
     def _sync_variables(self):
         self.jax_state_sync()
+
+    def _read_progress(self):
+        # While `fit` holds the values, what is known here is what it holds.
+        held = getattr(self, "_jax_state", None)
+        if not held or self._jax_state_synced:
+            super()._read_progress()
 
     def _gradients(self, batch, weights, state, sources, valid=None, **kwargs):
         assigned = []

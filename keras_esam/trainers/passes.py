@@ -106,7 +106,7 @@ def scaled_loss(model, loss, valid=None):
     Args:
         model: The `ESAMModel`.
         loss: Scalar.
-        valid: Optional scalar. If it is not finite the result is NaN: an
+        valid: Optional scalar. If it is not finite neither is the gradient: an
             overflow in B1 must reach the optimizer, which then skips the step,
             even where the network swallows a NaN in theta.
 
@@ -116,5 +116,5 @@ def scaled_loss(model, loss, valid=None):
     loss = model.optimizer.scale_loss(loss)
     if valid is None:
         return loss
-    one = ops.ones((), loss.dtype)
-    return loss * ops.where(ops.isfinite(valid), one, one * float("nan"))
+    # No constant NaN, which debuggers of NaN would take for a fault.
+    return loss / ops.cast(ops.isfinite(valid), loss.dtype)

@@ -1,10 +1,12 @@
 """The train function of `fit` on TensorFlow."""
 
+import contextlib
 import itertools
 
 import keras
 import tensorflow as tf
 
+from keras_esam.trainers import part_of_batch
 from keras_esam.trainers.dispatcher import StepDispatcher
 from keras_esam.trainers.tensorflow_functions import no_retracing_warning
 
@@ -23,12 +25,21 @@ class TensorFlowDispatcher(StepDispatcher):
         if self._trainable is None:
             iterator = self._build(iterator)
         model = self._model
-        logs = self._run(model.upcoming_step, iterator)
-        model._num_executions += 1
+        plan = self._begin()
+        with self._explained(plan):
+            logs = self._run(plan, iterator)
         # An iterator over one batch, as of `train_on_batch`, has no spec.
         is_data_set = hasattr(iterator, "element_spec")
-        model._num_steps += model.steps_per_execution if is_data_set else 1
+        self._count(model.steps_per_execution if is_data_set else 1)
+        model._progress.write()
         return logs
+
+    def _explained(self, plan):
+        """Context in which a compiled step runs."""
+        selects = plan.perturbs and plan.gamma < 1
+        if selects or self._model.micro_batch_size is not None:
+            return part_of_batch.explained(tf.errors.InvalidArgumentError)
+        return contextlib.nullcontext()
 
     def _make_function(self, plan, iterator):
         return self._model._make_function(self._step(plan))

@@ -78,9 +78,9 @@ def all_or_none_finite(gradients):
     failed = tf.cast(tf.logical_not(tf.reduce_all(finite)), tf.float32)
     (failed,) = _all_reduce(SUM, [failed])
     first = gradients[index]
-    nan = tf.constant(float("nan"), first.dtype)
     gradients = list(gradients)
-    gradients[index] = first + tf.where(failed > 0, nan, tf.zeros_like(nan))
+    # 0 / 0 is NaN too.
+    gradients[index] = first / tf.cast(failed == 0, first.dtype)
     return gradients
 
 

@@ -5,12 +5,16 @@ specialised to a static subset of the variables. `make_train_function` gives
 `fit` a function that picks one of several compiled steps on the host.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
+from keras_esam import training_state
 from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_micro_batches
 from keras_esam.trainers import tensorflow_passes
+from keras_esam.trainers import tensorflow_random
 from keras_esam.trainers import tensorflow_replicas
 from keras_esam.trainers import tensorflow_rows
 from keras_esam.trainers.esam_step import ESAMStep
@@ -25,11 +29,16 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     _value = staticmethod(tf.convert_to_tensor)
     _batch_size = staticmethod(tensorflow_rows.batch_size)
     _take = staticmethod(tensorflow_rows.take)
+    _with_rows = staticmethod(tensorflow_rows.with_rows)
+    _unobserved = staticmethod(functools.partial(tf.summary.record_if, False))
     _dense = staticmethod(tensorflow_gradients.dense)
     _forward = tensorflow_passes.forward
     _shared_operations = tensorflow_passes.SharedTensors
     _gradients = tensorflow_gradients.gradients
     _check_gradients = tensorflow_gradients.check_gradients
+    _check_random_numbers = staticmethod(
+        tensorflow_random.warn_of_random_operations
+    )
     _each_micro_batch = staticmethod(tensorflow_micro_batches.each_micro_batch)
 
     def train_step(self, data):
@@ -45,7 +54,7 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         if self._needs_no_perturbation(plan):
             logs = self._base_step(data)
             if not self._is_base_optimizer:
-                tensorflow_replicas.average(self.non_trainable_variables)
+                tensorflow_replicas.average(self._network_state)
             return self._without_sharpness(logs, plan)
         return self._esam_step(data, plan)
 
@@ -85,6 +94,15 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     def _build_gradient_memory(self):
         with self.distribute_strategy.scope():
             super()._build_gradient_memory()
+
+    def _track_training_state(self):
+        super()._track_training_state()
+        # `tf.train.Checkpoint` saves what is an attribute.
+        self._training_state = tf.train.Checkpoint(
+            progress=self._progress.variable,
+            random_states=training_state.random_states(self),
+            previous_gradient=self._gradient_memory.variables,
+        )
 
     def _ascent_gradients(self, gradients):
         if self.ascent_scope == "replica":

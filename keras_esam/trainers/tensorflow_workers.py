@@ -109,7 +109,13 @@ class MultiWorkerTrainer:
         if not self._has_workers:
             return
         strategy = self.distribute_strategy
-        place = [self.seed, self._num_executions, self._initial_epoch or 0]
+        self._read_progress()
+        progress = self._progress
+        place = [
+            progress.seed,
+            progress.num_executions,
+            self._initial_epoch or 0,
+        ]
         per_worker = strategy.gather(
             strategy.experimental_distribute_values_from_function(
                 lambda context: tf.constant([place], "int64")

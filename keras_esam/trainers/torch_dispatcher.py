@@ -26,9 +26,9 @@ class TorchDispatcher(StepDispatcher):
         self._prepare()
 
     def __call__(self, data):
-        logs = self._run(self._model.upcoming_step, data[0])
-        self._model._num_executions += 1
-        self._model._num_steps += 1
+        logs = self._run(self._begin(), data[0])
+        self._count(num_steps=1)
+        self._model._progress.write()
         return logs
 
     @property

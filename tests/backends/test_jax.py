@@ -38,7 +38,8 @@ def floating_point_operations(**kwargs):
     model.train_on_batch(x, y)
     operations = []
     for index in range(model.num_subsets):
-        model._num_executions = index
+        model._progress.num_executions = index
+        model._progress.write()
         state = model._get_jax_state(
             trainable_variables=True,
             non_trainable_variables=True,

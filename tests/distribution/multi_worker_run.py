@@ -175,7 +175,8 @@ def errors(model):
 
     # As after a restart from other backups.
     other = make_model("sam")
-    other._num_executions = RANK
+    other._progress.num_executions = RANK
+    other._progress.write()
     model.steps_per_execution = 2
     model.make_train_function(force=True)
     return {

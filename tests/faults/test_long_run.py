@@ -85,7 +85,7 @@ def train(num_steps):
     growth = Growth()
     epochs = num_steps // STEPS_PER_EPOCH
     fit(model, x, y, epochs=epochs, callbacks=[growth])
-    assert model._num_steps == num_steps
+    assert model._progress.num_steps == num_steps
     return growth
 
 

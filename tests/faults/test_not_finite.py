@@ -1,5 +1,7 @@
 """NaN and infinity in the data, and overflows in each pass of a step."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -134,7 +136,8 @@ def test_steps_after_a_skipped_one_are_those_of_a_run_without_it(name, float16):
             model.optimizer.dynamic_scale.assign(2.0**15)
             # The subset of the step that was skipped is not drawn again.
             if method is not None:
-                model._num_executions -= 1
+                model._progress.num_executions -= 1
+                model._progress.write()
         elif name == "one-step":
             # After a gradient that is not finite the next step perturbs
             # nothing.
@@ -224,3 +227,36 @@ def test_overflow_in_the_ranking_pass_alone_skips_nothing(samples, float16):
     assert is_finite(all_values(model))
     assert np.isfinite(logs["sharpness"][0])
     assert float(model.optimizer.dynamic_scale) == 2.0**15
+
+
+@contextlib.contextmanager
+def nan_debugger():
+    """What stops a program at the first NaN, a constant one too."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.debug_nans(True):
+            yield
+        return
+    import tensorflow as tf
+
+    tf.debugging.enable_check_numerics()
+    yield
+    tf.debugging.disable_check_numerics()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="its debugger is of gradients"
+)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("m", [None, 8])
+def test_healthy_steps_have_no_nan_in_them(method, m):
+    if m is not None and method != METHODS["SAM"]:
+        pytest.skip("one method with micro-batches")
+    network = dense_network()
+    model = make({**method, "micro_batch_size": m} if method else None, network)
+    model.run_eagerly = keras.backend.backend() == "jax"
+    model.jit_compile = False
+    with nan_debugger():
+        train(model, batches(), epochs=2)
+    assert is_finite(model.get_weights())

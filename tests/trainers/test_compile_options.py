@@ -112,7 +112,7 @@ def test_steps_per_execution_equals_single_steps():
         model = keras_esam.ESAMModel(dense_network(), beta=1)
         compile_model(model, steps_per_execution=steps)
         history = fit(model, x, y, epochs=2).history
-        results.append((all_values(model), history))
+        results.append((all_values(model.model), history))
     for a, b in zip(results[0][0], results[1][0], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     for key, values in results[0][1].items():
@@ -165,7 +165,7 @@ def test_generators_and_unknown_lengths():
     for a, b in zip(model.weights, expected.weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     # The call that found no batch was not a step.
-    assert model._num_executions == 3
+    assert model._progress.num_executions == 3
 
 
 def test_compile_again_after_freezing_a_layer():

@@ -102,9 +102,9 @@ def test_steps_per_execution_counts_all_its_steps():
     compile_to_graph(model, steps_per_execution=3)
     for _ in range(2):
         model.train_on_batch(x[:16], y[:16])
-    assert model._num_steps == 2
+    assert model._progress.num_steps == 2
     fit(model, x, y)
-    assert model._num_steps == 8
+    assert model._progress.num_steps == 8
     assert model.upcoming_step.gamma == 0.5
 
 

@@ -1,0 +1,47 @@
+"""TensorFlow's own random numbers, which differ between the passes of a step.
+
+Keras' random numbers are functions of a seed, which is a variable, and all
+passes start from its value. Those of `tf.random` and `tf.random.Generator` come
+from a state of the operation or of the process.
+"""
+
+import warnings
+
+import tensorflow as tf
+
+# Kinds of stateful operations that draw random numbers. Keras' are stateless.
+_RANDOM = (
+    "Multinomial",
+    "NonDeterministicInts",
+    "ParameterizedTruncatedNormal",
+    "Random",
+    "Rng",
+    "Stateful",
+    "TruncatedNormal",
+)
+_SAMPLERS = ("CandidateSampler", "SampleDistortedBoundingBoxV2")
+
+
+def warn_of_random_operations():
+    """Warns if the function that is traced draws such random numbers."""
+    if tf.executing_eagerly():
+        return
+    graph = tf.compat.v1.get_default_graph().as_graph_def()
+    nodes = list(graph.node)
+    for function in graph.library.function:
+        nodes.extend(function.node_def)
+    names = [
+        node.name
+        for node in nodes
+        if (node.op.startswith(_RANDOM) or node.op.endswith(_SAMPLERS))
+        and node.op != "StatefulPartitionedCall"
+    ]
+    if names:
+        warnings.warn(
+            "TensorFlow's own random numbers differ between the passes of a "
+            "sharpness-aware step, so `sharpness` and the selection of samples "
+            "have noise in them. In layers and losses draw with `keras.random` "
+            "and a `keras.random.SeedGenerator` instead of `tf.random` or "
+            f"`tf.nn.dropout`. Received: operation {names[0]!r}",
+            stacklevel=2,
+        )
