@@ -243,6 +243,8 @@ class ESAMModel(Trainer, keras.Model):
         value = check(value)
         if is_drawn:
             value = self._same_on_all_workers(value)
+        if name == "seed":
+            super().__setattr__("_has_drawn_seed", is_drawn)
         before = getattr(self, name, value)
         if value != before:
             self._sync_variables()

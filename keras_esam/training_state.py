@@ -64,7 +64,9 @@ def load(model, store):
         store: Dict or HDF5 group that `save` wrote to.
     """
     # Setting it resets the random states, so it comes first.
+    has_drawn_seed = model._has_drawn_seed
     model.seed = int(np.asarray(store["seed"]))
+    model._has_drawn_seed = has_drawn_seed
     for index, variable in enumerate(random_states(model)):
         variable.assign(store[f"random_state_{index}"])
     model._gradient_memory.clear()

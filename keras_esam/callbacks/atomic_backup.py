@@ -6,14 +6,23 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
+import weakref
 
 import keras
 import numpy as np
+
+from keras_esam.callbacks import training_settings
 
 if keras.backend.backend() == "jax":
     from keras_esam.callbacks import jax_processes
 else:
     jax_processes = None
+
+# Of each model that this process trains, by the folder of the backup: its
+# optimizer and the settings with which the training began. Callbacks may have
+# changed the rates of both since then.
+_TRAININGS = weakref.WeakKeyDictionary()
 
 
 class AtomicBackup(keras.callbacks.Callback):
@@ -28,6 +37,18 @@ class AtomicBackup(keras.callbacks.Callback):
     `keras_esam.callbacks.EpochCounter`, the resumed run equals the
     uninterrupted one.
 
+    `fit` prints a line when it resumes. A finished training keeps its backup,
+    so the same script then trains nothing and says so: to train again, delete
+    the folder or choose another one. The backup takes precedence over the
+    argument `initial_epoch` of `fit`.
+
+    A backup of another training is refused. It holds the settings from the
+    beginning of its training: the configurations of the model and the
+    optimizer, the loss with its weights, and the shapes of all weights. Names
+    may change, and so may an `ESAMModel`'s `seed` if it is not given. Functions
+    are compared by name. Data, batch size, metrics and the code of subclasses
+    are not compared.
+
     The folder also gets a table of the logs, `log.csv`, one row for each epoch.
 
     Put it behind the callbacks that add to the logs or save files of their own,
@@ -41,6 +62,11 @@ class AtomicBackup(keras.callbacks.Callback):
     Args:
         folder: String or path, where the backup is. Each training needs its
             own, and workers or processes one that they share.
+
+    Raises:
+        ValueError: In `fit`, if the model is not built, or if the backup is one
+            of another training. The message lists the settings that differ;
+            model and backup stay as they are.
 
     Attributes:
         history: List of dicts, the logs of the epochs that are finished,
@@ -57,11 +83,17 @@ class AtomicBackup(keras.callbacks.Callback):
 
     _PREFIX = "epoch-"
     _WEIGHTS, _LOGS = "latest.weights.h5", "logs.json"
+    _SETTINGS = "settings.json"
 
     def __init__(self, folder: str | os.PathLike):
         super().__init__()
         self.folder = pathlib.Path(folder)
         self.history = self._read_history()
+
+    def set_model(self, model):
+        super().set_model(model)
+        # Before the other callbacks can change them.
+        self._settings = training_settings.describe(model)
 
     def on_train_begin(self, logs=None):
         model = self.model
@@ -78,13 +110,18 @@ class AtomicBackup(keras.callbacks.Callback):
         latest = self._latest()
         if latest is None:
             model._initial_epoch = None
+            self._keep_settings()
             return
         if model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        model.load_weights(latest / self._WEIGHTS)
+        self._add_optimizer()
+        self._check_settings(latest)
+        self._keep_settings()
+        self._load_weights(latest / self._WEIGHTS)
         model._initial_epoch = int(latest.name.removeprefix(self._PREFIX))
         if self._is_chief:
             self._write_table()
+            self._announce(model._initial_epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
         # It has been read, and is not for the next call of `fit`.
@@ -96,6 +133,7 @@ class AtomicBackup(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         values = {key: _plain(value) for key, value in (logs or {}).items()}
         history = [*self.history, {"epoch": epoch, **values}]
+        self._add_optimizer()
         if not self._is_chief:
             # On TensorFlow it takes all workers to read a metric.
             with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +147,7 @@ class AtomicBackup(keras.callbacks.Callback):
         unfinished.mkdir()
         self.model.save_weights(unfinished / self._WEIGHTS)
         (unfinished / self._LOGS).write_text(json.dumps(history))
+        (unfinished / self._SETTINGS).write_text(json.dumps(self._settings))
         before = self._all()
         finished = self.folder / f"{self._PREFIX}{epoch + 1:06d}"
         unfinished.rename(finished)
@@ -116,6 +155,78 @@ class AtomicBackup(keras.callbacks.Callback):
         for folder in before:
             shutil.rmtree(folder)
         self._write_table()
+
+    def _check_settings(self, backup):
+        path = backup / self._SETTINGS
+        # Earlier versions wrote none.
+        if not path.exists():
+            return
+        before = json.loads(path.read_text())
+        optimizer, known = self._trainings.get(self._key, (None, None))
+        goes_on = optimizer is not None and optimizer() is self.model.optimizer
+        found = training_settings.differences(before, self._settings)
+        if found and not (goes_on and known == before):
+            raise ValueError(
+                "`folder` must be a new one, or have the backup of a training "
+                "with the same settings, which then resumes. Choose another "
+                "folder, or delete this one to train from the start; to resume "
+                f"with the new settings nevertheless, delete `{path}`. "
+                f"Received: folder={self.folder} with\n"
+                + training_settings.listed(found)
+            )
+        self._settings = before
+
+    def _keep_settings(self):
+        """The next `fit` of model and optimizer goes on with this training."""
+        optimizer = self.model.optimizer
+        reference = None if optimizer is None else weakref.ref(optimizer)
+        self._trainings[self._key] = reference, self._settings
+
+    def _add_optimizer(self):
+        """Adds to the settings what is there once the optimizer is built."""
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is not None:
+            shapes = training_settings.shapes(optimizer.variables)
+            self._settings["optimizer_variables"] = shapes
+
+    @property
+    def _trainings(self):
+        return _TRAININGS.setdefault(self.model, {})
+
+    @property
+    def _key(self):
+        return self.folder.resolve()
+
+    def _load_weights(self, path):
+        """Loads weights and optimizer, or raises an error."""
+        with warnings.catch_warnings():
+            # Keras warns and leaves the optimizer as it is.
+            warnings.filterwarnings("error", "Skipping variable loading")
+            try:
+                self.model.load_weights(path)
+            except (ValueError, UserWarning) as error:
+                raise ValueError(
+                    f"`folder` must have the backup of a training with the "
+                    "same network and optimizer, or none. Choose another one. "
+                    f"Received: folder={self.folder}, where {error}"
+                ) from error
+
+    def _announce(self, num_epochs):
+        epochs = self.params.get("epochs") if self.params else None
+        if epochs is not None and num_epochs >= epochs:
+            print(
+                f"AtomicBackup: nothing left to train, epoch {num_epochs} of "
+                f"{epochs} is in {self.folder}. To train again, delete the "
+                "folder or choose another one.",
+                flush=True,
+            )
+            return
+        of = "" if epochs is None else f" of {epochs}"
+        print(
+            f"AtomicBackup: resuming after epoch {num_epochs}{of}, which is in "
+            f"{self.folder}.",
+            flush=True,
+        )
 
     @property
     def _is_chief(self):

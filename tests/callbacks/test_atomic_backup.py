@@ -79,6 +79,7 @@ def kill_in(monkeypatch, owner, name, call):
         (keras.Model, "save_weights", 1),
         (keras.Model, "save_weights", 3),
         (pathlib.Path, "write_text", 2),
+        (pathlib.Path, "write_text", 5),
         (pathlib.Path, "rename", 1),
         (pathlib.Path, "rename", 3),
         (shutil, "rmtree", 2),
@@ -240,3 +241,187 @@ def test_unbuilt_model_is_an_error(has_backup, tmp_path):
     backup.set_model(keras.Sequential([keras.layers.Dense(1)]))
     with pytest.raises(ValueError, match="must be built"):
         backup.on_train_begin()
+
+
+def small_model(rho=0.05, seed=3, units=8, loss="mse", optimizer=None):
+    network = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(units), keras.layers.Dense(1)]
+    )
+    model = keras_esam.ESAMModel(network, rho=rho, seed=seed)
+    return compiled(model, loss, optimizer)
+
+
+def compiled(model, loss="mse", optimizer=None):
+    model.compile(optimizer or keras.optimizers.SGD(0.1), loss)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def begin(folder, model, epochs=2):
+    """What `fit` calls before the first epoch."""
+    backup = keras_esam.callbacks.AtomicBackup(folder)
+    backup.set_model(model)
+    backup.set_params({"epochs": epochs})
+    backup.on_train_begin()
+    return backup
+
+
+def back_up(folder, model):
+    begin(folder, model).on_epoch_end(0, {"loss": 1.0})
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"rho": 0.5}, r"model\.rho: 0\.5, not 0\.05"),
+        ({"seed": 4}, r"model\.seed: 4, not 3"),
+        ({"units": 9}, r"model\.model\.layers\.1\.units: 9, not 8"),
+        ({"loss": "mae"}, r"loss: 'mae', not 'mse'"),
+        ({"optimizer": "adam"}, r"optimizer\.class: 'Adam', not 'SGD'"),
+        (
+            {"optimizer": keras.optimizers.SGD(0.2)},
+            r"optimizer\.learning_rate: 0\.2, not 0\.1",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_backup_of_another_training_is_an_error(changed, message, tmp_path):
+    back_up(tmp_path, small_model())
+    model = small_model(**changed)
+    before, on_disk = state(model), files(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        begin(tmp_path, model)
+    assert str(tmp_path) in str(error.value)
+    assert len(str(error.value).splitlines()) == 2
+    assert_identical(state(model), before)
+    assert files(tmp_path) == on_disk
+
+
+def test_sweep_in_one_folder_is_an_error(tmp_path):
+    train(tmp_path, epochs=1)
+    model = make_model()
+    model.rho = 0.5
+    backup = keras_esam.callbacks.AtomicBackup(tmp_path)
+    with pytest.raises(ValueError, match=r"model\.rho: 0\.5, not 0\.05"):
+        fit(model, *dense_data(48), callbacks=[backup])
+
+
+def test_five_differences_are_shown(tmp_path):
+    back_up(tmp_path, small_model())
+    optimizer = keras.optimizers.SGD(0.2, momentum=0.9, clipnorm=1.0)
+    model = small_model(0.5, 4, 9, "mae", optimizer)
+    with pytest.raises(ValueError, match="and 2 more") as error:
+        begin(tmp_path, model)
+    assert len(str(error.value).splitlines()) == 7
+
+
+def test_deleted_settings_let_a_changed_training_resume(tmp_path):
+    back_up(tmp_path, small_model())
+    (tmp_path / "epoch-000001" / "settings.json").unlink()
+    changed = small_model(rho=0.5)
+    begin(tmp_path, changed).on_epoch_end(1, {"loss": 1.0})
+    assert changed._initial_epoch == 1
+    begin(tmp_path, small_model(rho=0.5))
+    with pytest.raises(ValueError, match="rho"):
+        begin(tmp_path, small_model())
+
+
+def test_backup_without_settings_of_another_optimizer_is_an_error(tmp_path):
+    back_up(tmp_path, small_model())
+    (tmp_path / "epoch-000001" / "settings.json").unlink()
+    with pytest.raises(ValueError, match="same network and optimizer"):
+        begin(tmp_path, small_model(optimizer="adam"))
+
+
+class Hidden(keras.optimizers.SGD):
+    """Momentum that its configuration does not tell."""
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": 0.0}
+
+
+def test_optimizer_with_other_variables_is_an_error(tmp_path):
+    back_up(tmp_path, small_model(optimizer=Hidden(0.1)))
+    model = small_model(optimizer=Hidden(0.1, momentum=0.9))
+    before = state(model)
+    with pytest.raises(ValueError, match="optimizer_variables"):
+        begin(tmp_path, model)
+    assert_identical(state(model), before)
+
+
+def test_seed_that_was_drawn_is_restored(tmp_path):
+    model = small_model(seed=None)
+    back_up(tmp_path, model)
+    restored = small_model(seed=None)
+    restored.seed = None
+    begin(tmp_path, restored)
+    assert restored.seed == model.seed
+    # By another callback it is still one that was drawn.
+    compiled(restored)
+    begin(tmp_path, restored)
+    begin(tmp_path, small_model(seed=model.seed))
+    with pytest.raises(ValueError, match=r"model\.seed: 3, not "):
+        begin(tmp_path, small_model(seed=3))
+    back_up(tmp_path / "given", small_model(seed=3))
+    begin(tmp_path / "given", small_model(seed=None))
+
+
+def test_resuming_is_announced(tmp_path, capsys):
+    train(tmp_path, epochs=1)
+    assert not capsys.readouterr().out
+    train(tmp_path, epochs=2)
+    resumed = f"resuming after epoch 1 of 2, which is in {tmp_path}"
+    assert resumed in capsys.readouterr().out
+    train(tmp_path, epochs=2)
+    said = capsys.readouterr().out
+    assert f"nothing left to train, epoch 2 of 2 is in {tmp_path}" in said
+    assert "delete the folder" in said
+
+
+class LowerRates(keras.callbacks.Callback):
+    """Halves learning rate and `rho`, from before the first epoch on."""
+
+    def on_train_begin(self, logs=None):
+        self.model.optimizer.learning_rate = 0.05
+        self.model.rho = 0.025
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.on_train_begin()
+
+
+def test_rates_that_callbacks_changed_are_no_difference(tmp_path):
+    model, backup = train(tmp_path, epochs=1, callbacks=[LowerRates()])
+    x, y = dense_data(48)
+    fit(model, x, y, epochs=2, callbacks=[backup])
+    # A new callback, and a restart.
+    again = keras_esam.callbacks.AtomicBackup(tmp_path)
+    fit(model, x, y, epochs=3, callbacks=[again])
+    assert model.rho == 0.025
+    train(tmp_path, epochs=4)
+    # The folder has become one of another training.
+    shutil.rmtree(tmp_path)
+    back_up(tmp_path, small_model())
+    with pytest.raises(ValueError, match="layers"):
+        fit(model, x, y, epochs=5, callbacks=[again])
+
+
+def test_recompiled_model_must_be_compiled_as_before(tmp_path):
+    model = small_model()
+    back_up(tmp_path, model)
+    begin(tmp_path, compiled(model))
+    with pytest.raises(ValueError, match="learning_rate"):
+        begin(tmp_path, compiled(model, optimizer=keras.optimizers.SGD(0.2)))
+
+
+def test_backup_of_a_plain_model_is_checked(tmp_path):
+    back_up(tmp_path, compiled(dense_network()))
+    begin(tmp_path, compiled(dense_network()))
+    with pytest.raises(ValueError, match="nesterov"):
+        optimizer = keras.optimizers.SGD(0.1, nesterov=True)
+        begin(tmp_path, compiled(dense_network(), optimizer=optimizer))
+    with pytest.raises(ValueError, match="model.class: 'ESAMModel', not 'Seq"):
+        begin(tmp_path, compiled(keras_esam.ESAMModel(dense_network())))
