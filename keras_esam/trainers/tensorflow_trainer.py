@@ -8,6 +8,7 @@ specialised to a static subset of the variables. `make_train_function` gives
 import keras
 import tensorflow as tf
 
+from keras_esam.trainers import own_calls
 from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_micro_batches
 from keras_esam.trainers import tensorflow_passes
@@ -32,6 +33,7 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     _check_gradients = tensorflow_gradients.check_gradients
     _each_micro_batch = staticmethod(tensorflow_micro_batches.each_micro_batch)
 
+    @own_calls.own_calls()
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.
 
