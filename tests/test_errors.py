@@ -167,7 +167,7 @@ def test_optimizer_goes_on_with_the_same_network():
 
 
 def networks_without_trainable_weights():
-    frozen = dense_network()
+    frozen = dense_network(dropout=False)
     frozen.trainable = False
     yield frozen
     yield keras.Sequential([keras.Input((8,)), keras.layers.ReLU()])
