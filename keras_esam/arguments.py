@@ -48,7 +48,10 @@ def check_network(model, wrapper):
     if overridden:
         raise ValueError(
             f"`model` must not override {overridden}: `{wrapper.__name__}` "
-            "trains with its own. Override them in a subclass of it instead. "
+            "trains with its own. Override them in a subclass of it instead: "
+            "`compute_loss()` along with `compute_sample_losses()`, or use "
+            '`gamma=1` or `rank_by="random"`; `train_step()` with a call of '
+            "`super().train_step()`, which trains. "
             f"Received: model={model}"
         )
 

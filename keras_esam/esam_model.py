@@ -5,7 +5,9 @@ import keras
 from keras_esam import arguments
 from keras_esam import training_state
 from keras_esam.gradient_memory import GradientMemory
+from keras_esam.network_attributes import NetworkAttributes
 from keras_esam.trainers import Trainer
+from keras_esam.trainers import own_calls
 from keras_esam.training_progress import TrainingProgress
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -13,7 +15,7 @@ Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 
 @keras.saving.register_keras_serializable(package="keras_esam")
-class ESAMModel(Trainer, keras.Model):
+class ESAMModel(Trainer, NetworkAttributes, keras.Model):
     """Trains a network for flat minima: ESAM, SAM, ASAM or the base optimizer.
 
     Wrap a network, then `compile` and `fit` as usual. A training step of SAM
@@ -191,12 +193,21 @@ class ESAMModel(Trainer, keras.Model):
         self._traced_plan = None
         self._has_sample_losses = True
         self._has_checked_step = False
+        self._has_warned = False
         self._track_training_state()
 
     def call(self, inputs, training=None):
+        if own_calls.is_foreign(training):
+            self._warn_of_foreign_call()
         if self._call_has_training_arg:
             return self.model(inputs, training=training)
         return self.model(inputs)
+
+    def _warn_of_foreign_call(self):
+        trains = self.trainable_variables and not self._is_base_optimizer
+        if trains and not self._has_warned:
+            self._has_warned = True
+            own_calls.warn(self)
 
     @property
     def _calls_network_alone(self) -> bool:

@@ -166,14 +166,37 @@ def test_optimizer_goes_on_with_the_same_network():
     assert int(optimizer.iterations) == 2
 
 
-@pytest.mark.parametrize("rho", [0, 0.05])
-def test_network_without_trainable_weights(rho):
-    frozen = dense_network()
+def networks_without_trainable_weights():
+    frozen = dense_network(dropout=False)
     frozen.trainable = False
-    empty = keras.Sequential([keras.Input((8,)), keras.layers.ReLU()])
-    for network in (frozen, empty):
-        model = compile_model(keras_esam.ESAMModel(network, rho=rho))
+    yield frozen
+    yield keras.Sequential([keras.Input((8,)), keras.layers.ReLU()])
+
+
+def test_network_without_trainable_weights():
+    for network in networks_without_trainable_weights():
+        model = compile_model(keras_esam.ESAMModel(network))
         with pytest.raises(ValueError, match="must have trainable weights"):
+            fit(model, X, Y)
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable")
+def test_base_optimizer_goes_on_without_trainable_weights_as_keras_does():
+    for network in networks_without_trainable_weights():
+        histories = [
+            fit(compile_model(model), X, Y, epochs=2).history
+            for model in (network, keras_esam.ESAMModel(network, rho=0))
+        ]
+        assert histories[0] == histories[1]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="Keras gives no warning there."
+)
+def test_base_optimizer_warns_without_trainable_weights_as_keras_does():
+    for network in networks_without_trainable_weights():
+        model = compile_model(keras_esam.ESAMModel(network, rho=0))
+        with pytest.warns(UserWarning, match="not have any trainable weights"):
             fit(model, X, Y)
 
 

@@ -2,9 +2,10 @@
 
 Keras' private names that the library depends on, all of them methods and
 attributes of `keras.Model` and its parts, checked by a test against the
-installed Keras: `_call_has_training_arg`, `_compile_loss`, `_compute_loss`,
-`_flatten_layers`, `_get_metrics_result_or_logs`, `_initial_epoch`,
-`_loss_tracker`, `_make_function`, `_maybe_symbolic_build`, `_symbolic_build`;
+installed Keras: `_build_shapes_dict`, `_call_has_training_arg`,
+`_compile_loss`, `_compute_loss`, `_flatten_layers`,
+`_get_metrics_result_or_logs`, `_initial_epoch`, `_loss_tracker`,
+`_make_function`, `_maybe_symbolic_build`, `_symbolic_build`;
 `_flat_losses` and `_metrics` of `CompileLoss`; `_check_variables_are_known` of
 `keras.optimizers.Optimizer`; `_is_default` of a `build` method; `_model` of a
 callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`;
@@ -242,11 +243,11 @@ class BaseTrainer:
                 pass smaller batches to layers with a state for each sample;
                 if a metric has the name of our own.
         """
-        if not self.trainable_variables:
+        if not self.trainable_variables and not self._is_base_optimizer:
             raise ValueError(
-                "`model` must have trainable weights. Received: "
-                f"model={self.model}, all of whose weights are frozen or which "
-                "has none."
+                "`model` must have trainable weights, or train with `rho=0`. "
+                f"Received: model={self.model}, all of whose weights are "
+                "frozen or which has none."
             )
         if self.optimizer is None:
             raise ValueError(

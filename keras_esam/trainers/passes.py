@@ -11,6 +11,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_esam.trainers import own_calls
 from keras_esam.trainers.recording_scope import RecordingScope
 from keras_esam.trainers.shared_operations import SharedOperations
 
@@ -35,6 +36,7 @@ class ForwardPass:
     updates: list
 
 
+@own_calls.own_calls()
 def forward(
     model,
     batch,

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_esam.trainers import own_calls
 from keras_esam.trainers import passes
 from keras_esam.trainers import tensorflow_passes
 from keras_esam.trainers.backward_scope import BackwardScope
@@ -27,6 +28,7 @@ def dense(values):
     return [None if g is None else tf.convert_to_tensor(g) for g in values]
 
 
+@own_calls.own_calls()
 def check_gradients(model, batch, gradients):
     """See `ESAMStep._check_gradients`."""
     pairs = zip(model.trainable_variables, gradients, strict=True)

@@ -1,0 +1,95 @@
+"""What an `ESAMModel` has in common with the network in it."""
+
+import keras
+
+
+def _of_network(name):
+    """Property with the value that the network has, errors included."""
+
+    def get(model):
+        if not model._calls_network_alone:
+            raise AttributeError(
+                f"`{type(model).__name__}` has a `call()` of its own, so its "
+                f"`{name}` is not known. That of its network is "
+                f"`model.model.{name}`."
+            )
+        return getattr(model.model, name)
+
+    return property(get, doc=f"`{name}` of the network, as Keras has it.")
+
+
+def _of_network_or_layer(name):
+    """As `_of_network`, or of the call of the wrapper in another model."""
+
+    def get(model):
+        if model._calls_network_alone and hasattr(model.model, name):
+            return getattr(model.model, name)
+        return getattr(keras.Model, name).fget(model)
+
+    return property(get, doc=f"`{name}` of the network, as Keras has it.")
+
+
+class NetworkAttributes:
+    """Part of `ESAMModel`: attributes that it passes on from its network.
+
+    A network has them once Keras knows its inputs: functional ones always,
+    Sequential ones when they are built, subclassed ones never.
+    """
+
+    input = _of_network_or_layer("input")
+    inputs = _of_network("inputs")
+    input_shape = _of_network("input_shape")
+    output = _of_network_or_layer("output")
+    outputs = _of_network("outputs")
+    output_shape = _of_network("output_shape")
+    operations = _of_network("operations")
+
+    @property
+    def input_dtype(self) -> str:
+        """Dtype of the network's inputs, if they have the same one."""
+        inputs = getattr(self, "inputs", [])
+        dtypes = {keras.backend.standardize_dtype(i.dtype) for i in inputs}
+        return dtypes.pop() if len(dtypes) == 1 else super().input_dtype
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        """Layers of the network, and then those that a subclass adds."""
+        added = [layer for layer in super().layers if layer is not self.model]
+        return [*self.model.layers, *added]
+
+    def compute_output_shape(self, *args, **kwargs):
+        """Shape of the outputs, see `keras.Layer.compute_output_shape()`."""
+        if not self._calls_network_alone:
+            return super().compute_output_shape(*args, **kwargs)
+        return self.model.compute_output_shape(*args, **kwargs)
+
+    # Lets Keras find the outputs' dtypes and masks by a symbolic call.
+    compute_output_shape._is_default = True
+
+    @property
+    def _build_shapes_dict(self):
+        # TensorFlow's converters ask for it.
+        if self._own_build_shapes or not self._calls_network_alone:
+            return self._own_build_shapes
+        try:
+            return {"input_shape": self.model.input_shape}
+        except AttributeError:
+            return self.model._build_shapes_dict
+
+    @_build_shapes_dict.setter
+    def _build_shapes_dict(self, value):
+        self._own_build_shapes = value
+
+    def get_build_config(self):
+        # The network has its own in its config.
+        return super().get_build_config() if self._own_build_shapes else None
+
+    def __dir__(self):
+        # Keras saves what it finds by these names. Its files have the network
+        # in a list "layers/", see below.
+        return [name for name in super().__dir__() if name != "layers"]
+
+
+# The network itself, in the place where files have it. By `layers` its layers
+# would be saved as if they were layers of the wrapper.
+setattr(NetworkAttributes, "layers/", keras.Model.layers)

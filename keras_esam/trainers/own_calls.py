@@ -1,0 +1,57 @@
+"""Tells the calls of an `ESAMModel` in its own steps from all others.
+
+A `keras.distillation.Distiller`, a model around an `ESAMModel`, or a loop with
+gradients of its own calls it in training mode and trains it without a
+sharpness-aware step. The call can not know what is done with the outputs, so
+there is a warning for each call in training mode that none of its own steps
+makes.
+"""
+
+import contextlib
+import threading
+import warnings
+
+import keras
+
+
+class _Calls(threading.local):
+    """Whether this thread runs a step or a pass of ours."""
+
+    are_own = False
+
+
+_calls = _Calls()
+
+
+@contextlib.contextmanager
+def own_calls():
+    """Context or decorator of what may call a model in training mode."""
+    before, _calls.are_own = _calls.are_own, True
+    try:
+        yield
+    finally:
+        _calls.are_own = before
+
+
+def is_foreign(training) -> bool:
+    """Whether a call in training mode comes from elsewhere.
+
+    Args:
+        training: Boolean or `None`, argument of the call.
+    """
+    return not (_calls.are_own or keras.ops.is_tensor(training)) and bool(
+        training
+    )
+
+
+def warn(model):
+    """Warns that a call of a model trains without sharpness-aware steps."""
+    warnings.warn(
+        f"`{model.name}` was called with `training=True` from outside the "
+        "training step of its class. Weights that are trained through this "
+        "call, by another model, a `Distiller`, a custom loop or a "
+        "`train_step()` without `super().train_step()`, get no "
+        f"sharpness-aware step. Train with `{model.name}.fit()`, or call the "
+        "network in it, its attribute `model`, if that is what you want.",
+        stacklevel=3,
+    )
