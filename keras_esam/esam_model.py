@@ -121,6 +121,12 @@ class ESAMModel(Trainer, NetworkAttributes, keras.Model):
     ones too, by their place in the graph; those of subclassed networks in the
     order in which they become attributes.
 
+    Variables with `overwrite_with_gradient=True`, the scales and histories of
+    float8 training, are no weights: they are not perturbed and get the values
+    that the pass at the unperturbed weights gives them, with
+    `ascent="previous"` those of its only pass. Of micro-batches and of
+    `tf.distribute` replicas the largest values count.
+
     `rho` schedules follow the optimizer's iterations. The stages of `beta` and
     `gamma` follow the steps of the model's whole training, which go on when it
     is compiled again; boundaries belong to the earlier stage. With

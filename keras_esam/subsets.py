@@ -35,7 +35,8 @@ class SubsetPool:
     Args:
         subsets: Tuple of subsets, each a sorted tuple of indices of variables.
         probabilities: Tuple with the inclusion probability of each variable,
-            the fraction of the subsets that it is in.
+            the fraction of the subsets that it is in. Variables that are no
+            weights, such as the scales of float8 training, are in none.
     """
 
     subsets: tuple[tuple[int, ...], ...]
@@ -69,34 +70,43 @@ def pool_size(beta: float, granularity: str = "variable") -> int:
 
 @functools.lru_cache(maxsize=16)
 def make_pool(
-    granularity: str, order: tuple[int, ...], beta: float, seed: int
+    granularity: str,
+    order: tuple[int, ...],
+    beta: float,
+    seed: int,
+    num_variables: int | None = None,
 ) -> SubsetPool:
     """The pool of subsets that training goes through.
 
     Args:
         granularity: `"depth"`, `"variable"` or `"weight"`.
-        order: Tuple of the indices of all trainable variables, in the order
-            from the input to the output of the network.
-        beta: Float in `(0, 1]`, the expected fraction of the variables.
+        order: Tuple of the indices of the variables that are weights, in the
+            order from the input to the output of the network.
+        beta: Float in `(0, 1]`, the expected fraction of these variables.
         seed: Integer.
+        num_variables: Optional integer, number of all trainable variables.
+            Defaults to that of `order`.
 
     Returns:
         A `SubsetPool`.
     """
-    num_variables = len(order)
-    if granularity == "variable":
-        return draw_pool(num_variables, beta, seed)
-    if granularity == "weight":
-        everything = tuple(range(num_variables))
-        return SubsetPool((everything,), (beta,) * num_variables)
-    pool = depth_pool(num_variables, beta)
-    places = np.argsort(order)
+    if granularity == "depth":
+        pool = depth_pool(len(order), beta)
+    elif granularity == "variable":
+        order = sorted(order)
+        pool = draw_pool(len(order), beta, seed)
+    else:
+        everything = tuple(range(len(order)))
+        pool = SubsetPool((everything,), (beta,) * len(order))
+    probabilities = [0.0] * (num_variables or len(order))
+    for variable, probability in zip(order, pool.probabilities, strict=True):
+        probabilities[variable] = probability
     return SubsetPool(
         subsets=tuple(
             tuple(sorted(order[place] for place in subset))
             for subset in pool.subsets
         ),
-        probabilities=tuple(pool.probabilities[place] for place in places),
+        probabilities=tuple(probabilities),
     )
 
 
@@ -123,7 +133,11 @@ def depth_pool(num_variables: int, beta: float) -> SubsetPool:
     else:
         highest = 2 * (beta * size - 1) / (size - 1)
         fractions = [*np.linspace(0, highest, size - 1), 1]
-    counts = [max(1, round(fraction * num_variables)) for fraction in fractions]
+    # A network of frozen weights may have no variables.
+    smallest = min(1, num_variables)
+    counts = [
+        max(smallest, round(fraction * num_variables)) for fraction in fractions
+    ]
     if size == 1:
         counts = [num_variables]
     firsts = [num_variables - count for count in counts]

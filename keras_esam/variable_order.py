@@ -1,6 +1,16 @@
-"""The order of a network's variables from its input to its output."""
+"""Which trainable variables are weights, and their order in a network."""
 
 import keras
+
+
+def is_weight(variable) -> bool:
+    """Whether a trainable variable is a weight, which can be perturbed.
+
+    The others are those with `overwrite_with_gradient=True`, as the scales and
+    histories of float8 training: the optimizer replaces their values by their
+    gradients.
+    """
+    return not getattr(variable, "overwrite_with_gradient", False)
 
 
 def graph_order(layer: keras.layers.Layer) -> list:

@@ -146,3 +146,28 @@ def test_depth_subsets_follow_the_given_order():
         assert list(subset) == sorted(subset)
     for place, variable in enumerate(order):
         assert pool.probabilities[variable] == by_place.probabilities[place]
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("granularity", subsets.GRANULARITIES)
+def test_variables_out_of_the_order_are_in_no_subset(granularity, beta):
+    """The others have the pool that they have in a network of their own."""
+    places = {0: 1, 1: 2, 2: 4, 3: 7}
+    order = (3, 0, 1, 2)
+    alone = subsets.make_pool(granularity, order, beta, seed=1)
+    pool = subsets.make_pool(
+        granularity, tuple(places[i] for i in order), beta, 1, num_variables=9
+    )
+    assert pool.subsets == tuple(
+        tuple(places[i] for i in subset) for subset in alone.subsets
+    )
+    expected = np.zeros(9)
+    expected[list(places.values())] = alone.probabilities
+    np.testing.assert_array_equal(pool.probabilities, expected)
+
+
+@pytest.mark.parametrize("granularity", subsets.GRANULARITIES)
+def test_subsets_of_no_variables_are_empty(granularity):
+    pool = subsets.make_pool(granularity, (), 0.5, 1, num_variables=3)
+    assert set(pool.subsets) == {()}
+    assert pool.probabilities == (0.0,) * 3

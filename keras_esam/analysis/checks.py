@@ -41,6 +41,28 @@ def check_model(model):
         )
 
 
+def check_twice_differentiable(model):
+    """Checks that a model has no layers without second derivatives.
+
+    Raises:
+        ValueError: If it has float8 layers.
+    """
+    float8 = [
+        layer.name
+        for layer in getattr(model, "_flatten_layers", list)()
+        if isinstance(
+            layer.dtype_policy, keras.dtype_policies.QuantizedFloat8DTypePolicy
+        )
+    ]
+    if float8:
+        raise ValueError(
+            "`model` must have no float8 layers, since the Hessian is not "
+            "defined through float8 rounding. Copy the weights to a network "
+            f"that was not quantized. Received: model={model} with the float8 "
+            f"layers {float8}"
+        )
+
+
 def check_gamma(gamma, num_samples: int) -> float:
     """Checks that there are samples in B+ and in B-.
 

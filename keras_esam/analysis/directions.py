@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_esam.variable_order import is_weight
+
 layers = keras.layers
 
 TRANSPOSED = (
@@ -82,7 +84,7 @@ def filter_normalised_pair(
 
 
 def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
-    """The axes that count the filters, for each of the trainable variables.
+    """The axes that count the filters, for each of the weights.
 
     A filter is what makes one output: a column of a dense kernel, all of a
     convolution's kernel that makes one channel, a row of an embedding. In
@@ -113,6 +115,7 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
         if len(variable.shape) < 2 or "bias" in variable.name
         else axes_by_id.get(id(variable), (-1,))
         for variable in model.trainable_variables
+        if is_weight(variable)
     ]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_esam import arguments
+from keras_esam.analysis import checks
 from keras_esam.analysis.mean_loss import MeanLoss
 
 
@@ -49,8 +50,8 @@ def hessian_eigenvalues(
         in descending order, in units of the loss per squared weight.
 
     Raises:
-        ValueError: If an argument is not in its range, or if a product is not
-            finite.
+        ValueError: If an argument is not in its range, if the model has float8
+            layers, or if a product is not finite.
         scipy.sparse.linalg.ArpackNoConvergence: If the eigenvalues are not
             accurate after `max_restarts`.
 
@@ -72,6 +73,7 @@ def hessian_eigenvalues(
     )
     arguments.check_positive(tolerance=tolerance)
     seed = arguments.check_seed(seed)
+    checks.check_twice_differentiable(model)
     multiply, size, dtype = _hessian(MeanLoss(model, data))
     if num_eigenvalues >= size:
         raise ValueError(

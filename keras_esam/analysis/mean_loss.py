@@ -7,6 +7,7 @@ from keras import ops
 from keras_esam.analysis import batches
 from keras_esam.analysis import checks
 from keras_esam.analysis.derivatives import derivatives
+from keras_esam.variable_order import is_weight
 
 
 class MeanLoss:
@@ -14,8 +15,9 @@ class MeanLoss:
 
     It is the loss that `evaluate` reports: in inference mode, with
     regularisation and `add_loss`, batches weighted by their size. It is a
-    function of the values of the trainable variables. The model is called
-    statelessly, so its variables, metrics and random states stay as they are.
+    function of the values of the weights, the trainable variables without the
+    scales of float8 training. The model is called statelessly, so its
+    variables, metrics and random states stay as they are.
 
     Args:
         model: `keras.Model`, compiled and built.
@@ -36,7 +38,7 @@ class MeanLoss:
         """The loss at given values of the weights.
 
         Args:
-            weights: List of tensors with the shapes of the trainable variables.
+            weights: List of tensors with the shapes of the weights.
         """
         return sum(
             share * float(self._loss(weights, self._state, batch))
@@ -102,13 +104,33 @@ class MeanLoss:
 
 
 def weights_of(model) -> list:
-    """Values of the trainable variables."""
-    return [derivatives.value(v) for v in model.trainable_variables]
+    """Values of the trainable variables that are weights."""
+    return [
+        derivatives.value(v) for v in model.trainable_variables if is_weight(v)
+    ]
 
 
 def state_of(model) -> list:
-    """Values of all other variables of the model."""
-    return [derivatives.value(v) for v in model.non_trainable_variables]
+    """Values of all other variables of the model, trainable ones first."""
+    scales = [v for v in model.trainable_variables if not is_weight(v)]
+    return [
+        derivatives.value(v) for v in (*scales, *model.non_trainable_variables)
+    ]
+
+
+def _merged(model, weights, others):
+    """A list for all trainable variables.
+
+    Args:
+        model: `keras.Model`.
+        weights: List, one entry for each of the weights.
+        others: List, one entry or more for each of the other variables.
+    """
+    weights, others = iter(weights), iter(others)
+    return [
+        next(weights if is_weight(v) else others)
+        for v in model.trainable_variables
+    ]
 
 
 def compiled(model, function):
@@ -122,15 +144,17 @@ def forward(model, batch, weights, state, training):
     Args:
         model: `keras.Model`.
         batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
+        weights: List of tensors, values of the weights.
         state: List of tensors, values of the other variables.
         training: Boolean, training or inference mode.
 
     Returns:
         A `passes.ForwardPass` with predictions and loss.
     """
-    pairs = list(zip(model.non_trainable_variables, state, strict=True))
-    return derivatives.forward(model, batch, weights, pairs, training)
+    values = _merged(model, weights, state)
+    others = state[len(values) - len(weights) :]
+    pairs = list(zip(model.non_trainable_variables, others, strict=True))
+    return derivatives.forward(model, batch, values, pairs, training)
 
 
 def value_and_gradients(model, batch, function, weights):
@@ -153,7 +177,9 @@ def value_and_gradients(model, batch, function, weights):
         value, others, gradients = derivatives.value_and_gradients(
             function, weights
         )
-    derivatives.check_gradients(model, batch, gradients)
+    # In inference mode scales have no gradient in plain Keras either.
+    checked = _merged(model, gradients, state_of(model))
+    derivatives.check_gradients(model, batch, checked)
     gradients = [
         ops.zeros_like(weight) if gradient is None else gradient
         for gradient, weight in zip(gradients, weights, strict=True)

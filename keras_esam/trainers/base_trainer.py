@@ -146,14 +146,28 @@ class BaseTrainer:
             self._variable_order or self._find_variable_order(),
             beta,
             self.seed,
+            len(self.trainable_variables),
         )
 
     def _find_variable_order(self) -> tuple[int, ...]:
-        """Indices of `trainable_variables` from the network's input on."""
+        """Indices of the weights among `trainable_variables`, from the
+        network's input on."""
         variables = self.trainable_variables
         index = {id(variable): i for i, variable in enumerate(variables)}
-        order = variable_order.graph_order(self)
+        order = filter(
+            variable_order.is_weight, variable_order.graph_order(self)
+        )
         return tuple(index[id(variable)] for variable in order)
+
+    @property
+    def _overwritten(self) -> list[int]:
+        """Indices of the `trainable_variables` that are no weights: their
+        gradients are their new values."""
+        return [
+            index
+            for index, variable in enumerate(self.trainable_variables)
+            if not variable_order.is_weight(variable)
+        ]
 
     def _subset(self, plan) -> tuple[int, ...]:
         """Indices of the variables that a step perturbs."""
@@ -187,7 +201,7 @@ class BaseTrainer:
         """Masks of the perturbed scalars, or `None` to perturb them all.
 
         Args:
-            weights: List of tensors, values of the trainable variables.
+            weights: List of tensors, values of the subset's variables.
             plan: `StepPlan`.
 
         Returns:

@@ -226,11 +226,12 @@ class ESAMStep(BaseTrainer):
             batch,
             weights,
             state,
-            subset,
+            (*subset, *self._overwritten),
             per_sample=not selects or self.rank_by != "random",
             shared=shared,
         )
-        gradients = self._ascent_gradients(gradients)
+        new_values = gradients[len(subset) :]
+        gradients = self._ascent_gradients(gradients[: len(subset)])
         perturbed, norm = self._perturb(clean.weights, gradients, plan)
         kept, rise = batch, None
         if selects:
@@ -249,6 +250,9 @@ class ESAMStep(BaseTrainer):
                 per_sample=not selects,
                 valid=norm,
             )
+        gradients = list(gradients)
+        for index, value in zip(self._overwritten, new_values, strict=True):
+            gradients[index] = value
         if final.sample_losses is not None:
             rise = final.sample_losses - clean.sample_losses
         elif not selects:
@@ -302,12 +306,13 @@ class ESAMStep(BaseTrainer):
     def _perturb(self, weights, gradients, plan):
         """The weights at theta + eps, and the norm of the ascent gradient."""
         subset = self._subset(plan)
+        values = [weights[index] for index in subset]
         perturbations, norm = ascent.ascent_step(
             self._dense(gradients),
-            [weights[index] for index in subset],
+            values,
             self._radius(),
             self._inclusion_probabilities(subset, plan),
-            masks=self._draw_masks(weights, plan) if subset else None,
+            masks=self._draw_masks(values, plan) if subset else None,
             adaptive=self.adaptive,
             scale=self.scale,
         )

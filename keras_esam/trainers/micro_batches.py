@@ -8,7 +8,8 @@ samples. What comes out of them is a tuple of
     means  the loss, the gradients, new values of floating-point state, what is
            added to metrics: their mean over the micro-batches, weighted by
            their numbers of samples
-    rows   predictions, rises of the losses: one after the other
+    rows   predictions, rises of the losses, new scales and histories of float8
+           training: one after the other
     fixed  new values of other state, such as seeds, which are alike in all
 
 each of them a list of tensors or `None`.
@@ -52,12 +53,22 @@ def gradients(model, batch, weights, state, plan):
         fixed = [None if _is_float(v) else v for v in values]
         outputs = keras.tree.flatten(y_pred)
         masks = [sample_losses.keras_mask(output) for output in outputs]
-        return means, [rise, *outputs, *masks], fixed
+        new_values = [
+            None if gradients[i] is None else ops.expand_dims(gradients[i], 0)
+            for i in model._overwritten
+        ]
+        return means, [*new_values, rise, *outputs, *masks], fixed
 
-    means, (rise, *rows), fixed = model._each_micro_batch(
+    means, rows, fixed = model._each_micro_batch(
         run, num_samples, model.micro_batch_size
     )
     loss, gradients = means[0], means[1 : 1 + len(weights)]
+    # As Keras does when it accumulates gradients.
+    for index in model._overwritten:
+        new_values = rows.pop(0)
+        if new_values is not None:
+            gradients[index] = ops.max(new_values, axis=0)
+    rise, *rows = rows
     values = [
         other if mean is None else mean
         for mean, other in zip(means[1 + len(weights) :], fixed, strict=True)

@@ -61,6 +61,23 @@ def average(variables):
             variable.assign(value)
 
 
+def largest(tensors):
+    """Elementwise maxima over the replicas.
+
+    Args:
+        tensors: List of dense tensors or `None`.
+    """
+    if count() == 1:
+        return tensors
+    context = tf.distribute.get_replica_context()
+    return [
+        None
+        if tensor is None
+        else tf.reduce_max(context.all_gather(tensor[None], axis=0), axis=0)
+        for tensor in tensors
+    ]
+
+
 def all_or_none_finite(gradients):
     """Gradients that are not finite on all replicas if they are not on one.
 

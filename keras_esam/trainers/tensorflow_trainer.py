@@ -61,8 +61,11 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         return self._esam_step(data, plan)
 
     def _base_step(self, data):
-        """Keras' own step, with one decision of all replicas to skip it."""
-        if tensorflow_replicas.count() == 1 or not self._scales_loss:
+        """Keras' own step, with one decision of all replicas to skip it, and
+        the same scales of float8 training on all of them."""
+        if tensorflow_replicas.count() == 1 or not (
+            self._scales_loss or self._overwritten
+        ):
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         training = {"training": True} if self._call_has_training_arg else {}
@@ -119,6 +122,15 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         super()._commit(tensorflow_replicas.averaged(updates))
 
     def _apply_gradients(self, gradients):
+        gradients = list(gradients)
+        # Keras lets the replicas' copies drift apart.
+        new_values = [gradients[index] for index in self._overwritten]
+        for index, value in zip(
+            self._overwritten,
+            tensorflow_replicas.largest(new_values),
+            strict=True,
+        ):
+            gradients[index] = value
         if self._scales_loss:
             gradients = tensorflow_replicas.all_or_none_finite(
                 self._dense(gradients)

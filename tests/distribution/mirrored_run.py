@@ -117,6 +117,26 @@ def logs_of_the_whole_batch():
     return results
 
 
+def train_float8(name, **kwargs):
+    """Differences of the replicas with float8 layers, and a history."""
+    strategy = make_strategy(2)
+    with strategy.scope():
+        keras.utils.set_random_seed(1)
+        network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        network.layers[0].quantize("float8")
+        model = keras_esam.ESAMModel(network, rho=0.1, seed=1, **kwargs)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss)
+    x, y, _ = references.make_data()
+    model.fit(x[:16], y[:16], batch_size=8, shuffle=False, verbose=0)
+    history = network.layers[0].inputs_amax_history.numpy()
+    return {
+        f"{name}-difference": largest_difference(strategy, model),
+        f"{name}-history": history[[0, -1]],
+        f"{name}-largest": [np.abs(x[i : i + 8]).max() for i in (8, 0)],
+    }
+
+
 def loss_scale(optimizer):
     if not optimizer.built:
         return optimizer.initial_scale
@@ -160,6 +180,8 @@ def main():
     results |= train_long("four", num_replicas=4)
     results |= train_on_few_samples("whole")
     results |= train_on_few_samples("micro", micro_batch_size=2)
+    results |= train_float8("float8", gamma=1)
+    results |= train_float8("float8-interval", gamma=1, interval=2)
     results |= logs_of_the_whole_batch()
     results |= half_precision_overflow("sam-overflow", beta=1, gamma=1)
     results |= half_precision_overflow(

@@ -26,6 +26,8 @@ def test_two_and_four_replicas(tmp_path):
         check_copies_after_300_steps(results, name)
     for name in ("whole", "micro"):
         check_last_batch_of_fewer_samples_than_replicas(results, name)
+    for name in ("float8", "float8-interval"):
+        check_float8_has_the_largest_values_of_all_replicas(results, name)
     check_logs_are_those_of_the_whole_batch(results)
     for name in ("sam", "interval", "base"):
         check_overflow_on_one_replica_skips_the_step_on_all(results, name)
@@ -67,6 +69,13 @@ def check_copies_after_300_steps(results, name):
 def check_last_batch_of_fewer_samples_than_replicas(results, name):
     for key in ("loss", "sharpness"):
         assert np.isfinite(results[f"few-{name}-{key}"]).all()
+
+
+def check_float8_has_the_largest_values_of_all_replicas(results, name):
+    assert results[f"{name}-difference"] == 0
+    np.testing.assert_allclose(
+        results[f"{name}-history"], results[f"{name}-largest"], rtol=1e-6
+    )
 
 
 def check_logs_are_those_of_the_whole_batch(results):
