@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_esam.analysis.loss_landscape import Landscape
+from keras_esam.extras import requires
 
 NUM_LEVELS = 24
 
@@ -38,7 +39,8 @@ def plot_landscape(
     )
     ```
     """
-    from matplotlib.figure import Figure
+    with requires("analysis"):
+        from matplotlib.figure import Figure
 
     losses = {
         name: np.ma.masked_invalid(landscape.mean_losses)
