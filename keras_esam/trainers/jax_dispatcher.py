@@ -36,12 +36,12 @@ class JAXDispatcher(StepDispatcher):
 
         try:
             self._check_layers(state)
-            result = model._make_function(step)(state, iterator)
+            logs, state = model._make_function(step)(state, iterator)
         except BaseException:  # As of a keyboard interrupt.
             self._keep(state)
             raise
         model._num_executions += 1
-        return result
+        return self._logs(plan, logs), state
 
     def _check_layers(self, state):
         """Drops the compiled steps if a callback has frozen layers."""

@@ -23,7 +23,8 @@ class TensorFlowDispatcher(StepDispatcher):
         if self._trainable is None:
             iterator = self._build(iterator)
         model = self._model
-        logs = self._run(model.upcoming_step, iterator)
+        plan = model.upcoming_step
+        logs = self._logs(plan, self._run(plan, iterator))
         model._num_executions += 1
         # An iterator over one batch, as of `train_on_batch`, has no spec.
         is_data_set = hasattr(iterator, "element_spec")

@@ -26,7 +26,8 @@ class TorchDispatcher(StepDispatcher):
         self._prepare()
 
     def __call__(self, data):
-        logs = self._run(self._model.upcoming_step, data[0])
+        plan = self._model.upcoming_step
+        logs = self._logs(plan, self._run(plan, data[0]))
         self._model._num_executions += 1
         self._model._num_steps += 1
         return logs
