@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_esam.balanced import balanced
+from keras_esam.extras import requires
 
 layers = keras.layers
 
@@ -44,7 +45,8 @@ class Task:
 def load_digits(num_train, data_dir=None):
     """The 1,797 scans of digits that come with scikit-learn, 8x8 pixels."""
     del data_dir
-    from sklearn.datasets import load_digits
+    with requires("benchmarks"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     x = (digits.images[..., None] / 16).astype("float32")
@@ -56,7 +58,8 @@ def load_digits(num_train, data_dir=None):
 
 def load_cifar10(num_train, data_dir=None):
     """A balanced part of CIFAR-10's training set, and the whole test set."""
-    import tensorflow_datasets as tfds
+    with requires("benchmarks"):
+        import tensorflow_datasets as tfds
 
     try:
         data = tfds.load(

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_esam.balanced import balanced
+from keras_esam.extras import requires
 
 PADDING = 4
 
@@ -125,7 +126,8 @@ class SetEpoch(keras.callbacks.Callback):
 
 def export(path, data_dir):
     """Writes CIFAR-10 as tensorflow-datasets has it to an .npz file."""
-    import tensorflow_datasets as tfds
+    with requires("benchmarks"):
+        import tensorflow_datasets as tfds
 
     data = tfds.load("cifar10", data_dir=data_dir, batch_size=-1)
     arrays = {

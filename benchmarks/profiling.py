@@ -20,12 +20,12 @@ import statistics
 import tempfile
 
 import tensorflow as tf
-from jax.profiler import ProfileData
 
 from benchmarks import measurement
 from benchmarks import operations
 from benchmarks import tf_keras_sam
 from benchmarks import throughput
+from keras_esam.extras import requires
 
 METHODS = ["bare fit", "SAM", "ESAM variable", "ESAM depth"]
 METHODS += ["ESAM depth by loss", "SWP depth, beta 0.3", *tf_keras_sam.NAMES]
@@ -67,6 +67,8 @@ def read_profile(file):
         Dict of type to seconds.
     """
     times = collections.Counter()
+    with requires("benchmarks"):
+        from jax.profiler import ProfileData
     plane = ProfileData.from_file(str(file)).find_plane_with_name("/host:CPU")
     for line in plane.lines:
         for event in line.events:

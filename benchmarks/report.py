@@ -1,10 +1,6 @@
 """Tables and pictures of `benchmarks.throughput`."""
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 CLOCKS = {"cpu": "CPU", "wall": "wall"}
 
@@ -149,20 +145,18 @@ def draw(rows, scaling, title, path, clock="cpu"):
         path: Where the PNG goes.
         clock: String, `"cpu"` or `"wall"`, of which the speeds are.
     """
+    from matplotlib.figure import Figure
+
     height = 1.6 + 0.34 * len(rows)
-    figure, axes = plt.subplots(
-        1,
-        2 if scaling else 1,
-        figsize=(13 if scaling else 7.5, max(height, 4)),
-        layout="constrained",
-        squeeze=False,
+    figure = Figure(
+        figsize=(13 if scaling else 7.5, max(height, 4)), layout="constrained"
     )
+    axes = figure.subplots(1, 2 if scaling else 1, squeeze=False)
     _draw_speeds(axes[0][0], rows, clock)
     axes[0][0].set_title(title)
     if scaling:
         _draw_scaling(axes[0][1], scaling, clock)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _draw_speeds(axes, rows, clock):

@@ -32,6 +32,7 @@ from benchmarks.engines import engine
 from benchmarks.measurement import BARE
 from benchmarks.memory import measure_memory
 from benchmarks.methods import METHODS
+from keras_esam.extras import requires
 
 PEERS = tf_keras_sam.NAMES
 ALL = [BARE, *METHODS, *PEERS]
@@ -148,6 +149,8 @@ def parse_arguments():
     option("--quick", action="store_true", help="few methods, narrow network")
     option("--out", type=pathlib.Path, default=pathlib.Path("runs/throughput"))
     arguments = parser.parse_args()
+    with requires("benchmarks"):  # Now, and not after the measurements.
+        import matplotlib.figure  # noqa: F401
     # The processor's time says nothing of an accelerator's.
     clock = "cpu" if engine.device_memory() is None else "wall"
     defaults = {"rounds": 9, "memory_runs": 1, "scaling": True, "clock": clock}

@@ -20,15 +20,11 @@ import platform
 import statistics
 
 import keras
-import matplotlib
 import numpy as np
 import tensorflow as tf
-from sklearn.datasets import load_digits
 
 import keras_esam
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from keras_esam.extras import requires
 
 SEEDS = (0, 1, 2)
 EPOCHS = 25
@@ -46,6 +42,8 @@ METHODS = {
 
 def load_data():
     """Training and test arrays, shapes `(n, 16, 16, 1)` and `(n,)`."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     images = (digits.images[..., None] / 16).astype("float32")
     images = tf.image.resize(images, (16, 16)).numpy()
@@ -190,7 +188,10 @@ def print_table(summary, num_seeds):
 
 def draw(runs, summary, path):
     """Accuracy against throughput, as in the paper's Figure 1."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
     for index, (method, row) in enumerate(summary.items()):
         own = [run for run in runs if run["method"] == method]
         axes.scatter(
@@ -221,7 +222,6 @@ def draw(runs, summary, path):
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def main():
@@ -230,6 +230,9 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--out", type=pathlib.Path, default="runs/demo")
     arguments = parser.parse_args()
+    with requires("examples"):  # Now, and not after the training.
+        import matplotlib.figure  # noqa: F401
+        import sklearn.datasets  # noqa: F401
     out = pathlib.Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
 

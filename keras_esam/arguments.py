@@ -15,6 +15,9 @@ from keras_esam import subsets
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
+# Characters of a value in an error message.
+LONGEST_SHOWN = 200
+
 # Methods of a network that `fit`, `evaluate` and `predict` would call on the
 # network itself. The wrapper has its own, so a network that overrides them
 # would train differently.
@@ -32,7 +35,7 @@ def check_network(model, wrapper):
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be an instance of `keras.Model`. "
-            f"Received: model={model} of type {type(model)}"
+            f"Received: model={short(model)} of type {type(model)}"
         )
     if isinstance(model, wrapper):
         raise ValueError(
@@ -97,6 +100,14 @@ def shown(value):
     return value
 
 
+def short(value) -> str:
+    """The start of a value's representation, for an error message."""
+    text = repr(value)
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    return f"{text[:LONGEST_SHOWN]}... ({len(text)} characters)"
+
+
 def values_of(value):
     """Values of a fraction: those of its stages, or the constant alone."""
     return value.values if isinstance(value, Stages) else [value]
@@ -108,7 +119,7 @@ def check_rho(rho):
     if not _is_number(rho):
         raise TypeError(
             "`rho` must be a number or a `LearningRateSchedule`. "
-            f"Received: rho={rho!r} of type {type(rho)}"
+            f"Received: rho={short(rho)} of type {type(rho)}"
         )
     if not 0 <= rho < math.inf:
         raise ValueError(
@@ -128,19 +139,25 @@ def check_fraction(name, value):
         raise TypeError(
             f"`{name}` must be a number or, for a few constant stages, a "
             "`keras.optimizers.schedules.PiecewiseConstantDecay`. "
-            f"Received: {name}={value!r} of type {type(value)}"
+            f"Received: {name}={short(value)} of type {type(value)}"
         )
     if not 0 < value <= 1:
+        instead = ""
+        if name == "beta" and value <= 0:
+            instead = "; `rho=0` trains with the base optimizer"
         raise ValueError(
-            f"`{name}` must be in the range (0, 1]. Received: {name}={value}"
+            f"`{name}` must be in the range (0, 1]{instead}. "
+            f"Received: {name}={value}"
         )
     return float(value)
 
 
 def check_choice(name, value, choices):
-    if value not in choices:
+    # An array is not to be compared.
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(
-            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
+            f"`{name}` must be one of {choices}. "
+            f"Received: {name}={short(value)}"
         )
     return value
 
@@ -149,7 +166,7 @@ def check_boolean(name, value):
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(
             f"`{name}` must be a boolean. "
-            f"Received: {name}={value!r} of type {type(value)}"
+            f"Received: {name}={short(value)} of type {type(value)}"
         )
     return bool(value)
 
@@ -158,7 +175,7 @@ def check_interval(interval):
     if isinstance(interval, bool) or not isinstance(interval, numbers.Integral):
         raise TypeError(
             "`interval` must be an integer. "
-            f"Received: interval={interval!r} of type {type(interval)}"
+            f"Received: interval={short(interval)} of type {type(interval)}"
         )
     if interval < 1:
         raise ValueError(
@@ -182,7 +199,7 @@ def check_seed(seed):
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise TypeError(
             "`seed` must be an integer or `None`. "
-            f"Received: seed={seed!r} of type {type(seed)}"
+            f"Received: seed={short(seed)} of type {type(seed)}"
         )
     if not 0 <= seed < 2**31:
         raise ValueError(
@@ -197,7 +214,7 @@ def check_positive(**numbers_by_name):
         if not _is_number(number):
             raise TypeError(
                 f"`{name}` must be a number. "
-                f"Received: {name}={number!r} of type {type(number)}"
+                f"Received: {name}={short(number)} of type {type(number)}"
             )
         if not 0 < number < math.inf:
             raise ValueError(
@@ -212,7 +229,7 @@ def check_count(minimum: int = 1, **counts_by_name):
         if isinstance(count, bool) or not isinstance(count, numbers.Integral):
             raise TypeError(
                 f"`{name}` must be an integer. "
-                f"Received: {name}={count!r} of type {type(count)}"
+                f"Received: {name}={short(count)} of type {type(count)}"
             )
         if count < minimum:
             raise ValueError(

@@ -111,9 +111,10 @@ class ESAMModel(Trainer, NetworkAttributes, keras.Model):
     the rise of their loss, data loss at the perturbed weights minus data loss
     at the unperturbed ones, in units of the loss; samples whose rise is not
     finite do not count. `sharpness` is there where it costs nothing: with
-    `gamma=1`, and with `rank_by="sharpness"`; otherwise in no epoch that ends
-    in a stage of `gamma` below 1. With `ascent="previous"` there is
-    no pass at the unperturbed weights: `loss`, the metrics and the
+    `gamma=1`, and with `rank_by="sharpness"`. It is NaN in an epoch in which no
+    step knows it, as in a stage of `gamma` below 1 with `rank_by="loss"`; in
+    other epochs the mean over the steps that do. With `ascent="previous"` there
+    is no pass at the unperturbed weights: `loss`, the metrics and the
     BatchNormalization statistics are those of the whole batch at the perturbed
     weights, the loss the larger by the sharpness.
 
@@ -198,6 +199,7 @@ class ESAMModel(Trainer, NetworkAttributes, keras.Model):
         self._variable_order = None
         self._traced_plan = None
         self._has_sample_losses = True
+        self._has_sharpness = False
         self._has_checked_step = False
         self._has_warned = False
         self._track_training_state()
@@ -205,7 +207,8 @@ class ESAMModel(Trainer, NetworkAttributes, keras.Model):
     def call(self, inputs, training=None):
         if own_calls.is_foreign(training):
             self._warn_of_foreign_call()
-        if self._call_has_training_arg:
+        # Or else the network's own default, or Keras' context, decides.
+        if self._call_has_training_arg and training is not None:
             return self.model(inputs, training=training)
         return self.model(inputs)
 

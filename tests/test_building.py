@@ -71,3 +71,22 @@ def test_export_is_that_of_the_network(make, tmp_path):
     np.testing.assert_allclose(
         exported.serve(X), model.predict(X, verbose=0), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_direct_call_keeps_the_default_of_training_that_the_network_has(
+    default,
+):
+    class Network(keras.Model):
+        def call(self, x, training=default):
+            return x + 1 if training else x
+
+    network = Network()
+    model = keras_esam.ESAMModel(network)
+    x = np.zeros((2, 1), "float32")
+    for arguments in ({}, {"training": True}, {"training": False}):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(model(x, **arguments)),
+            keras.ops.convert_to_numpy(network(x, **arguments)),
+        )
+    assert keras.ops.convert_to_numpy(model(x)).max() == default

@@ -24,7 +24,7 @@ X, Y = dense_data(16)
         ({"rho": float("inf")}, ValueError, r"Received: rho=inf"),
         ({"rho": "0.1"}, TypeError, r"Received: rho='0.1' of type"),
         ({"rho": True}, TypeError, r"Received: rho=True"),
-        ({"beta": 0}, ValueError, r"\(0, 1\]. Received: beta=0"),
+        ({"beta": 0}, ValueError, r"\(0, 1\]; `rho=0` .*Received: beta=0"),
         ({"beta": 1.1}, ValueError, r"\(0, 1\]. Received: beta=1.1"),
         ({"beta": None}, TypeError, r"Received: beta=None"),
         ({"gamma": -1}, ValueError, r"\(0, 1\]. Received: gamma=-1"),
@@ -344,3 +344,32 @@ def test_another_backend():
     assert result.returncode == 1
     assert 'ValueError: `ESAMModel` needs the "tensorflow"' in result.stderr
     assert "Received: keras.backend.backend()='openvino'" in result.stderr
+
+
+def test_error_for_beta_of_zero_says_what_to_use():
+    with pytest.raises(ValueError, match="`rho=0` trains with the base"):
+        keras_esam.ESAMModel(dense_network(), beta=0)
+
+
+LARGE = np.arange(5000.0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: keras_esam.ESAMModel(list(LARGE)),
+        lambda: keras_esam.ESAMModel(dense_network(), rho=list(LARGE)),
+        lambda: keras_esam.ESAMModel(dense_network(), beta=list(LARGE)),
+        lambda: keras_esam.ESAMModel(dense_network(), rank_by=list(LARGE)),
+        lambda: keras_esam.ESAMModel(dense_network(), rank_by=LARGE),
+        lambda: keras_esam.ESAMModel(dense_network(), interval=list(LARGE)),
+        lambda: keras_esam.ESAMModel(dense_network(), adaptive=list(LARGE)),
+        lambda: keras_esam.ESAMModel(dense_network(), seed=list(LARGE)),
+        lambda: keras_esam.callbacks.SharpnessLogger({"x": list(LARGE)}),
+        lambda: keras_esam.analysis.sharpness(list(LARGE), (X, Y)),
+    ],
+)
+def test_errors_do_not_show_the_whole_of_large_values(call):
+    with pytest.raises((TypeError, ValueError), match="Received: ") as error:
+        call()
+    assert len(str(error.value)) < 600

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_esam import arguments
+
 # Of arrays; data sets bring their own batches.
 BATCH_SIZE = 256
 
@@ -31,7 +33,7 @@ def read_batches(data) -> list[tuple]:
     elif not hasattr(data, "__iter__"):
         raise TypeError(
             "`data` must be a tuple of arrays or an iterable of batches. "
-            f"Received: data={data!r} of type {type(data)}"
+            f"Received: data={arguments.short(data)} of type {type(data)}"
         )
     batches = [batch for batch in map(read_batch, data) if num_samples(batch)]
     if not batches:
@@ -56,11 +58,14 @@ def read_one_batch(batch) -> tuple:
         raise TypeError(
             "`batch` must be a tuple of arrays, `(x, y)` or `(x, y, "
             "sample_weight)`, for instance `next(iter(dataset))`. "
-            f"Received: batch={batch!r} of type {type(batch)}"
+            f"Received: batch={arguments.short(batch)} of type {type(batch)}"
         )
     batch = read_batch(batch)
     if not num_samples(batch):
-        raise ValueError(f"`batch` must have samples. Received: batch={batch}")
+        raise ValueError(
+            "`batch` must have samples. "
+            f"Received: batch={arguments.short(batch)}"
+        )
     return batch
 
 

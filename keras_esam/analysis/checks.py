@@ -18,7 +18,7 @@ def check_model(model):
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be an instance of `keras.Model`. "
-            f"Received: model={model} of type {type(model)}"
+            f"Received: model={arguments.short(model)} of type {type(model)}"
         )
     if not model.compiled:
         raise ValueError(
@@ -74,7 +74,7 @@ def check_gamma(gamma, num_samples: int) -> float:
     if not isinstance(fraction, float):
         raise TypeError(
             "`gamma` must be a number. "
-            f"Received: gamma={gamma!r} of type {type(gamma)}"
+            f"Received: gamma={arguments.short(gamma)} of type {type(gamma)}"
         )
     if selection.num_selected(num_samples, fraction) == num_samples:
         raise ValueError(

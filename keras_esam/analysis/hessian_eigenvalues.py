@@ -7,6 +7,7 @@ from keras import ops
 from keras_esam import arguments
 from keras_esam.analysis import checks
 from keras_esam.analysis.mean_loss import MeanLoss
+from keras_esam.extras import requires
 
 
 def hessian_eigenvalues(
@@ -66,7 +67,8 @@ def hessian_eigenvalues(
     - [Lehoucq et al., 1998](https://doi.org/10.1137/1.9780898719628), "ARPACK
         Users' Guide: Solution of Large-Scale Eigenvalue Problems"
     """
-    from scipy.sparse import linalg
+    with requires("analysis"):
+        from scipy.sparse import linalg
 
     arguments.check_count(
         num_eigenvalues=num_eigenvalues, max_restarts=max_restarts

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_esam import arguments
 from keras_esam.analysis.loss_landscape import Landscape
+from keras_esam.extras import requires
 
 NUM_LEVELS = 24
 
@@ -38,7 +40,8 @@ def plot_landscape(
     )
     ```
     """
-    from matplotlib.figure import Figure
+    with requires("analysis"):
+        from matplotlib.figure import Figure
 
     losses = {
         name: np.ma.masked_invalid(landscape.mean_losses)
@@ -48,7 +51,7 @@ def plot_landscape(
     if not finite or not np.concatenate(finite).size:
         raise ValueError(
             "`landscapes` must have finite losses. "
-            f"Received: landscapes={landscapes}"
+            f"Received: landscapes={arguments.short(landscapes)}"
         )
     scale = _Scale(np.concatenate(finite))
     count = len(landscapes)

@@ -24,7 +24,7 @@ def check_common(split, splits, batch_size, seed, epoch):
         raise TypeError(
             "`epoch` must be `None` or a scalar integer `tf.Variable`, such as "
             "the attribute `epoch` of `keras_esam.callbacks.EpochCounter`. "
-            f"Received: epoch={epoch} of type {type(epoch)}"
+            f"Received: epoch={arguments.short(epoch)} of type {type(epoch)}"
         )
 
 

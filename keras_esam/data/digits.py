@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_esam.balanced import balanced
 from keras_esam.data import checks
 from keras_esam.data.array_batches import array_batches
+from keras_esam.extras import requires
 
 NUM_TRAIN = 1000
 
@@ -50,7 +51,8 @@ def digits(
     ```
     """
     checks.check_common(split, ("train", "test"), batch_size, seed, epoch)
-    from sklearn.datasets import load_digits
+    with requires("examples"):
+        from sklearn.datasets import load_digits
 
     data = load_digits()
     chosen = balanced(

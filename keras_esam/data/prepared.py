@@ -5,6 +5,8 @@ import re
 
 import tensorflow as tf
 
+from keras_esam.extras import requires
+
 ENVIRONMENT = "TFDS_DATA_DIR"
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
 HOW_TO = {
@@ -57,12 +59,6 @@ def prepared_builder(name, data_dir):
             f"{ENVIRONMENT}. Received: data_dir={data_dir!r}, "
             f"{ENVIRONMENT}={os.environ.get(ENVIRONMENT)!r}"
         )
-    try:
+    with requires("examples"):
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"Reading `{name}` needs tensorflow-datasets and, which that "
-            "imports too, importlib_resources: `pip install "
-            '"keras-esam[examples]"`.'
-        ) from error
     return tfds.builder_from_directory(versions[max(versions)])

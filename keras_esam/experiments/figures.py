@@ -1,4 +1,7 @@
-"""Figures 1 and 3 to 6 of the paper."""
+"""Figures 1 and 3 to 6 of the paper.
+
+Each looks for Matplotlib first, since its trainings may take days.
+"""
 
 import math
 import pathlib
@@ -6,7 +9,6 @@ import pathlib
 import numpy as np
 
 from keras_esam import analysis
-from keras_esam.experiments import pictures
 from keras_esam.experiments import tables
 from keras_esam.experiments.landscapes import landscapes_of
 from keras_esam.experiments.runs import Run
@@ -16,6 +18,8 @@ from keras_esam.experiments.runs import write_json
 
 def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Training speed against accuracy, of the runs of Table 1."""
+    from keras_esam.experiments import pictures
+
     runs = tables.runs_of_all(runner, tasks, tables.METHODS)
     summary = tables.summarise(runner, runs)
     write_json(summary, out.with_suffix(".json"))
@@ -31,6 +35,8 @@ def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
     The pairs have the first seed only, and no speeds, for which the steps of
     all of them would be compiled once more.
     """
+    from keras_esam.experiments import pictures
+
     scale = runner.scale
     alone, pairs = {"SAM": ("sam", ())}, {}
     for value in scale.grid:
@@ -58,6 +64,8 @@ def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
 
 def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Loss landscapes of SGD, SAM and ESAM."""
+    from keras_esam.experiments import pictures
+
     (task,) = tasks
     methods = {key: tables.METHODS[key] for key in ("SGD", "SAM", "ESAM")}
     by_label = tables.runs_of(task, methods, runner.scale.seeds[:1])
@@ -85,6 +93,8 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
 
 def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Losses on B+ and B-, clean and perturbed, per epoch."""
+    from keras_esam.experiments import pictures
+
     (task,) = tasks
     histories = _probed(runner, task)
     values = {label: losses(rows) for label, rows in histories.items()}
@@ -100,6 +110,8 @@ def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
 
 def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Cosine similarity of the gradients of B+ and B- with that of B."""
+    from keras_esam.experiments import pictures
+
     (task,) = tasks
     values = {
         label: {

@@ -3,9 +3,13 @@
 import statistics
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from PIL import Image
+
+from keras_esam.extras import requires
+
+with requires("examples"):
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+    from PIL import Image
 
 MARKERS = "osD^v"
 ALONE = "SWP alone (beta), SDS alone (gamma)"

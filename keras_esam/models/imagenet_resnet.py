@@ -3,6 +3,7 @@
 import keras
 
 from keras_esam import arguments
+from keras_esam.extras import requires
 from keras_esam.models import parts
 
 
@@ -59,7 +60,7 @@ def bottleneck_resnet(
     defaults it has the 25,557,032 trainable parameters of a ResNet-50 whose
     convolutions have no bias; those of `keras.applications` have one.
 
-    It needs TensorFlow and KerasCV, `pip install keras-cv`.
+    It needs TensorFlow and KerasCV (`pip install "keras-esam[examples]"`).
 
     Args:
         input_shape: Tuple of integers, height, width and channels. Defaults to
@@ -102,12 +103,8 @@ def bottleneck_resnet(
         )
     for count in blocks:
         arguments.check_count(blocks=count)
-    try:
+    with requires("examples"):
         import keras_cv
-    except ImportError as error:
-        raise ImportError(
-            "`bottleneck_resnet` requires KerasCV, `pip install keras-cv`."
-        ) from error
     backbone = keras_cv.models.ResNetBackbone(
         stackwise_filters=[width * 2**stage for stage in range(4)],
         stackwise_blocks=list(blocks),

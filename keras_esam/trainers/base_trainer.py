@@ -15,6 +15,7 @@ callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`;
 """
 
 import dataclasses
+import math
 
 import keras
 
@@ -181,14 +182,38 @@ class BaseTrainer:
             return self.rho
         return self.rho(self.optimizer.iterations)
 
-    def _logs_sharpness(self, plan) -> bool:
-        """Whether the rise of the losses is known without more passes."""
+    @property
+    def _may_log_sharpness(self) -> bool:
+        """Whether some steps know the rise of the losses."""
         return (
             self.ascent == "current"
             and not self._is_base_optimizer
-            and (plan.gamma == 1 or self.rank_by == "sharpness")
+            and any(map(self._knows_rise, arguments.values_of(self.gamma)))
             and self._has_sample_losses
         )
+
+    def _knows_rise(self, gamma) -> bool:
+        """Whether the rise of the losses is known without more passes."""
+        return gamma == 1 or self.rank_by == "sharpness"
+
+    def reset_metrics(self):
+        self._has_sharpness = False
+        super().reset_metrics()
+
+    def _with_sharpness_or_nan(self, logs):
+        """The logs, with NaN where no step since the last reset has measured.
+
+        It is put in on the host: in the compiled step it would look like an
+        error of the training.
+        """
+        name = self.sharpness_tracker.name
+        if self._has_sharpness or name not in logs:
+            return logs
+        return {**logs, name: math.nan}
+
+    def _get_metrics_result_or_logs(self, logs):
+        logs = super()._get_metrics_result_or_logs(logs)
+        return self._with_sharpness_or_nan(logs)
 
     def _inclusion_probabilities(self, subset, plan) -> list[float]:
         """Probability of being perturbed, for each variable in a subset."""

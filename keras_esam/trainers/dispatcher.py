@@ -61,6 +61,16 @@ class StepDispatcher:
         with self.tracing():
             return self._functions[plan](*args)
 
+    def _logs(self, plan, logs):
+        """The logs of an execution as they are told to the user."""
+        model = self._model
+        if not model._may_log_sharpness:
+            # As a step may have found that was traced after this one.
+            return model._without_sharpness(dict(logs))
+        if not model._has_sharpness and model._knows_rise(plan.gamma):
+            model._has_sharpness = not model._needs_no_perturbation(plan)
+        return model._with_sharpness_or_nan(logs)
+
     @property
     def _runs_eagerly(self):
         """Whether a step looks anew at the layers each time that it runs."""

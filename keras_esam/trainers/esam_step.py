@@ -192,8 +192,8 @@ class ESAMStep(BaseTrainer):
             return False  # The gradient is to be stored.
         return not plan.perturbs or (plan.gamma == 1 and not self._subset(plan))
 
-    def _without_sharpness(self, logs, plan):
-        if not self._logs_sharpness(plan):
+    def _without_sharpness(self, logs):
+        if not self._may_log_sharpness:
             logs.pop(self.sharpness_tracker.name, None)
         return logs
 
@@ -379,8 +379,8 @@ class ESAMStep(BaseTrainer):
             self._logged_loss(observed.loss),
             sample_weight=self._batch_size(batch),
         )
-        logs_sharpness = self._logs_sharpness(plan)
-        if logs_sharpness and rise is not None:
+        may_log = self._may_log_sharpness and self._knows_rise(plan.gamma)
+        if may_log and rise is not None:
             # A step that the optimizer skips for an overflow does not count.
             valid = ops.isfinite(rise)
             self.sharpness_tracker.update_state(
@@ -388,4 +388,4 @@ class ESAMStep(BaseTrainer):
                 sample_weight=valid,
             )
         logs = self.compute_metrics(x, y, observed.y_pred, sample_weight)
-        return self._without_sharpness(logs, plan)
+        return self._without_sharpness(logs)

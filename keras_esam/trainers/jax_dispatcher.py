@@ -48,7 +48,7 @@ class JAXDispatcher(StepDispatcher):
         state[1][-1] = jax.device_put(
             model._progress.values(), progress.sharding
         )
-        return logs, state
+        return self._logs(plan, logs), state
 
     def _check_layers(self, state):
         """Drops the compiled steps if a callback has frozen layers."""

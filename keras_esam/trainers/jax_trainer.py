@@ -35,7 +35,7 @@ class JAXTrainer(ESAMStep):
         plan = self._plan()
         if self._needs_no_perturbation(plan):
             logs, state = super().train_step(state, data)
-            return self._without_sharpness(logs, plan), state
+            return self._without_sharpness(logs), state
         variables = (
             self.trainable_variables,
             self.non_trainable_variables,

@@ -27,7 +27,7 @@ class TensorFlowDispatcher(StepDispatcher):
         model = self._model
         plan = self._begin()
         with self._explained(plan):
-            logs = self._run(plan, iterator)
+            logs = self._logs(plan, self._run(plan, iterator))
         # An iterator over one batch, as of `train_on_batch`, has no spec.
         is_data_set = hasattr(iterator, "element_spec")
         self._count(model.steps_per_execution if is_data_set else 1)

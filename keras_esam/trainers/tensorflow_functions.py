@@ -71,3 +71,19 @@ def no_retracing_warning():
         yield
     finally:
         logger.removeFilter(is_other)
+
+
+def without_first_warning(function):
+    """A function whose first call traces in `no_retracing_warning()`.
+
+    TensorFlow counts the traces of a new test function with those of the train
+    functions before, which come from the same lines of Keras. Later traces are
+    retraces, of which it warns.
+    """
+    contexts = iter([no_retracing_warning()])
+
+    def call(*args):
+        with next(contexts, contextlib.nullcontext()):
+            return function(*args)
+
+    return call

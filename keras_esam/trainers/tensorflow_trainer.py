@@ -20,6 +20,7 @@ from keras_esam.trainers import tensorflow_replicas
 from keras_esam.trainers import tensorflow_rows
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.tensorflow_dispatcher import TensorFlowDispatcher
+from keras_esam.trainers.tensorflow_functions import without_first_warning
 from keras_esam.trainers.tensorflow_workers import MultiWorkerTrainer
 
 
@@ -57,8 +58,20 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
             logs = self._base_step(data)
             if not self._is_base_optimizer:
                 tensorflow_replicas.average(self._network_state)
-            return self._without_sharpness(logs, plan)
+            return self._without_sharpness(logs)
         return self._esam_step(data, plan)
+
+    def make_test_function(self, force=False):
+        """Creates the function that runs one execution of `evaluate`.
+
+        Args:
+            force: Boolean, whether to drop the one that is there. Defaults to
+                `False`.
+        """
+        before = self.test_function
+        super().make_test_function(force)
+        if self.test_function is not before:
+            self.test_function = without_first_warning(self.test_function)
 
     def _base_step(self, data):
         """Keras' own step, with one decision of all replicas to skip it, and
@@ -145,8 +158,8 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
         if logs and set(results) - {self.sharpness_tracker.name} <= set(
             logs
         ) <= set(results):
-            return {name: results[name] for name in logs}
-        return logs
+            logs = {name: results[name] for name in logs}
+        return self._with_sharpness_or_nan(logs)
 
     @staticmethod
     def _logged_loss(loss):

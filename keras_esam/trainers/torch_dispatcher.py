@@ -26,7 +26,8 @@ class TorchDispatcher(StepDispatcher):
         self._prepare()
 
     def __call__(self, data):
-        logs = self._run(self._begin(), data[0])
+        plan = self._begin()
+        logs = self._logs(plan, self._run(plan, data[0]))
         self._count(num_steps=1)
         self._model._progress.write()
         return logs

@@ -36,7 +36,7 @@ class TorchTrainer(ESAMStep):
         """
         plan = self._plan()
         if self._needs_no_perturbation(plan):
-            return self._without_sharpness(super().train_step(data), plan)
+            return self._without_sharpness(super().train_step(data))
         # To the device once, and not in each of the passes.
         data = keras.tree.map_structure(
             lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf),

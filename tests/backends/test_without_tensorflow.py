@@ -1,35 +1,11 @@
 """JAX and PyTorch need no TensorFlow on the machine."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import pytest
 
-# As if it were not installed: neither imported nor found.
+from tests.without import run_without
+
 CODE = """
-import sys
-
-class WithoutTensorFlow:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, *args, **kwargs):
-        if name.split(".")[0] in ("tensorflow", "tf_keras"):
-            return None
-        return self.finder.find_spec(name, *args, **kwargs)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = [WithoutTensorFlow(finder) for finder in sys.meta_path]
-try:
-    import tensorflow
-    raise SystemExit("TensorFlow is found.")
-except ModuleNotFoundError:
-    pass
-
 import keras
 import numpy as np
 
@@ -53,11 +29,5 @@ if keras.backend.backend() == "tensorflow":
 
 
 def test_training_without_tensorflow():
-    output = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    output = run_without(["tensorflow", "tf_keras"], CODE)
     assert output.split() == ["trained", "on", keras.backend.backend()]

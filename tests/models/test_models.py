@@ -111,7 +111,7 @@ def test_bottleneck_resnet_has_its_channels_last(monkeypatch):
 
 def test_bottleneck_resnet_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
-    with pytest.raises(ImportError, match="pip install keras-cv"):
+    with pytest.raises(ImportError, match=r"keras-esam\[examples\]"):
         models.bottleneck_resnet()
 
 

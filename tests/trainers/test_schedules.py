@@ -129,6 +129,40 @@ def test_sharpness_is_logged_whatever_the_last_step_is(interval):
     assert history["sharpness"][0] > 0
 
 
+def test_sharpness_is_nan_where_no_step_of_an_epoch_knows_it():
+    """3 steps an epoch: gamma is 1 in the second and in half of the third."""
+    x, y = dense_data(16 * 3)
+    gamma = Stages([2, 6], [0.5, 1.0, 0.5])
+    model = keras_esam.ESAMModel(
+        dense_network(), seed=1, beta=1, gamma=gamma, rank_by="loss"
+    )
+    logged = []
+    keep = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: logged.append(logs["sharpness"])
+    )
+    history = fit(
+        compile_to_graph(model), x, y, epochs=4, callbacks=[keep]
+    ).history
+    assert len(history["sharpness"]) == len(history["loss"]) == 4
+    known = [False, True, True, False]
+    np.testing.assert_array_equal(np.isfinite(history["sharpness"]), known)
+    assert history["sharpness"][2] == pytest.approx(logged[6]) != 0
+    # Of a batch: the mean since the epoch began.
+    known = [*[False] * 3, *[True] * 6, *[False] * 3]
+    np.testing.assert_array_equal(np.isfinite(logged), known)
+    loss, accuracy, sharpness = model.train_on_batch(x[:16], y[:16])
+    assert np.isfinite([loss, accuracy]).all() and np.isnan(sharpness)
+
+
+def test_sharpness_of_an_epoch_without_a_sharpness_aware_step_is_nan():
+    x, y = dense_data(16 * 2)
+    model = keras_esam.ESAMModel(dense_network(), interval=4, gamma=1)
+    history = fit(compile_to_graph(model), x, y, epochs=4).history
+    np.testing.assert_array_equal(
+        np.isnan(history["sharpness"]), [False, True, False, True]
+    )
+
+
 def test_interval_beyond_the_training_perturbs_the_first_step_alone():
     _, once = train(1)
     _, first = train(4, interval=100)

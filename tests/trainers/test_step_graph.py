@@ -312,7 +312,7 @@ def test_compiling_the_subsets_is_no_reason_for_a_warning():
         "model = keras_esam.ESAMModel(network)\n"
         "model.compile('sgd', 'mse')\n"
         "x, y = np.ones((80, 3)), np.ones((80, 2))\n"
-        "model.fit(x, y, batch_size=8, verbose=0)\n"
+        "model.fit(x, y, batch_size=8, verbose=0, validation_data=(x, y))\n"
         "for size in range(9):\n"
         "    keras_esam.analysis.sharpness(model, (x[size:], y[size:]))\n"
     )

@@ -1,0 +1,26 @@
+"""Optional packages, which the extras of this package bring."""
+
+import contextlib
+
+
+@contextlib.contextmanager
+def requires(extra: str):
+    """Context of imports that need an extra of `keras-esam`.
+
+    Args:
+        extra: String, name of the extra that has the packages.
+
+    Raises:
+        ImportError: If one of them is not installed. It says how to install it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).split(".")[0]
+        # Several of the others import it without bringing it.
+        extra = package if package == "tensorflow" else extra
+        raise ImportError(
+            f"This needs the package `{package}`, which is not installed: "
+            f'`pip install "keras-esam[{extra}]"`.',
+            name=error.name,
+        ) from error
