@@ -42,21 +42,35 @@ class ScaledLosses:
 
     def __init__(self, model, ratio, factors=None):
         self._owner = model
-        self._finds_divisors = factors is None
-        losses = [entry.loss for entry in model._compile_loss._flat_losses]
-        rows = factors or [None] * len(losses)
-        self._factors = [
-            ratio if loss.reduction == "sum" else _mean(row)
-            for loss, row in zip(losses, rows, strict=True)
-        ]
-        self._compile_loss = sample_losses.with_losses(
-            model._compile_loss, map(self._scaled, losses, self._factors)
-        )
+        self._ratio = ratio
+        self._rows = factors
 
     def __getattr__(self, name):
         return getattr(self._owner, name)
 
+    @property
+    def _compile_loss(self):
+        return sample_losses.with_losses(
+            self._owner._compile_loss,
+            map(self._scaled, _losses(self._owner), self._factors),
+        )
+
+    @property
+    def _factors(self):
+        losses = _losses(self._owner)
+        return [
+            self._ratio if loss.reduction == "sum" else _mean(row)
+            for loss, row in zip(
+                losses, self._rows or [None] * len(losses), strict=True
+            )
+        ]
+
     def _compute_loss(self, x, y, y_pred, sample_weight, training):
+        compile_loss = self._owner._compile_loss
+        if not compile_loss.built:
+            # Its first call builds it. What that adds to metrics is dropped.
+            with keras.StatelessScope():
+                compile_loss(y, y_pred, sample_weight)
         return keras.Model.compute_loss(
             self, x, y, y_pred, sample_weight, training
         )
@@ -78,11 +92,15 @@ class ScaledLosses:
             )
             if factor is not None:
                 return value * ops.cast(factor, value.dtype)
-            if self._finds_divisors and _is_weighted(loss, mask, sample_weight):
+            if self._rows is None and _is_weighted(loss, mask, sample_weight):
                 raise DivisorsNeeded
             return value
 
         return call
+
+
+def _losses(model):
+    return [entry.loss for entry in model._compile_loss._flat_losses]
 
 
 def applies(model) -> bool:
