@@ -83,10 +83,13 @@ class ESAMModel(Trainer, NetworkAttributes, keras.Model):
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
             of a (replica's) batch get a perturbation of their own, by their own
             gradient; the resulting gradients are averaged. A micro-batch is
-            treated as the batch of a replica, with SDS and the statistics of
-            BatchNormalization of its own. Smaller matrices take longer on
-            devices that they do not fill. `None`: the whole batch.
-            Defaults to `None`.
+            treated as the batch of a replica, with SDS, random numbers and
+            the statistics of BatchNormalization of its own. The loss is that
+            of the whole batch for each `reduction`, with sample weights and
+            masks, unless a loss or `compute_loss()` reduces over the batch by
+            itself: then it is the mean over the micro-batches. Smaller
+            matrices take longer on devices that they do not fill. `None`: the
+            whole batch. Defaults to `None`.
         interval: Integer, every how many steps one is sharpness-aware. The
             steps in between are those of the base optimizer. Defaults to `1`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,

@@ -5,20 +5,24 @@ each of them has in it, with its sample weight, its mask, and all outputs with
 their `loss_weights` added up.
 """
 
+import functools
+import operator
 import weakref
 
 import keras
 from keras import ops
 
 # Primes, so that they are no product of other sizes either; more of them than
-# two tensors have axes.
+# the tensors of a loss have axes.
 PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 
 # Steps that run eagerly would ask each time anew.
 _known_losses = weakref.WeakKeyDictionary()
 
 
-def compiled_sample_losses(compile_loss, y_true, y_pred, sample_weight=None):
+def compiled_sample_losses(
+    compile_loss, y_true, y_pred, sample_weight=None, factors=None
+):
     """Per-sample losses whose mean over the batch is the compiled loss.
 
     Args:
@@ -28,32 +32,47 @@ def compiled_sample_losses(compile_loss, y_true, y_pred, sample_weight=None):
         y_true: Targets, nested structure of tensors.
         y_pred: Predictions, nested structure of tensors.
         sample_weight: Optional, nested structure of tensors.
+        factors: Optional list with a scalar or `None` for each of the losses,
+            which multiplies it.
 
     Returns:
         Tensor, shape `(batch_size,)`, or `None` if one of the losses reduces
         over the batch by itself.
     """
     reducing = []
+    losses = [entry.loss for entry in compile_loss._flat_losses]
 
-    def per_sample(loss):
+    def per_sample(loss, factor):
         def call(y_true, y_pred, sample_weight):
             values = sample_losses(loss, y_true, y_pred, sample_weight)
             if values is None:
                 reducing.append(loss)
                 return ops.zeros(())
+            if factor is not None:
+                values *= ops.cast(factor, values.dtype)
             return values
 
         return call
 
-    entries = compile_loss._flat_losses
-    unreduced = _shallow_copy(compile_loss)
-    unreduced._flat_losses = [
-        entry._replace(loss=per_sample(entry.loss)) for entry in entries
-    ]
+    unreduced = with_losses(
+        compile_loss,
+        map(per_sample, losses, factors or [None] * len(losses)),
+    )
     # The trackers of the outputs' losses are updated by the clean pass alone.
-    unreduced._metrics = [None] * len(entries)
+    unreduced._metrics = [None] * len(losses)
     total = unreduced(y_true, y_pred, sample_weight)
     return None if reducing or total is None else total
+
+
+def with_losses(compile_loss, losses):
+    """A copy of a `CompileLoss` with other losses, functions of the same
+    arguments, in the places of its own."""
+    duplicate = _shallow_copy(compile_loss)
+    duplicate._flat_losses = [
+        entry._replace(loss=loss)
+        for entry, loss in zip(compile_loss._flat_losses, losses, strict=True)
+    ]
+    return duplicate
 
 
 def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
@@ -61,9 +80,9 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
 
     Args:
         loss: `keras.losses.Loss`.
-        y_true: Targets, shape `(batch_size, d0, .. dN)`.
-        y_pred: Predictions, shape `(batch_size, d0, .. dN)`. A Keras mask on
-            them is respected.
+        y_true: Targets, shape `(batch_size, d0, .. dN)`, or a nested structure
+            of them if the loss is one of several outputs.
+        y_pred: Predictions, as the targets. A Keras mask on them is respected.
         sample_weight: Optional, shape `(batch_size,)` or with more of the
             dimensions of the unreduced loss.
 
@@ -72,23 +91,69 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
         `loss(y_true, y_pred, sample_weight)`, times `batch_size`; or `None` if
         the loss reduces over the batch by itself.
     """
-    if not _keeps_samples_apart(loss, y_true, y_pred):
+    if not keeps_samples_apart(loss, y_true, y_pred):
         return None
-    unreduced = _shallow_copy(loss)
-    unreduced.reduction = "none"
-    values = unreduced(y_true, y_pred, sample_weight)
+    values, mask = call_loss(loss, y_true, y_pred, sample_weight, "none")
     totals = ops.sum(values, axis=tuple(range(1, len(values.shape))))
-    if loss.reduction == "sum":
-        divisor = ops.ones((), totals.dtype)
-    elif loss.reduction == "mean_with_sample_weight":
-        divisor = _total_weight(values, y_pred, sample_weight)
-    else:
-        divisor = _num_valid(values, y_pred)
     batch_size = ops.cast(ops.shape(values)[0], totals.dtype)
-    return ops.divide_no_nan(totals * batch_size, divisor)
+    return ops.divide_no_nan(
+        totals * batch_size, divisor(loss, values, mask, sample_weight)
+    )
 
 
-def _keeps_samples_apart(loss, y_true, y_pred):
+def call_loss(loss, y_true, y_pred, sample_weight, reduction):
+    """Calls a loss with a reduction that is not its own.
+
+    Args:
+        loss: `keras.losses.Loss`.
+        y_true: Targets.
+        y_pred: Predictions.
+        sample_weight: Tensor or `None`.
+        reduction: String, as the argument of a loss.
+
+    Returns:
+        Tuple of the loss, a tensor, and of the mask, a boolean tensor or
+        `None`: that of the predictions, and that of the loss values, as with
+        `ignore_class`.
+    """
+    masks = [keras_mask(y_pred)]
+
+    def recorded(y_true, y_pred):
+        values = loss.call(y_true, y_pred)
+        masks.append(keras_mask(values))
+        return values
+
+    duplicate = _shallow_copy(loss)
+    duplicate.reduction = reduction
+    duplicate.call = recorded
+    result = duplicate(y_true, y_pred, sample_weight)
+    masks = [mask for mask in masks if mask is not None]
+    return result, functools.reduce(operator.and_, masks) if masks else None
+
+
+def divisor(loss, values, mask, sample_weight):
+    """What the reduction of a loss divides the sum of its values by.
+
+    Args:
+        loss: `keras.losses.Loss`.
+        values: Tensor, the unreduced loss.
+        mask: Boolean tensor or `None`, that of the loss values.
+        sample_weight: Tensor or `None`.
+
+    Returns:
+        Scalar of the dtype of the `values`.
+    """
+    if loss.reduction == "sum":
+        return ops.ones((), values.dtype)
+    if loss.reduction == "mean_with_sample_weight":
+        return _total_weight(values, mask, sample_weight)
+    size = _size(values, values.dtype)
+    if mask is None:
+        return size
+    return size * ops.mean(ops.cast(mask, values.dtype))
+
+
+def keeps_samples_apart(loss, y_true, y_pred):
     """Whether the first axis of the unreduced loss is that of the samples.
 
     It is not with `Dice(axis=(0,))`, whose values are those of the classes. A
@@ -99,7 +164,7 @@ def _keeps_samples_apart(loss, y_true, y_pred):
         return False  # It does not let itself be asked not to reduce.
     specs = tuple(
         (tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
-        for t in (y_true, y_pred)
+        for t in keras.tree.flatten((y_true, y_pred))
     )
     known = _known_losses.setdefault(loss, {})
     if specs not in known:
@@ -108,7 +173,8 @@ def _keeps_samples_apart(loss, y_true, y_pred):
 
 
 def _first_axis_is_that_of_samples(loss, y_true, y_pred):
-    sizes = {*y_true.shape, *y_pred.shape}
+    leaves = keras.tree.flatten((y_true, y_pred))
+    sizes = {size for leaf in leaves for size in leaf.shape}
     batch_size = next(n for n in PROBE_BATCH_SIZES if n not in sizes)
 
     def spec(tensor):
@@ -118,30 +184,20 @@ def _first_axis_is_that_of_samples(loss, y_true, y_pred):
         )
 
     call = keras.layers.Lambda(
-        lambda pair: loss.call(*pair), dtype=y_pred.dtype, name="sample_losses"
+        lambda pair: loss.call(*pair), dtype=loss.dtype, name="sample_losses"
     )
     try:
         specs = keras.tree.map_structure(spec, (y_true, y_pred))
         shape = call.compute_output_spec(specs).shape
     except Exception:
         # Whatever a user's loss raises that works with its own sizes only.
-        shape = loss.call(y_true, y_pred).shape
-        batch_size = y_pred.shape[0]
+        shape = ops.convert_to_tensor(loss.call(y_true, y_pred)).shape
+        batch_size = keras.tree.flatten(y_pred)[0].shape[0]
     return len(shape) > 0 and shape[0] == batch_size
 
 
-def _num_valid(values, y_pred):
-    """Number of the loss values that no mask excludes."""
-    size = _size(values, values.dtype)
-    mask = keras_mask(y_pred)
-    if mask is None:
-        return size
-    return size * ops.mean(ops.cast(mask, values.dtype))
-
-
-def _total_weight(values, y_pred, sample_weight):
+def _total_weight(values, mask, sample_weight):
     """Sum of sample weights as `"mean_with_sample_weight"` takes it."""
-    mask = keras_mask(y_pred)
     if sample_weight is None and mask is None:
         return _size(values, values.dtype)
     weight = ops.ones((), values.dtype)

@@ -231,6 +231,24 @@ def test_loss_of_each_class_is_not_that_of_each_sample(num_samples):
     assert "sharpness" not in fit(model, x, y).history
 
 
+def test_message_of_outputs_without_an_axis_names_their_shapes():
+    network = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(1),
+            keras.layers.Reshape(()),
+        ]
+    )
+    model = keras_esam.ESAMModel(network)
+    model.compile("sgd", "mse", run_eagerly=True)
+    message = (
+        r"shape `\(batch_size,\)` and not with `\(batch_size, 1\)`.*"
+        r"predictions of shape \(16,\) and targets of shape \(16,\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(model, X, Y)
+
+
 @pytest.mark.parametrize("arguments", [{"gamma": 1}, {"rank_by": "random"}])
 def test_loss_that_reduces_by_itself_is_enough_without_ranking(arguments):
     model = keras_esam.ESAMModel(dense_network(), **arguments)

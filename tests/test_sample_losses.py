@@ -156,3 +156,76 @@ def test_output_without_a_loss_is_left_out():
     total = compiled(y, y_pred)
     result = sample_losses.compiled_sample_losses(compiled, y, y_pred)
     np.testing.assert_allclose(np.mean(np.asarray(result)), total, rtol=1e-6)
+
+
+def joint(y_true, y_pred):
+    """Absolute errors of one output plus twice those of the other."""
+    errors = [
+        keras.losses.mean_absolute_error(y_true[key], y_pred[key])
+        for key in ("a", "b")
+    ]
+    return errors[0] + 2 * errors[1]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_one_loss_of_several_outputs(reduction):
+    y = {"a": np.zeros((3, 2)), "b": np.zeros((3, 1))}
+    y_pred = {
+        "a": np.array([[1, 1], [1, 3], [2, 0]]),
+        "b": np.array([[1.0], [0.0], [4.0]]),
+    }
+    weight = np.array([1.0, 2.0, 0.5])
+    arguments = keras.tree.map_structure(
+        lambda array: tensor(array.astype("float32")), (y, y_pred, weight)
+    )
+    compiled = CompileLoss([Joint(reduction=reduction)])
+    total = compiled(*arguments)
+    result = sample_losses.compiled_sample_losses(compiled, *arguments)
+    losses = np.array([1 + 2, 2 + 0, 1 + 8]) * weight
+    divisor = {"sum": 1, "mean_with_sample_weight": 3.5}.get(reduction, 3)
+    np.testing.assert_allclose(result, losses * 3 / divisor, rtol=1e-6)
+    np.testing.assert_allclose(np.mean(np.asarray(result)), total, rtol=1e-6)
+
+
+class Joint(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return joint(y_true, y_pred)
+
+
+def test_one_loss_of_several_outputs_that_reduces_by_itself():
+    compiled = CompileLoss([lambda *pair: keras.ops.mean(joint(*pair))])
+    y, y_pred = (
+        {key: tensor(random(4, 1, seed=seed)) for key in ("a", "b")}
+        for seed in (1, 2)
+    )
+    compiled(y, y_pred)
+    assert sample_losses.compiled_sample_losses(compiled, y, y_pred) is None
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, 2, np.float32(0.5), [0.5, 0.25]], ids=str
+)
+def test_loss_that_returns_no_tensor_has_no_sample_losses(value):
+    compiled = CompileLoss(lambda y_true, y_pred: value)
+    y, y_pred = tensor(random(4, 1)), tensor(random(4, 1, seed=1))
+    compiled(y, y_pred)
+    assert sample_losses.compiled_sample_losses(compiled, y, y_pred) is None
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ignored_classes_do_not_count(reduction, weighted):
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        ignore_class=2, reduction=reduction
+    )
+    y = np.array([[0, 2], [1, 1], [2, 2]])
+    y_pred = random(3, 2, 3)
+    y_pred /= y_pred.sum(axis=-1, keepdims=True)
+    weight = random(3, 2, seed=2) if weighted else np.ones((3, 2), "float32")
+    given = tensor(weight.copy()) if weighted else None
+    result = sample_losses.sample_losses(loss, tensor(y), tensor(y_pred), given)
+    chosen = np.take_along_axis(y_pred, y[..., None], axis=-1)[..., 0]
+    values = np.where(y == 2, 0, -np.log(chosen)) * weight
+    divisor = {"sum": 1, "mean_with_sample_weight": (weight * (y != 2)).sum()}
+    expected = values.sum(axis=1) * 3 / divisor.get(reduction, 3)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)

@@ -8,7 +8,8 @@ installed Keras: `_build_shapes_dict`, `_call_has_training_arg`,
 `_make_function`, `_maybe_symbolic_build`, `_symbolic_build`;
 `_flat_losses` and `_metrics` of `CompileLoss`; `_check_variables_are_known` of
 `keras.optimizers.Optimizer`; `_is_default` of a `build` method; `_model` of a
-callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`;
+callback; `get_keras_mask` and `set_keras_mask` of `keras.src.backend`, and
+`get_global_attribute` of its `common.global_state`;
 `_run_through_graph` of `keras.Function` and `_functional` of
 `keras.Sequential`; on JAX `_jax_state` and `_jax_state_synced` of
 `keras.Model`.
@@ -263,14 +264,21 @@ class BaseTrainer:
             self._compile_loss, y, y_pred, sample_weight
         )
 
-    def _no_sample_losses_error(self) -> ValueError:
+    def _no_sample_losses_error(self, y, y_pred) -> ValueError:
+        targets, predictions = keras.tree.map_structure(
+            lambda leaf: None if leaf is None else tuple(leaf.shape),
+            (y, y_pred),
+        )
         return ValueError(
             f'`gamma < 1` with `rank_by="{self.rank_by}"` needs the '
             "loss of each sample, shape `(batch_size,)`. Compile with a loss "
-            "that does not reduce over the batch by itself, override "
+            'that does not reduce over the batch by itself, as `"mse"` does '
+            "with outputs of shape `(batch_size,)` and not with "
+            "`(batch_size, 1)`, override "
             "`compute_sample_losses()` along with `compute_loss()`, or use "
             '`gamma=1` or `rank_by="random"`. '
-            f"Received: loss={self.loss}"
+            f"Received: loss={self.loss}, predictions of shape {predictions} "
+            f"and targets of shape {targets}"
         )
 
     def _check_trainable(self):

@@ -42,6 +42,9 @@ class ESAMStep(BaseTrainer):
 
     _each_micro_batch = staticmethod(micro_batches.each_micro_batch)
     _gradients_of_micro_batches = micro_batches.gradients
+    _own_random_state = micro_batches.own_random_state
+    # Whether the losses of micro-batches depend on masks or weights of others.
+    _needs_divisors = False
     # Class of what the passes of a step share, where that saves something.
     _shared_operations = None
     # Context of the passes that a user is to see nothing of.
@@ -57,6 +60,7 @@ class ESAMStep(BaseTrainer):
         if self.train_function is None or force:
             self._has_checked_step = False
             self._has_sample_losses = True
+            self._needs_divisors = False
             self._variable_order = None
             self.train_function = self._dispatcher(self)
         elif isinstance(self.train_function, StepDispatcher):
@@ -204,7 +208,7 @@ class ESAMStep(BaseTrainer):
         logs.pop(self.sharpness_tracker.name, None)
         return result
 
-    def _two_gradients(self, batch, weights, state, plan):
+    def _two_gradients(self, batch, weights, state, plan, losses=None):
         """The ascent's gradient and the update's, both of this batch.
 
         Args:
@@ -212,6 +216,7 @@ class ESAMStep(BaseTrainer):
             weights: List of tensors, values of the trainable variables.
             state: List of pairs `(variable, tensor)` for all other variables.
             plan: `StepPlan`.
+            losses: Optional, see `passes.forward`.
 
         Returns:
             Tuple of the clean `ForwardPass`, the gradients for the update, and
@@ -229,6 +234,7 @@ class ESAMStep(BaseTrainer):
             (*subset, *self._overwritten),
             per_sample=not selects or self.rank_by != "random",
             shared=shared,
+            losses=losses,
         )
         new_values = gradients[len(subset) :]
         gradients = self._ascent_gradients(gradients[: len(subset)])
@@ -236,7 +242,7 @@ class ESAMStep(BaseTrainer):
         kept, rise = batch, None
         if selects:
             kept, rise = self._select(
-                batch, plan, clean, perturbed, state, shared
+                batch, plan, clean, perturbed, state, shared, losses
             )
         explained = (
             part_of_batch.explained if selects else contextlib.nullcontext
@@ -249,6 +255,7 @@ class ESAMStep(BaseTrainer):
                 range(len(weights)),
                 per_sample=not selects,
                 valid=norm,
+                losses=losses,
             )
         gradients = list(gradients)
         for index, value in zip(self._overwritten, new_values, strict=True):
@@ -330,7 +337,9 @@ class ESAMStep(BaseTrainer):
         count = selection.num_selected(num_samples, plan.gamma)
         return not isinstance(num_samples, int) or count < num_samples
 
-    def _select(self, batch, plan, observed, perturbed, state, shared=None):
+    def _select(
+        self, batch, plan, observed, perturbed, state, shared=None, losses=None
+    ):
         """The samples to keep, and how much the loss of each sample rises."""
         num_samples = self._batch_size(batch)
         rise = None
@@ -341,11 +350,16 @@ class ESAMStep(BaseTrainer):
         else:
             scores = observed.sample_losses
             if scores is None:
-                raise self._no_sample_losses_error()
+                raise self._no_sample_losses_error(batch[1], observed.y_pred)
         if self.rank_by == "sharpness":
             with self._unobserved():
                 ranking = self._forward(
-                    batch, perturbed, state, total=False, shared=shared
+                    batch,
+                    perturbed,
+                    state,
+                    total=False,
+                    shared=shared,
+                    losses=losses,
                 )
             scores = rise = ranking.sample_losses - scores
         count = selection.num_selected(num_samples, plan.gamma)

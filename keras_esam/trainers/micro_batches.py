@@ -1,16 +1,18 @@
 """m-sharpness: a step's batch in micro-batches with a perturbation each.
 
 A micro-batch goes through the step as if it were the batch of a replica: its
-own perturbation, its own selection of samples, its own statistics in
-BatchNormalization. The first one has what is left over, the others have `size`
-samples. What comes out of them is a tuple of
+own perturbation, its own selection of samples, its own random numbers, its own
+statistics in BatchNormalization. Its losses have the divisors of the whole
+batch, see `loss_factors`. The first one has what is left over, the others have
+`size` samples. What comes out of them is a tuple of
 
     means  the loss, the gradients, new values of floating-point state, what is
            added to metrics: their mean over the micro-batches, weighted by
            their numbers of samples
     rows   predictions, rises of the losses, new scales and histories of float8
            training: one after the other
-    fixed  new values of other state, such as seeds, which are alike in all
+    fixed  new values of other state, such as seeds: those of the first one,
+           which are those of a step without micro-batches
 
 each of them a list of tensors or `None`.
 
@@ -20,30 +22,51 @@ Reference:
 """
 
 import keras
+import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
 
 from keras_esam import sample_losses
 from keras_esam import selection
+from keras_esam.trainers import loss_factors
 from keras_esam.trainers import passes
+
+# Odd, so that no two micro-batches have one seed, and 2**32 divided by the
+# golden ratio: its multiples stay apart from each other, and from small seeds.
+SEED_STRIDE = 0x9E3779B1
 
 
 def gradients(model, batch, weights, state, plan):
     """As `ESAMStep._two_gradients`, for the micro-batches of a batch."""
+    if not model._needs_divisors:
+        try:
+            return _gradients(model, batch, weights, state, plan)
+        except loss_factors.DivisorsNeeded:
+            model._needs_divisors = True
+    factors = loss_factors.of_samples(model, batch, weights, state)
+    return _gradients(model, batch, weights, state, plan, factors)
+
+
+def _gradients(model, batch, weights, state, plan, factors=None):
     assigned, y_pred = [], None
     num_samples = model._batch_size(batch)
 
     def run(start, count):
         nonlocal y_pred
-        part = selection.gather(
-            batch, start + ops.arange(count), take=model._take
+        part, own_factors = selection.gather(
+            (batch, factors), start + ops.arange(count), take=model._take
         )
+        ratio, losses = _ratio(num_samples, count), None
+        if loss_factors.applies(model):
+            losses = loss_factors.ScaledLosses(model, ratio, own_factors)
         clean, gradients, rise = model._two_gradients(
-            part, weights, state, plan
+            part, weights, model._own_random_state(state, start), plan, losses
         )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
+        once = _counted_once(model, y_pred)
         values = [
-            _increase(variable, value, _ratio(num_samples, count))
+            _increase(variable, value, 1.0 if id(variable) in once else ratio)
             if _is_sum(variable)
             else value
             for variable, value in clean.updates
@@ -90,6 +113,44 @@ def gradients(model, batch, weights, state, plan):
     return whole, gradients, rise
 
 
+def own_random_state(model, state, start):
+    """State with which a micro-batch draws random numbers of its own.
+
+    Args:
+        model: The `ESAMModel`.
+        state: List of pairs `(variable, tensor)`.
+        start: Integer or scalar tensor, the first sample. At 0 the numbers are
+            those of a step without micro-batches.
+
+    Returns:
+        List of pairs `(variable, tensor)`, with Keras' global seed generator.
+    """
+    generator = global_state.get_global_attribute("global_seed_generator")
+    if generator is not None:
+        state = [*state, (generator.state, model._value(generator.state))]
+    return [
+        (v, _own_seed(value, start) if _is_seed(v) else value)
+        for v, value in state
+    ]
+
+
+def _is_seed(variable):
+    name, shape = variable.path.split("/")[-1], tuple(variable.shape)
+    return name == "seed_generator_state" and shape == (2,)
+
+
+def _own_seed(value, start):
+    """The seed, first of the two integers of a `SeedGenerator`, is another.
+
+    The second one counts the draws. PyTorch's generators get the sum of both.
+    """
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    if isinstance(start, int):
+        offset = np.array([start * SEED_STRIDE % 2**32, 0], "uint32")
+        return ops.add(value, ops.convert_to_tensor(offset.astype(dtype)))
+    return value + ops.cast(start, dtype) * [SEED_STRIDE, 0] % 2**32
+
+
 def each_micro_batch(run, num_samples: int, size: int):
     """Runs a step for the micro-batches of a batch of known size.
 
@@ -118,7 +179,7 @@ def each_micro_batch(run, num_samples: int, size: int):
     total = means[0]
     for more in means[1:]:
         total = added(total, more)
-    return total, rows, parts[-1][2]
+    return total, rows, parts[0][2]
 
 
 def first_count(num_samples, size: int):
@@ -148,6 +209,18 @@ def added(values, others):
 def _is_sum(variable):
     """Whether it adds up over the replicas, as the state of metrics does."""
     return variable.aggregation == "sum"
+
+
+def _counted_once(model, y_pred):
+    """Ids of the variables in which a batch counts once.
+
+    Keras counts its samples in the mean losses of the outputs, unless their
+    number is not known when the step is traced.
+    """
+    if keras.tree.flatten(y_pred)[0].shape[0] is not None:
+        return ()
+    compile_loss = model._compile_loss
+    return {id(v) for v in compile_loss.variables} if compile_loss else ()
 
 
 def _ratio(num_samples, count):

@@ -49,6 +49,7 @@ def forward(
     on_assign: Callable | None = None,
     training: bool = True,
     shared: SharedOperations | None = None,
+    losses=None,
 ) -> ForwardPass:
     """Runs a model with the given variable values.
 
@@ -65,11 +66,14 @@ def forward(
         training: Boolean, training or inference mode.
         shared: Optional `SharedOperations`, what it has in common with another
             pass.
+        losses: Optional object that computes the losses in the place of the
+            model, `loss_factors.ScaledLosses`.
 
     Returns:
         A `ForwardPass`.
     """
     x, y, sample_weight = batch
+    losses = losses or model
     variables = model.trainable_variables
     loss = sample_losses = None
     mapping = [*state, *zip(variables, weights, strict=True)]
@@ -82,11 +86,11 @@ def forward(
                 y_pred = model(x, **mode)
             with loss_context():
                 if total:
-                    loss = model._compute_loss(
+                    loss = losses._compute_loss(
                         x, y, y_pred, _own(sample_weight), training=training
                     )
                 if per_sample:
-                    sample_losses = model.compute_sample_losses(
+                    sample_losses = losses.compute_sample_losses(
                         x, y, y_pred, _own(sample_weight)
                     )
     weights = [scope.get_current_value(variable) for variable in variables]

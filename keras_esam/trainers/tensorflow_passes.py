@@ -38,6 +38,7 @@ def forward(
     tape=None,
     training=True,
     shared=None,
+    losses=None,
 ) -> passes.ForwardPass:
     """As `passes.forward`.
 
@@ -51,6 +52,7 @@ def forward(
         tape: Optional `tf.GradientTape` that watches `weights`.
         training: Boolean, training or inference mode.
         shared: Optional `SharedOperations`.
+        losses: Optional `loss_factors.ScaledLosses`.
 
     Returns:
         A `ForwardPass`.
@@ -79,6 +81,7 @@ def forward(
             on_assign=on_assign,
             training=training,
             shared=shared,
+            losses=losses,
         )
 
     as_it_is = contextlib.nullcontext

@@ -26,7 +26,7 @@ class RandomState:
     """State of PyTorch's global generators at the beginning of a step."""
 
     def __init__(self):
-        self._before = _get()
+        self._at_start = self._before = _get()
         self._after = None
 
     @contextlib.contextmanager
@@ -36,6 +36,16 @@ class RandomState:
         yield
         if self._after is None:
             self._after = _get()
+
+    def begin_micro_batch(self, start):
+        """Lets the passes of a micro-batch draw numbers of their own.
+
+        Args:
+            start: Integer, its first sample. All but the first micro-batch go
+                on from where the one before has left the generators.
+        """
+        self._before = self._after if start else self._at_start
+        self._after = None
 
     def finish(self):
         """Lets the generators go on from where the first pass left them."""

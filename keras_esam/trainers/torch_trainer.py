@@ -53,6 +53,10 @@ class TorchTrainer(ESAMStep):
         with self._random_state.replayed():
             return super()._forward(batch, weights, state, **kwargs)
 
+    def _own_random_state(self, state, start):
+        self._random_state.begin_micro_batch(start)
+        return super()._own_random_state(state, start)
+
     def _gradients(self, batch, weights, state, sources, valid=None, **kwargs):
         weights = list(weights)
         for index in sources:

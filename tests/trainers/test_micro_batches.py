@@ -1,4 +1,5 @@
-"""m-sharpness; the weights are compared in `test_reference_step`."""
+"""m-sharpness; the weights are compared in `test_reference_step`, and the
+random numbers of micro-batches in `test_micro_batch_seeds`."""
 
 import keras
 import numpy as np
@@ -107,8 +108,7 @@ def test_masks_reach_the_metrics():
         )
         logs.append(fit(model, x, y, batch_size=12).history)
     for key in logs[0]:
-        if key != "loss":  # Each micro-batch has its own number of entries.
-            np.testing.assert_allclose(*(own[key] for own in logs), rtol=1e-5)
+        np.testing.assert_allclose(*(own[key] for own in logs), rtol=1e-5)
 
 
 def test_masks_count_in_the_compiled_step_as_in_the_eager_one():
@@ -166,8 +166,7 @@ def test_outputs_by_name():
     x, _ = dense_data(20)
     y = {"a": np.ones((20, 1)), "b": np.zeros((20, 2))}
     logs = []
-    # Of one size: in a graph Keras weights the losses of outputs alike.
-    for size in (None, 5):
+    for size in (None, 6):
         model = make(keras.Model(inputs, outputs), micro_batch_size=size)
         model.compile(keras.optimizers.SGD(0.0), {"a": "mse", "b": "mae"})
         model.set_weights([np.full(w.shape, 0.3) for w in model.weights])
@@ -189,3 +188,184 @@ def test_masks_are_drawn_for_each_micro_batch():
     assert model.seed_generator.state.numpy()[1] == 4 * len(
         model.trainable_variables
     )
+
+
+# The last batch has 6 samples. Micro-batches weigh differently.
+NUM_SAMPLES = 22
+WEIGHTS = np.where(np.arange(NUM_SAMPLES) % 16 < 4, 5.0, 0.2)
+REDUCTIONS = ["sum_over_batch_size", "sum", "mean_with_sample_weight"]
+
+
+def crossentropy(reduction, **kwargs):
+    return keras.losses.SparseCategoricalCrossentropy(
+        reduction=reduction, **kwargs
+    )
+
+
+def samples_case(reduction):
+    network = dense_network(batch_norm=False, dropout=False)
+    return network, crossentropy(reduction), *dense_data(NUM_SAMPLES), WEIGHTS
+
+
+def masked_case(reduction):
+    rng = np.random.default_rng(1)
+    x = rng.integers(1, 9, (NUM_SAMPLES, 5))
+    x[np.arange(5) > np.arange(NUM_SAMPLES)[:, None] % 16 // 3] = 0
+    y = rng.integers(0, 3, (NUM_SAMPLES, 5))
+    weights = np.repeat(WEIGHTS[:, None], 5, axis=1)
+    return masked_network(), crossentropy(reduction), x, y, weights
+
+
+def ignored_class_case(reduction):
+    network, _, x, y, weights = samples_case(reduction)
+    y[:6] = 2
+    return network, crossentropy(reduction, ignore_class=2), x, y, weights
+
+
+def two_outputs_case(reduction):
+    _, loss, x, y, weights = masked_case(reduction)
+    inputs = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
+    pooled = keras.layers.GlobalAveragePooling1D()(embedded)
+    outputs = {
+        "a": keras.layers.Dense(3, activation="softmax", name="a")(embedded),
+        "b": keras.layers.Dense(2, name="b")(pooled),
+    }
+    losses = {"a": loss, "b": keras.losses.MeanSquaredError(reduction="sum")}
+    y = {"a": y, "b": np.sin(np.arange(2.0 * NUM_SAMPLES)).reshape(-1, 2)}
+    weights = {"a": weights, "b": WEIGHTS}
+    return keras.Model(inputs, outputs), losses, x, y, weights
+
+
+CASES = [samples_case, masked_case, ignored_class_case, two_outputs_case]
+
+
+def check_equals_the_whole_batch(case, reduction, weighted, run_eagerly):
+    results = []
+    for size in (None, 5):
+        keras.utils.set_random_seed(3)
+        network, loss, x, y, weights = case(reduction)
+        # All micro-batches have almost the same perturbed weights.
+        model = make(network, rho=1e-9, micro_batch_size=size)
+        model.compile(
+            keras.optimizers.SGD(0.01),
+            loss,
+            loss_weights={"a": 0.5, "b": 0.1} if isinstance(y, dict) else None,
+            run_eagerly=run_eagerly,
+        )
+        arguments = {"sample_weight": weights} if weighted else {}
+        history = fit(model, x, y, **arguments).history
+        assert history.pop("sharpness")[0] == pytest.approx(0, abs=1e-4)
+        results.append([*history.values(), *model.get_weights()])
+    for whole, parts in zip(*results, strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_update_are_those_of_the_whole_batch(
+    case, reduction, weighted
+):
+    check_equals_the_whole_batch(case, reduction, weighted, run_eagerly=True)
+
+
+@pytest.mark.parametrize("case", [ignored_class_case, two_outputs_case])
+def test_compiled_step_has_the_divisors_of_the_whole_batch(case):
+    reduction = "mean_with_sample_weight"
+    check_equals_the_whole_batch(case, reduction, True, run_eagerly=False)
+
+
+@pytest.mark.parametrize("method", [{}, {"gamma": 0.5}], ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_update_at_the_perturbed_weights_computed_by_hand(reduction, method):
+    x, _ = dense_data(10)
+    y, weights = x[:, :1] ** 2 + 1, WEIGHTS[:10, None]
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    model = make(network, micro_batch_size=4, rank_by="loss", **method)
+    loss = keras.losses.MeanSquaredError(reduction=reduction)
+    model.compile(keras.optimizers.SGD(0.05), loss, run_eagerly=True)
+    kernel, bias = (w.astype("float64") for w in model.get_weights())
+    fit(model, x, y, sample_weight=weights, batch_size=10)
+    update = np.zeros(9)
+    x = np.concatenate([x, np.ones((10, 1))], axis=1)
+    theta = np.concatenate([kernel, bias[None]])
+    for part in (slice(0, 2), slice(2, 6), slice(6, 10)):
+        error = x[part] @ theta - y[part]
+        slope = (weights[part] * error * x[part]).sum(axis=0)
+        perturbed = theta + 0.2 * (slope / np.linalg.norm(slope))[:, None]
+        # Half of the samples, those with the largest losses.
+        losses = (weights[part] * error**2)[:, 0]
+        kept = losses >= np.sort(losses)[len(losses) // 2]
+        if "gamma" not in method:
+            kept[:] = True
+        w = weights[part][kept]
+        residual = x[part][kept] @ perturbed - y[part][kept]
+        gradient = (2 * w * residual * x[part][kept]).sum(axis=0)
+        # The divisor of the kept samples, times that of the micro-batch by
+        # that of the whole batch.
+        update += (
+            gradient
+            * {
+                "sum": 1,
+                "sum_over_batch_size": len(kept) / kept.sum() / 10,
+                "mean_with_sample_weight": weights[part].sum()
+                / w.sum()
+                / weights.sum(),
+            }[reduction]
+        )
+    result = np.concatenate(
+        [model.get_weights()[0][:, 0], model.get_weights()[1]]
+    )
+    np.testing.assert_allclose(
+        result, theta[:, 0] - 0.05 * update, rtol=1e-5, atol=1e-6
+    )
+
+
+class MeanOfSquares(keras.losses.Loss):
+    """A loss that reduces over the batch by itself."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean((y_true - y_pred) ** 2)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+def test_loss_that_reduces_by_itself_is_a_mean(reduction):
+    x, _ = dense_data(16)
+    logs = []
+    for size in (None, 4):
+        keras.utils.set_random_seed(3)
+        network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+        model = make(network, micro_batch_size=size)
+        model.compile("sgd", MeanOfSquares(reduction=reduction))
+        logs.append(fit(model, x, x[:, :1]).history)
+    np.testing.assert_allclose(*(own["loss"] for own in logs), rtol=1e-5)
+
+
+class CountingCalls(keras.layers.Layer):
+    """Counts how often it is called."""
+
+    calls = 0
+
+    def call(self, inputs):
+        CountingCalls.calls += 1
+        return inputs
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_divisors_without_masks_and_weights_take_no_pass(reduction):
+    x, y = dense_data(16)
+    network = keras.Sequential(
+        [
+            keras.Input((8,)),
+            CountingCalls(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model = make(network, micro_batch_size=4)
+    model.compile("sgd", crossentropy(reduction), run_eagerly=True)
+    fit(model, x, y)
+    CountingCalls.calls = 0
+    fit(model, x, y)
+    # The clean and the perturbed pass of each of four micro-batches.
+    assert CountingCalls.calls == 8

@@ -1,0 +1,208 @@
+"""The losses of a micro-batch, with the divisors of the whole batch.
+
+Keras divides the loss values of a batch by their number, by the number of those
+that no mask excludes, by the total of the sample weights, or by 1. The loss of
+a micro-batch is multiplied by
+
+    (its divisor / divisor of the batch) / (its samples / samples of the batch)
+
+so that the mean over the micro-batches, weighted by their numbers of samples,
+is the compiled loss of the whole batch. That is 1 for a plain mean, which is
+left as it is.
+
+Regularisation losses and those of `add_loss()` are means over the micro-batches
+without a factor. So are losses that reduce over the batch by themselves, and
+what a `compute_loss()` of a user returns: their divisors are not known.
+"""
+
+import keras
+from keras import ops
+
+from keras_esam import sample_losses
+from keras_esam import selection
+from keras_esam.trainers.base_trainer import BaseTrainer
+
+
+class DivisorsNeeded(Exception):
+    """A divisor depends on masks or on sample weights of the whole batch."""
+
+
+class ScaledLosses:
+    """Computes the losses of a model for a micro-batch, with their factors.
+
+    Args:
+        model: The `ESAMModel`, compiled with a loss.
+        ratio: Float or scalar tensor, how many times the samples of the
+            micro-batch go into the batch.
+        factors: Optional list with a tensor or `None` for each loss: the rows
+            of the micro-batch in what `of_samples()` returned.
+
+    Without `factors`, a loss that needs one raises `DivisorsNeeded`.
+    """
+
+    def __init__(self, model, ratio, factors=None):
+        self._owner = model
+        self._ratio = ratio
+        self._rows = factors
+
+    def __getattr__(self, name):
+        return getattr(self._owner, name)
+
+    @property
+    def _compile_loss(self):
+        return sample_losses.with_losses(
+            self._owner._compile_loss,
+            map(self._scaled, _losses(self._owner), self._factors),
+        )
+
+    @property
+    def _factors(self):
+        losses = _losses(self._owner)
+        return [
+            self._ratio if loss.reduction == "sum" else _mean(row)
+            for loss, row in zip(
+                losses, self._rows or [None] * len(losses), strict=True
+            )
+        ]
+
+    def _compute_loss(self, x, y, y_pred, sample_weight, training):
+        compile_loss = self._owner._compile_loss
+        if not compile_loss.built:
+            # Its first call builds it. What that adds to metrics is dropped.
+            with keras.StatelessScope():
+                compile_loss(y, y_pred, sample_weight)
+        return keras.Model.compute_loss(
+            self, x, y, y_pred, sample_weight, training
+        )
+
+    def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
+        compute = type(self._owner).compute_sample_losses
+        if compute is not BaseTrainer.compute_sample_losses:
+            return compute(self._owner, x, y, y_pred, sample_weight)
+        return sample_losses.compiled_sample_losses(
+            self._owner._compile_loss, y, y_pred, sample_weight, self._factors
+        )
+
+    def _scaled(self, loss, factor):
+        def call(y_true, y_pred, sample_weight):
+            if not _has_divisor(loss, y_true, y_pred):
+                return loss(y_true, y_pred, sample_weight)
+            value, mask = sample_losses.call_loss(
+                loss, y_true, y_pred, sample_weight, loss.reduction
+            )
+            if factor is not None:
+                return value * ops.cast(factor, value.dtype)
+            if self._rows is None and _is_weighted(loss, mask, sample_weight):
+                raise DivisorsNeeded
+            return value
+
+        return call
+
+
+def _losses(model):
+    return [entry.loss for entry in model._compile_loss._flat_losses]
+
+
+def applies(model) -> bool:
+    """Whether the loss of a model is the compiled one."""
+    overridden = type(model).compute_loss is not keras.Model.compute_loss
+    return not overridden and model._compile_loss is not None
+
+
+def of_samples(model, batch, weights, state):
+    """What the losses of each sample are multiplied by in its micro-batch.
+
+    It runs the network once more, for its masks. In a compiled step what does
+    not lead to them is not run.
+
+    Returns:
+        List with a tensor of shape `(batch_size,)` or `None` for each loss.
+    """
+    num_samples = model._batch_size(batch)
+
+    def run(start, count):
+        indices = start + ops.arange(count)
+        part = selection.gather(batch, indices, take=model._take)
+        y_pred = model._forward(
+            part,
+            weights,
+            model._own_random_state(state, start),
+            total=False,
+            per_sample=False,
+        ).y_pred
+        divisors = _mean_divisors(model._compile_loss, part[1], y_pred, part[2])
+        rows = [
+            None if d is None else d + ops.zeros_like(indices, dtype=d.dtype)
+            for d in divisors
+        ]
+        return [], rows, []
+
+    _, rows, _ = model._each_micro_batch(
+        run, num_samples, model.micro_batch_size
+    )
+    return [
+        None if row is None else ops.divide_no_nan(row, _mean(row))
+        for row in rows
+    ]
+
+
+def _mean_divisors(compile_loss, y_true, y_pred, sample_weight):
+    """Divisors of the losses of a micro-batch, for each of its samples.
+
+    Args:
+        compile_loss: Keras' `CompileLoss`, built.
+        y_true: Targets, nested structure of tensors.
+        y_pred: Predictions, nested structure of tensors.
+        sample_weight: Optional, nested structure of tensors.
+
+    Returns:
+        List with a scalar for each loss that depends on masks or weights, and
+        `None` for the others.
+    """
+    found = []
+
+    def record(loss):
+        def call(y_true, y_pred, sample_weight):
+            found.append(_mean_divisor(loss, y_true, y_pred, sample_weight))
+            return ops.zeros(())
+
+        return call
+
+    losses = [entry.loss for entry in compile_loss._flat_losses]
+    recording = sample_losses.with_losses(compile_loss, map(record, losses))
+    recording._metrics = [None] * len(losses)
+    recording(y_true, y_pred, sample_weight)
+    return found
+
+
+def _mean_divisor(loss, y_true, y_pred, sample_weight):
+    if loss.reduction == "sum" or not _has_divisor(loss, y_true, y_pred):
+        return None
+    values, mask = sample_losses.call_loss(
+        loss, y_true, y_pred, sample_weight, "none"
+    )
+    if not _is_weighted(loss, mask, sample_weight):
+        return None
+    divisor = sample_losses.divisor(loss, values, mask, sample_weight)
+    num_samples = ops.cast(ops.shape(values)[0], divisor.dtype)
+    return ops.divide_no_nan(divisor, num_samples)
+
+
+def _has_divisor(loss, y_true, y_pred):
+    """Whether Keras reduces the losses of samples to their scalar loss."""
+    reduces = loss.reduction not in (None, "none")
+    return reduces and sample_losses.keeps_samples_apart(loss, y_true, y_pred)
+
+
+def _is_weighted(loss, mask, sample_weight):
+    """Whether the mean of a loss is not one over all samples alike."""
+    by_weight = loss.reduction == "mean_with_sample_weight"
+    return mask is not None or (by_weight and sample_weight is not None)
+
+
+def _mean(row):
+    """Mean of a vector, 0 of one without elements, `None` of `None`."""
+    if row is None:
+        return None
+    size = ops.cast(ops.shape(row)[0], row.dtype)
+    return ops.divide_no_nan(ops.sum(row), size)
