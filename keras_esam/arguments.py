@@ -11,6 +11,7 @@ import numpy as np
 from keras_esam import ascent
 from keras_esam import selection
 from keras_esam import subsets
+from keras_esam import tasks
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
@@ -24,6 +25,12 @@ TRAINER_METHODS = (
     "predict_step",
     "compute_loss",
     "compute_metrics",
+    "get_metrics_result",
+    "reset_metrics",
+    "stateless_compute_loss",
+    "make_train_function",
+    "make_test_function",
+    "make_predict_function",
 )
 
 
@@ -40,15 +47,19 @@ def check_network(model, wrapper):
             "To train a wrapped network otherwise, wrap its attribute `model`. "
             f"Received: model={model}"
         )
+    methods = TRAINER_METHODS
+    if not tasks.is_task(model):
+        methods += tasks.METHODS
     overridden = [
         method
-        for method in TRAINER_METHODS
+        for method in methods
         if getattr(type(model), method) is not getattr(keras.Model, method)
     ]
     if overridden:
         raise ValueError(
             f"`model` must not override {overridden}: `{wrapper.__name__}` "
-            "trains with its own. Override them in a subclass of it instead. "
+            "trains with its own. Override them in a subclass of it instead, "
+            "or move the preprocessing in them into the data or into layers. "
             f"Received: model={model}"
         )
 
