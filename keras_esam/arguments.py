@@ -11,6 +11,7 @@ import numpy as np
 from keras_esam import ascent
 from keras_esam import selection
 from keras_esam import subsets
+from keras_esam import tasks
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
@@ -27,6 +28,13 @@ TRAINER_METHODS = (
     "predict_step",
     "compute_loss",
     "compute_metrics",
+    "metrics",
+    "get_metrics_result",
+    "reset_metrics",
+    "stateless_compute_loss",
+    "make_train_function",
+    "make_test_function",
+    "make_predict_function",
 )
 
 
@@ -43,9 +51,12 @@ def check_network(model, wrapper):
             "To train a wrapped network otherwise, wrap its attribute `model`. "
             f"Received: model={model}"
         )
+    methods = TRAINER_METHODS
+    if not tasks.is_task(model):
+        methods += tasks.METHODS
     overridden = [
         method
-        for method in TRAINER_METHODS
+        for method in methods
         if getattr(type(model), method) is not getattr(keras.Model, method)
     ]
     if overridden:
@@ -54,7 +65,8 @@ def check_network(model, wrapper):
             "trains with its own. Override them in a subclass of it instead: "
             "`compute_loss()` along with `compute_sample_losses()`, or use "
             '`gamma=1` or `rank_by="random"`; `train_step()` with a call of '
-            "`super().train_step()`, which trains. "
+            "`super().train_step()`, which trains. Preprocessing in `fit()` "
+            "and the like moves into the data or into layers of the network. "
             f"Received: model={model}"
         )
 

@@ -6,6 +6,7 @@ from keras_esam import arguments
 from keras_esam import training_state
 from keras_esam.gradient_memory import GradientMemory
 from keras_esam.network_attributes import NetworkAttributes
+from keras_esam.tasks import TaskTrainer
 from keras_esam.trainers import Trainer
 from keras_esam.trainers import own_calls
 from keras_esam.training_progress import TrainingProgress
@@ -15,7 +16,7 @@ Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 
 @keras.saving.register_keras_serializable(package="keras_esam")
-class ESAMModel(Trainer, NetworkAttributes, keras.Model):
+class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
     """Trains a network for flat minima: ESAM, SAM, ASAM or the base optimizer.
 
     Wrap a network, then `compile` and `fit` as usual. A training step of SAM
@@ -41,7 +42,10 @@ class ESAMModel(Trainer, NetworkAttributes, keras.Model):
     Args:
         model: A `keras.Model`: Sequential, functional or subclassed, built or
             not. It stays available as the attribute `model`; save that to get
-            a plain Keras model.
+            a plain Keras model. With a task of KerasHub, such as a
+            `keras_hub.models.TextClassifier`, `compile`, `fit`, `evaluate` and
+            `predict` are those of the task: they preprocess, and have its
+            arguments and defaults.
         rho: Float, radius of the neighbourhood (l2 norm), or a Keras
             `LearningRateSchedule` of the optimizer's iterations. 0 trains with
             the base optimizer alone; `beta` and `gamma` then have no effect.

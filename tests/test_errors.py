@@ -110,7 +110,11 @@ def test_wrapped_model_is_not_wrapped_again():
     "method",
     [
         *("train_step", "test_step", "predict_step"),
-        *("compute_loss", "compute_metrics"),
+        *("compute_loss", "compute_metrics", "stateless_compute_loss"),
+        *("get_metrics_result", "reset_metrics"),
+        *("make_train_function", "make_test_function"),
+        *("make_predict_function", "compile", "fit", "evaluate", "predict"),
+        *("train_on_batch", "test_on_batch", "predict_on_batch"),
     ],
 )
 def test_network_with_a_training_method_of_its_own(method):
@@ -119,6 +123,41 @@ def test_network_with_a_training_method_of_its_own(method):
     )
     with pytest.raises(ValueError, match=f"must not override \\['{method}'"):
         keras_esam.ESAMModel(network_class([keras.layers.Dense(3)]))
+
+
+def test_network_that_preprocesses_in_its_own_fit():
+    class Network(keras.Sequential):
+        def fit(self, x, *args, **kwargs):
+            return super().fit(x / 255.0, *args, **kwargs)
+
+    with pytest.raises(ValueError, match="move the preprocessing in them into"):
+        keras_esam.ESAMModel(Network([keras.layers.Dense(3)]))
+
+
+@pytest.mark.parametrize("name", ["optimizer", "loss", "metrics"])
+def test_arguments_of_compile_in_the_constructor(name):
+    with pytest.raises(TypeError, match=rf"`model.compile\({name}=...\)`"):
+        keras_esam.ESAMModel(dense_network(), **{name: "mse"})
+
+
+def test_subclass_may_have_an_argument_of_compile():
+    class Model(keras_esam.ESAMModel):
+        def __init__(self, network, optimizer):
+            super().__init__(network)
+            self.compile(optimizer, "mse")
+
+    assert Model(dense_network(), optimizer="adam").optimizer.name == "adam"
+
+
+@pytest.mark.parametrize(
+    "method", ["fit", "evaluate", "train_on_batch", "test_on_batch"]
+)
+def test_only_the_network_is_compiled(method):
+    network = compile_model(dense_network())
+    model = keras_esam.ESAMModel(network)
+    with pytest.raises(ValueError, match="does not take over the optimizer"):
+        getattr(model, method)(X, Y)
+    assert len(model.predict(X, verbose=0)) == len(X)
 
 
 def test_attributes_are_checked_when_they_are_set():

@@ -1,0 +1,128 @@
+"""Tasks of KerasHub, whose `fit` preprocesses what it is given.
+
+A task, such as `keras_hub.models.TextClassifier`, overrides the methods below.
+Each one of them maps the task's preprocessor over the data, or fills in the
+task's defaults of `compile`, and then calls `super()`. A wrapped task does the
+same, and its `super()` is the wrapper. KerasHub is not imported for that.
+"""
+
+import functools
+import inspect
+
+import keras
+
+METHODS = (
+    "compile",
+    "fit",
+    "evaluate",
+    "predict",
+    "train_on_batch",
+    "test_on_batch",
+    "predict_on_batch",
+)
+NEED_COMPILE = ("fit", "evaluate", "train_on_batch", "test_on_batch")
+
+
+def is_task(network: keras.Model) -> bool:
+    """Whether a network preprocesses its data as the tasks of KerasHub do."""
+    return callable(getattr(network, "preprocess_samples", None)) and hasattr(
+        network, "preprocessor"
+    )
+
+
+class TaskTrainer:
+    """Part of `ESAMModel`: `compile`, `fit` and the like, by way of a task."""
+
+    # One of `ESAMModel` itself would hide the signature of its `__init__`.
+    def __new__(cls, *args, **kwargs):
+        accepted = inspect.signature(cls).parameters
+        of_compile = inspect.signature(keras.Model.compile).parameters
+        for name in kwargs:
+            if name in of_compile and not {name, "kwargs"} & set(accepted):
+                raise TypeError(
+                    f"`{name}` is an argument of `compile()`. Call "
+                    f"`model.compile({name}=...)` after the model is made. "
+                    f"Received: {name}={kwargs[name]!r}"
+                )
+        return super().__new__(cls, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles the model as it was when it was saved.
+
+        Args:
+            config: Dict, of `get_compile_config()`.
+        """
+        if type(self).compile is not TaskTrainer.compile:
+            super().compile_from_config(config)  # Keras warns that it can't.
+            return
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+
+def _method(name):
+    @functools.wraps(getattr(keras.Model, name))
+    def method(self, *args, **kwargs):
+        network = self.model
+        if name in NEED_COMPILE and network.compiled and not self.compiled:
+            raise ValueError(
+                f"You must call `compile()` before calling `{name}()`. "
+                f"`{type(self).__name__}` does not take over the optimizer, "
+                "loss and metrics that its network was compiled with. "
+                f"Received: model={network}, compiled, in a wrapper that is not"
+            )
+        trainer = super(TaskTrainer, self)
+        if is_task(network):
+            trainer = _double(network, trainer)
+        return getattr(trainer, name)(*args, **kwargs)
+
+    return method
+
+
+for _name in METHODS:
+    setattr(TaskTrainer, _name, _method(_name))
+
+
+class _EndOfTask(keras.Model):
+    """What is `super()` for the methods of a task's double: the wrapper's."""
+
+    # No attribute, which the task would have too.
+    __slots__ = ("_trainer",)
+
+
+def _forwarded(name):
+    def method(self, *args, **kwargs):
+        return getattr(self._trainer, name)(*args, **kwargs)
+
+    return method
+
+
+for _name in METHODS:
+    setattr(_EndOfTask, _name, _forwarded(_name))
+
+
+def _double(task, trainer):
+    """An object with the attributes and methods of a task, and other `super()`.
+
+    Args:
+        task: The wrapped task.
+        trainer: Object with the methods that the task's call as `super()`.
+    """
+    double = object.__new__(_class_of_double(type(task)))
+    # Not Keras' way to set them, which would track the wrapper as a layer.
+    object.__setattr__(double, "__dict__", task.__dict__)
+    object.__setattr__(double, "_trainer", trainer)
+    return double
+
+
+@functools.lru_cache(maxsize=16)
+def _class_of_double(task_class):
+    class Order(type(task_class)):
+        # The task's class is no base: KerasHub picks the class of a preset
+        # from all subclasses, and must not find this one.
+        def mro(cls):
+            order = task_class.__mro__
+            end = order.index(keras.Model)
+            return [cls, *order[:end], _EndOfTask, *order[end:]]
+
+    return Order(task_class.__name__, (_EndOfTask,), {})
