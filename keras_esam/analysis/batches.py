@@ -90,6 +90,14 @@ def num_samples(batch) -> int:
 
 def _slices(arrays):
     size = num_samples(arrays)
+    leaves = [leaf for leaf in keras.tree.flatten(arrays) if leaf is not None]
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+    if any(shape[:1] != (size,) for shape in shapes):
+        raise ValueError(
+            "The arrays of `data` must have the samples as their rows. Give an "
+            "iterable of batches if they have different numbers of rows. "
+            f"Received: arrays of shapes {shapes}"
+        )
     for start in range(0, size, BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
         yield keras.tree.map_structure(

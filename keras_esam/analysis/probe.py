@@ -116,6 +116,12 @@ class Probe:
                 "over the batch by itself. "
                 f"Received: loss={self._model.loss}"
             )
+        if losses.shape[0] not in (None, self._num_samples):
+            raise ValueError(
+                "`batch` must have the samples as the rows of all its tensors. "
+                f"Received: a batch of {self._num_samples} rows with "
+                f"{losses.shape[0]} losses"
+            )
         return result.loss, losses
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_passes
+from keras_esam.trainers import tensorflow_random
 from keras_esam.trainers.backward_scope import BackwardScope
 from keras_esam.trainers.tensorflow_functions import no_retracing_warning
 
@@ -34,10 +35,13 @@ def compiled(function):
 
 def forward(model, batch, weights, state, training):
     """See `passes.forward`."""
-    with tf.summary.record_if(False):
-        return tensorflow_passes.forward(
+    with tensorflow_passes.recorded_if(False):
+        result = tensorflow_passes.forward(
             model, batch, weights, state, per_sample=False, training=training
         )
+    if training:
+        tensorflow_random.warn_of_random_operations()
+    return result
 
 
 def value_and_gradients(function, tensors):

@@ -47,8 +47,6 @@ class ESAMStep(BaseTrainer):
     _needs_divisors = False
     # Class of what the passes of a step share, where that saves something.
     _shared_operations = None
-    # Context of the passes that a user is to see nothing of.
-    _unobserved = contextlib.nullcontext
 
     def make_train_function(self, force=False):
         """Creates the function that runs one execution of `fit`.
@@ -95,9 +93,7 @@ class ESAMStep(BaseTrainer):
             run = self._gradients_of_micro_batches
         else:
             run = self._two_gradients
-        is_part = run == self._gradients_of_micro_batches
-        with part_of_batch.explained() if is_part else contextlib.nullcontext():
-            observed, gradients, rise = run(batch, weights, state, plan)
+        observed, gradients, rise = run(batch, weights, state, plan)
         if not self._has_checked_step:
             self._check_gradients(batch, gradients)
             self._check_random_numbers()
@@ -131,6 +127,12 @@ class ESAMStep(BaseTrainer):
             lambda leaf: None if leaf is None else self._with_rows(leaf, count),
             batch,
         )
+
+    @staticmethod
+    def _recorded_if(condition):
+        """Context of a pass that writes what a user sees on a condition."""
+        del condition
+        return contextlib.nullcontext()
 
     @staticmethod
     def _with_rows(tensor, count):
@@ -247,7 +249,7 @@ class ESAMStep(BaseTrainer):
         explained = (
             part_of_batch.explained if selects else contextlib.nullcontext
         )
-        with self._unobserved(), explained():
+        with self._recorded_if(False), explained():
             final, gradients = self._gradients(
                 kept,
                 perturbed,
@@ -295,7 +297,7 @@ class ESAMStep(BaseTrainer):
             kept, _ = self._select(batch, plan, whole, perturbed, state)
         with contextlib.ExitStack() as contexts:
             if whole:
-                contexts.enter_context(self._unobserved())
+                contexts.enter_context(self._recorded_if(False))
                 contexts.enter_context(part_of_batch.explained())
             final, gradients = self._gradients(
                 kept, perturbed, state, range(len(weights)), per_sample=False
@@ -352,7 +354,7 @@ class ESAMStep(BaseTrainer):
             if scores is None:
                 raise self._no_sample_losses_error(batch[1], observed.y_pred)
         if self.rank_by == "sharpness":
-            with self._unobserved():
+            with self._recorded_if(False):
                 ranking = self._forward(
                     batch,
                     perturbed,

@@ -123,13 +123,14 @@ def of_samples(model, batch, weights, state):
     def run(start, count):
         indices = start + ops.arange(count)
         part = selection.gather(batch, indices, take=model._take)
-        y_pred = model._forward(
-            part,
-            weights,
-            model._own_random_state(state, start),
-            total=False,
-            per_sample=False,
-        ).y_pred
+        with model._recorded_if(False):
+            y_pred = model._forward(
+                part,
+                weights,
+                model._own_random_state(state, start),
+                total=False,
+                per_sample=False,
+            ).y_pred
         divisors = _mean_divisors(model._compile_loss, part[1], y_pred, part[2])
         rows = [
             None if d is None else d + ops.zeros_like(indices, dtype=d.dtype)

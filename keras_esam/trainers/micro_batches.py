@@ -29,6 +29,7 @@ from keras.src.backend.common import global_state
 from keras_esam import sample_losses
 from keras_esam import selection
 from keras_esam.trainers import loss_factors
+from keras_esam.trainers import part_of_batch
 from keras_esam.trainers import passes
 
 # Odd, so that no two micro-batches have one seed, and 2**32 divided by the
@@ -59,9 +60,11 @@ def _gradients(model, batch, weights, state, plan, factors=None):
         ratio, losses = _ratio(num_samples, count), None
         if loss_factors.applies(model):
             losses = loss_factors.ScaledLosses(model, ratio, own_factors)
-        clean, gradients, rise = model._two_gradients(
-            part, weights, model._own_random_state(state, start), plan, losses
-        )
+        own_state = model._own_random_state(state, start)
+        with part_of_batch.explained(), model._recorded_if(start == 0):
+            clean, gradients, rise = model._two_gradients(
+                part, weights, own_state, plan, losses
+            )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
         once = _counted_once(model, y_pred)

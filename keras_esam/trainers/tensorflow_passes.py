@@ -28,6 +28,17 @@ class SharedTensors(SharedOperations):
         return tf.compat.v1.get_default_graph()
 
 
+def recorded_if(condition):
+    """Context in which `tf.summary` writes what it would, on a condition.
+
+    Args:
+        condition: Boolean or scalar tensor.
+    """
+    return tf.summary.record_if(
+        tf.logical_and(condition, tf.summary.should_record_summaries())
+    )
+
+
 def forward(
     model,
     batch,

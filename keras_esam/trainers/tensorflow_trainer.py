@@ -5,8 +5,6 @@ specialised to a static subset of the variables. `make_train_function` gives
 `fit` a function that picks one of several compiled steps on the host.
 """
 
-import functools
-
 import keras
 import tensorflow as tf
 
@@ -32,7 +30,7 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     _batch_size = staticmethod(tensorflow_rows.batch_size)
     _take = staticmethod(tensorflow_rows.take)
     _with_rows = staticmethod(tensorflow_rows.with_rows)
-    _unobserved = staticmethod(functools.partial(tf.summary.record_if, False))
+    _recorded_if = staticmethod(tensorflow_passes.recorded_if)
     _dense = staticmethod(tensorflow_gradients.dense)
     _forward = tensorflow_passes.forward
     _shared_operations = tensorflow_passes.SharedTensors

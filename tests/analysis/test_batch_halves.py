@@ -190,6 +190,17 @@ def test_bad_arguments(arguments, error, message):
         analysis.batch_halves(**{"model": model, "batch": (X, Y), **arguments})
 
 
+def test_batch_whose_samples_are_not_its_rows():
+    names = ("examples", "query")
+    inputs = {name: keras.Input((8,), name=name) for name in names}
+    outputs = keras.layers.Dense(1)(inputs["query"])
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    x = {"examples": X[:6], "query": X[:4]}
+    with pytest.raises(ValueError, match="a batch of 6 rows with 4 losses"):
+        analysis.batch_halves(model, (x, np.zeros((4, 1))))
+
+
 def test_losses_that_reduce_by_themselves():
     model = dense_network()
     model.compile("sgd", lambda y, y_pred: keras.ops.mean(y_pred))

@@ -181,6 +181,11 @@ def test_an_eager_model_stays_eager():
             ValueError,
             r"`data` must have samples",
         ),
+        (
+            {"data": (np.zeros((4, 8)), np.zeros(3))},
+            ValueError,
+            r"samples as their rows.* shapes \[\(4, 8\), \(3,\)\]",
+        ),
         ({"data": 3}, TypeError, r"an iterable of batches. Received: data=3"),
         ({"model": 3}, TypeError, r"`keras.Model`. Received: model=3"),
     ],
