@@ -539,3 +539,32 @@ def test_ragged_and_sparse_inputs_train_as_dense_ones(case):
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [{"gamma": 1}, {}, {"rank_by": "loss"}])
+def test_one_loss_of_several_outputs_trains_as_a_loss_for_each(method):
+    def joint(y_true, y_pred):
+        errors = [
+            keras.losses.mean_absolute_error(y_true[key], y_pred[key])
+            for key in ("a", "b")
+        ]
+        return errors[0] + errors[1]
+
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+    y = {"a": x[:, :2], "b": x[:, 2:3]}
+    weights = []
+    for loss in ([joint], {"a": "mae", "b": "mae"}):
+        keras.utils.set_random_seed(2)
+        inputs = keras.Input((8,))
+        outputs = {
+            "a": keras.layers.Dense(2)(inputs),
+            "b": keras.layers.Dense(1)(inputs),
+        }
+        model = keras_esam.ESAMModel(
+            keras.Model(inputs, outputs), beta=1, seed=1, **method
+        )
+        model.compile("sgd", loss, run_eagerly=True)
+        fit(model, x, y, batch_size=8)
+        weights.append(model.get_weights())
+    for own, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)

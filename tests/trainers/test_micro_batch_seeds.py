@@ -1,5 +1,7 @@
 """Random numbers of micro-batches: each has its own, in all of its passes."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -73,7 +75,9 @@ def test_steps_do_not_repeat_numbers(name):
     seen = []
 
     def keep(y_true, y_pred):
-        seen.append(keras.ops.convert_to_numpy(y_pred)[:, 0])
+        # JAX has no values where Keras builds the metric.
+        with contextlib.suppress(TypeError):
+            seen.append(keras.ops.convert_to_numpy(y_pred)[:, 0])
         return keras.ops.zeros_like(y_pred[:, 0])
 
     model = make(name, 4)
