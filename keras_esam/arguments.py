@@ -38,6 +38,24 @@ TRAINER_METHODS = (
 )
 
 
+# What is to be known of some of them.
+ADVICE = (
+    (
+        {"compute_loss"},
+        "`compute_loss()` along with `compute_sample_losses()`, or with "
+        '`gamma=1` or `rank_by="random"`',
+    ),
+    (
+        {"train_step"},
+        "`train_step()` with a call of `super().train_step()`, which trains",
+    ),
+    (
+        {*tasks.METHODS},
+        "preprocessing may move into the data or into layers of the network",
+    ),
+)
+
+
 def check_network(model, wrapper):
     """Checks the network that is to be wrapped in the class `wrapper`."""
     if not isinstance(model, keras.Model):
@@ -60,14 +78,12 @@ def check_network(model, wrapper):
         if getattr(type(model), method) is not getattr(keras.Model, method)
     ]
     if overridden:
+        name = wrapper.__name__
+        advice = [text for methods, text in ADVICE if methods & {*overridden}]
         raise ValueError(
-            f"`model` must not override {overridden}: `{wrapper.__name__}` "
-            "trains with its own. Override them in a subclass of it instead: "
-            "`compute_loss()` along with `compute_sample_losses()`, or use "
-            '`gamma=1` or `rank_by="random"`; `train_step()` with a call of '
-            "`super().train_step()`, which trains. Preprocessing in `fit()` "
-            "and the like moves into the data or into layers of the network. "
-            f"Received: model={model}"
+            f"`model` must not override {overridden}: `{name}` trains with its "
+            f"own. Override them in a subclass of `{name}` instead"
+            f"{'; '.join(['', *advice])}. Received: model={model}"
         )
 
 

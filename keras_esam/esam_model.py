@@ -298,6 +298,7 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
     @property
     def seed(self) -> int:
         """Seed of the subsets, their order, masks and random ranking."""
+        self._read_progress()
         return self._progress.seed
 
     @seed.setter

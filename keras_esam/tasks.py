@@ -37,12 +37,13 @@ class TaskTrainer:
     def __new__(cls, *args, **kwargs):
         accepted = inspect.signature(cls).parameters
         of_compile = inspect.signature(keras.Model.compile).parameters
-        for name in kwargs:
-            if name in of_compile and not {name, "kwargs"} & set(accepted):
+        takes_more = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+        for name in set() if takes_more else set(kwargs) - set(accepted):
+            if name in of_compile:
                 raise TypeError(
                     f"`{name}` is an argument of `compile()`. Call "
                     f"`model.compile({name}=...)` after the model is made. "
-                    f"Received: {name}={kwargs[name]!r}"
+                    f"Received: {name} of type {type(kwargs[name])}"
                 )
         return super().__new__(cls, *args, **kwargs)
 

@@ -1,5 +1,7 @@
 """The place of a training in the order of its subsets and in its stages."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -23,13 +25,16 @@ class TrainingProgress:
 
     def __init__(self, seed: int):
         self.seed, self.num_executions, self.num_steps = seed, 0, 0
-        self.variable = keras.Variable(
-            self.values(),
-            dtype="int32",
-            trainable=False,
-            autocast=False,
-            name="training_progress",
-        )
+        # On a GPU PyTorch would wait for all work on it whenever this is read.
+        is_torch = keras.backend.backend() == "torch"
+        with keras.device("cpu") if is_torch else contextlib.nullcontext():
+            self.variable = keras.Variable(
+                self.values(),
+                dtype="int32",
+                trainable=False,
+                autocast=False,
+                name="training_progress",
+            )
 
     def values(self) -> np.ndarray:
         """What the variable is to hold, shape `(3,)`."""
@@ -38,7 +43,10 @@ class TrainingProgress:
 
     def write(self):
         """Writes the values in Python to the variable."""
-        self.variable.assign(self.values())
+        value = self.variable.value
+        # TensorFlow's own, without Keras' checks: it is called at each step.
+        assign = getattr(value, "assign", self.variable.assign)
+        assign(self.values())
 
     def read(self, value=None):
         """Reads the values that the variable has, as after loading.

@@ -20,8 +20,8 @@ else:
     jax_processes = None
 
 # Of each model that this process trains, by the folder of the backup: its
-# optimizer and the settings with which the training began. Callbacks may have
-# changed the rates of both since then.
+# optimizer, the settings with which the training began, and the last ones, in
+# which callbacks may have changed the rates of both.
 _TRAININGS = weakref.WeakKeyDictionary()
 
 
@@ -37,17 +37,18 @@ class AtomicBackup(keras.callbacks.Callback):
     `keras_esam.callbacks.EpochCounter`, the resumed run equals the
     uninterrupted one.
 
-    `fit` prints a line when it resumes. A finished training keeps its backup,
-    so the same script then trains nothing and says so: to train again, delete
-    the folder or choose another one. The backup takes precedence over the
-    argument `initial_epoch` of `fit`.
+    `fit` prints a line when it resumes. A training of all its epochs keeps its
+    backup, so the same script then trains nothing and says so: to train again,
+    delete the folder or choose another one. One that a callback stopped early
+    is resumed. The backup takes precedence over the argument `initial_epoch` of
+    `fit`.
 
     A backup of another training is refused. It holds the settings from the
     beginning of its training: the configurations of the model and the
     optimizer, the loss with its weights, and the shapes of all weights. Names
     may change, and so may an `ESAMModel`'s `seed` if it is not given. Functions
-    are compared by name. Data, batch size, metrics and the code of subclasses
-    are not compared.
+    are compared by name and the numbers and strings that they close over. Data,
+    batch size, metrics and the code of subclasses are not compared.
 
     The folder also gets a table of the logs, `log.csv`, one row for each epoch.
 
@@ -126,9 +127,11 @@ class AtomicBackup(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         # It has been read, and is not for the next call of `fit`.
         self.model._initial_epoch = None
+        self._keep_settings()
 
     def on_train_end(self, logs=None):
         self.model._initial_epoch = None
+        self._keep_settings()
 
     def on_epoch_end(self, epoch, logs=None):
         values = {key: _plain(value) for key, value in (logs or {}).items()}
@@ -162,10 +165,15 @@ class AtomicBackup(keras.callbacks.Callback):
         if not path.exists():
             return
         before = json.loads(path.read_text())
-        optimizer, known = self._trainings.get(self._key, (None, None))
-        goes_on = optimizer is not None and optimizer() is self.model.optimizer
+        optimizer, known, last = self._trainings.get(self._key, (None,) * 3)
+        goes_on = (
+            optimizer is not None
+            and optimizer() is self.model.optimizer
+            and known == before
+            and not training_settings.differences(last, self._settings)
+        )
         found = training_settings.differences(before, self._settings)
-        if found and not (goes_on and known == before):
+        if found and not goes_on:
             raise ValueError(
                 "`folder` must be a new one, or have the backup of a training "
                 "with the same settings, which then resumes. Choose another "
@@ -177,10 +185,12 @@ class AtomicBackup(keras.callbacks.Callback):
         self._settings = before
 
     def _keep_settings(self):
-        """The next `fit` of model and optimizer goes on with this training."""
+        """The next `fit` of model and optimizer goes on with this training, if
+        nothing but its callbacks has changed their settings."""
         optimizer = self.model.optimizer
         reference = None if optimizer is None else weakref.ref(optimizer)
-        self._trainings[self._key] = reference, self._settings
+        last = training_settings.describe(self.model)
+        self._trainings[self._key] = reference, self._settings, last
 
     def _add_optimizer(self):
         """Adds to the settings what is there once the optimizer is built."""

@@ -2,12 +2,13 @@
 
 They are plain values for JSON: the configurations of the model, its network,
 the optimizer and the loss, and the shapes of weights. Left out is what does not
-change the training: metrics, how the step is compiled, and all names, since
-Keras numbers those of layers through the whole process. Functions count by
-their name.
+change the training: metrics, whether and by what the step is compiled, and all
+names, since Keras numbers those of layers through the whole process. Functions
+count by their name and the plain values that they close over.
 """
 
 import re
+import types
 import warnings
 
 import keras
@@ -18,6 +19,7 @@ from keras_esam.esam_model import ESAMModel
 
 IGNORED_OF_COMPILE = "metrics", "weighted_metrics", "run_eagerly", "jit_compile"
 NUM_LISTED = 5
+PLAIN = bool, int, float, str
 OF_SHAPES = "weights", "optimizer_variables"
 # Shapes are among those of the weights; here they may have the batch size.
 IGNORED_OF_CONFIG = "name", "build_input_shape"
@@ -146,6 +148,8 @@ def _plain(value, places):
     if isinstance(value, dict):
         if {"class_name", "config"} <= set(value):
             return _plain_serialized(value, places)
+        if set(value) == {"name", "seed"}:  # Of a seed generator.
+            return {"seed": value["seed"]}
         return {str(k): _plain(v, places) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v, places) for v in _by_place(value, places)]
@@ -153,11 +157,26 @@ def _plain(value, places):
         value
     ):
         return keras.ops.convert_to_numpy(value).tolist()
+    if isinstance(value, (set, frozenset)):
+        # Their order is another one in each process.
+        return sorted(map(repr, value))
     if hasattr(value, "get_config") and not isinstance(value, type):
         return _plain_config(type(value).__name__, _config(value), places)
+    if isinstance(value, types.FunctionType):
+        return _function(value)
     name = getattr(value, "__name__", None)
     # Of objects in it the address is of this process.
     return name or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _function(function):
+    """A function by its name and the plain values that it was made with."""
+    cells = [c.cell_contents for c in function.__closure__ or ()]
+    values = [*cells, *(function.__defaults__ or ())]
+    values = [v for v in values if isinstance(v, PLAIN)]
+    if not values:
+        return function.__name__
+    return {"class": function.__name__, "values": values}
 
 
 def _plain_serialized(value, places):
@@ -206,16 +225,37 @@ def _config(value):
     if isinstance(value, ESAMModel):
         own = {name: getattr(value, name) for name in arguments.CHECKS}
         drawn = value._has_drawn_seed
-        return {**config, **own, "has_drawn_seed": drawn, "model": value.model}
-    if isinstance(value, keras.losses.Loss):
-        # Users' losses often have no configuration, Keras' `Huber` a part.
-        plain = bool, int, float, str, dict
-        own = {k: v for k, v in vars(value).items() if isinstance(v, plain)}
-        return {**own, **config}
+        own |= {"has_drawn_seed": drawn, "model": value.model}
+        return {**_attributes(value, config), **config, **own}
+    config = {**_attributes(value, config), **config}
     if isinstance(value, keras.Model) and "layers" not in config:
         # They may be all that there is to compare.
         config["layers"] = value.layers
     return config
+
+
+def _attributes(value, config):
+    """Plain attributes of an object whose configuration may lack some."""
+    is_of_keras = type(value).__module__.split(".")[0] in (
+        "keras",
+        "keras_esam",
+    )
+    # Keras' `Huber` leaves out a part.
+    if config and is_of_keras and not isinstance(value, keras.losses.Loss):
+        return {}
+    is_model = isinstance(value, keras.Model)
+    ignored = {"built", *(vars(keras.Model()) if is_model else ())}
+    found = {
+        name: attribute
+        for name, attribute in vars(value).items()
+        if isinstance(attribute, (*PLAIN, dict))
+        and not name.startswith("_")
+        and name not in ignored
+    }
+    if isinstance(value, keras.optimizers.Optimizer):
+        # A schedule without configuration: its rate at this step.
+        found["learning_rate"] = value.learning_rate
+    return found
 
 
 def _config_of(method):

@@ -53,7 +53,7 @@ class BaseTrainer:
             self.gamma,
             self.granularity,
             self.interval,
-            self.seed,
+            self._progress.seed,
         )
         if not plan.perturbs or not self.built:
             return plan
@@ -71,11 +71,13 @@ class BaseTrainer:
         """
         if self._is_base_optimizer:
             return 1
+        self._read_progress()
         return subsets.pool_size(self._current_beta, self.granularity)
 
     @property
     def subset_pool(self) -> subsets.SubsetPool:
         """The subsets, as indices into `trainable_variables`."""
+        self._read_progress()
         return self._make_pool(self._current_beta)
 
     def _flatten_layers(self, include_self=True, recursive=True):
@@ -147,7 +149,7 @@ class BaseTrainer:
             self.granularity,
             self._variable_order or self._find_variable_order(),
             beta,
-            self.seed,
+            self._progress.seed,
             len(self.trainable_variables),
         )
 

@@ -3,6 +3,7 @@
 import contextlib
 
 from keras_esam.step_plan import StepPlan
+from keras_esam.trainers import own_calls
 
 
 class StepDispatcher:
@@ -26,7 +27,7 @@ class StepDispatcher:
         self._model = model
         self._functions = {}
         self._trainable = None
-        self._seed = model.seed
+        self._seed = model._progress.seed
 
     def _begin(self, progress=None) -> StepPlan:
         """Plan of the step that is due.
@@ -37,9 +38,9 @@ class StepDispatcher:
         """
         model = self._model
         model._progress.read(progress)
-        if model.seed != self._seed:
+        if model._progress.seed != self._seed:
             # Loaded. The subsets of compiled steps were drawn with another.
-            self._seed = model.seed
+            self._seed = model._progress.seed
             self._functions.clear()
         return model._plan_step()
 
@@ -107,11 +108,16 @@ class StepDispatcher:
 
         def step(*args):
             # Runs at each tracing, so that every trace gets its own plan.
-            self._model._traced_plan = plan
+            model = self._model
+            model._traced_plan, model._has_used_plan = plan, False
             try:
-                return self._model.train_step(*args)
+                with own_calls.own_calls():
+                    result = model.train_step(*args)
             finally:
-                self._model._traced_plan = None
+                model._traced_plan = None
+            if not model._has_used_plan:
+                model._warn_of_foreign_call()
+            return result
 
         return step
 

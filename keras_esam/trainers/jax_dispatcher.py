@@ -23,12 +23,16 @@ class JAXDispatcher(StepDispatcher):
 
     def __init__(self, model):
         super().__init__(model)
+        # The value of the progress that was put in the state last.
+        self._progress = None
         self._prepare()
 
     def __call__(self, state, iterator):
         model = self._model
         progress = state[1][-1]
-        plan = self._begin(progress)
+        is_known = progress is self._progress
+        # Or it is copied to the host, for which it waits.
+        plan = self._begin(model._progress.values() if is_known else progress)
         num_steps = 0
 
         def step(state, data):
@@ -45,9 +49,10 @@ class JAXDispatcher(StepDispatcher):
             raise
         self._count(num_steps)
         # From the host, so that the next call does not wait for this one.
-        state[1][-1] = jax.device_put(
+        self._progress = jax.device_put(
             model._progress.values(), progress.sharding
         )
+        state[1][-1] = self._progress
         return self._logs(plan, logs), state
 
     def _check_layers(self, state):

@@ -151,7 +151,7 @@ def _own_seed(value, start):
     if isinstance(start, int):
         offset = np.array([start * SEED_STRIDE % 2**32, 0], "uint32")
         return ops.add(value, ops.convert_to_tensor(offset.astype(dtype)))
-    return value + ops.cast(start, dtype) * [SEED_STRIDE, 0] % 2**32
+    return value + (ops.cast(start, dtype) * [SEED_STRIDE, 0]) % 2**32
 
 
 def each_micro_batch(run, num_samples: int, size: int):

@@ -47,11 +47,11 @@ def is_foreign(training) -> bool:
 def warn(model):
     """Warns that a call of a model trains without sharpness-aware steps."""
     warnings.warn(
-        f"`{model.name}` was called with `training=True` from outside the "
-        "training step of its class. Weights that are trained through this "
-        "call, by another model, a `Distiller`, a custom loop or a "
-        "`train_step()` without `super().train_step()`, get no "
-        f"sharpness-aware step. Train with `{model.name}.fit()`, or call the "
+        f"`{model.name}` was called in training mode from outside the "
+        "training step of its class. Weights that are trained in this way, by "
+        "another model, a `Distiller`, a custom loop or a `train_step()` "
+        "without `super().train_step()`, get no sharpness-aware step. "
+        f"Train with `{model.name}.fit()`, or call the "
         "network in it, its attribute `model`, if that is what you want.",
         stacklevel=3,
     )

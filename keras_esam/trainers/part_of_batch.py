@@ -14,8 +14,8 @@ UNEQUAL_ROWS = (
 NOTE = (
     "This step takes a part of a batch: SDS (`gamma < 1`) or "
     "`micro_batch_size`. A network, loss or target that is about a batch as a "
-    "whole, as places in the batch are, needs `gamma=1` and "
-    "`micro_batch_size=None`."
+    "whole, as places in the batch are, and tensors with different numbers of "
+    "rows need `gamma=1` and `micro_batch_size=None`."
 )
 
 

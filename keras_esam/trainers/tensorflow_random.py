@@ -11,6 +11,8 @@ import tensorflow as tf
 
 # Kinds of stateful operations that draw random numbers. Keras' are stateless.
 _RANDOM = (
+    "FractionalAvgPool",
+    "FractionalMaxPool",
     "Multinomial",
     "NonDeterministicInts",
     "ParameterizedTruncatedNormal",
@@ -19,6 +21,7 @@ _RANDOM = (
     "Stateful",
     "TruncatedNormal",
 )
+_CALLS = ("Case", "If", "StatefulPartitionedCall", "While")
 _SAMPLERS = ("CandidateSampler", "SampleDistortedBoundingBoxV2")
 
 
@@ -26,15 +29,17 @@ def warn_of_random_operations():
     """Warns if the function that is traced draws such random numbers."""
     if tf.executing_eagerly():
         return
-    graph = tf.compat.v1.get_default_graph().as_graph_def()
-    nodes = list(graph.node)
-    for function in graph.library.function:
-        nodes.extend(function.node_def)
+    graph = tf.compat.v1.get_default_graph()
+    operations = [(op.type, op.name) for op in graph.get_operations()]
+    if any(kind in _CALLS for kind, _ in operations):
+        # Only with these the graph has functions that may draw.
+        for function in graph.as_graph_def().library.function:
+            operations += [(node.op, node.name) for node in function.node_def]
     names = [
-        node.name
-        for node in nodes
-        if (node.op.startswith(_RANDOM) or node.op.endswith(_SAMPLERS))
-        and node.op != "StatefulPartitionedCall"
+        name
+        for kind, name in operations
+        if (kind.startswith(_RANDOM) or kind.endswith(_SAMPLERS))
+        and kind not in _CALLS
     ]
     if names:
         warnings.warn(
