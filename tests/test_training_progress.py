@@ -122,6 +122,20 @@ def test_step_that_is_due_is_that_of_the_loaded_variable():
     assert model.upcoming_step == other.upcoming_step
 
 
+def test_seed_that_is_set_after_loading_keeps_the_place():
+    x, y = dense_data(48)
+    gamma = Stages([2], [1.0, 0.5])
+    model = make({"gamma": gamma, "beta": gamma}, seed=3)
+    fit(model, x, y)
+    other = make({"gamma": gamma, "beta": gamma}, seed=9)
+    assert other.num_subsets == 1
+    other.set_state_tree(model.get_state_tree(value_format="numpy_array"))
+    assert other.num_subsets == model.num_subsets > 1
+    assert other.get_config()["seed"] == other.seed == 3
+    other.seed = 9
+    np.testing.assert_array_equal(other.variables[-1].numpy(), [9, 3, 3])
+
+
 def test_subsets_that_were_compiled_are_dropped_when_another_seed_is_loaded():
     """Those of `"variable"` are drawn with it."""
     x, y = dense_data(32)

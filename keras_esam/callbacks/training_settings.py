@@ -240,8 +240,9 @@ def _attributes(value, config):
         "keras",
         "keras_esam",
     )
-    # Keras' `Huber` leaves out a part.
-    if config and is_of_keras and not isinstance(value, keras.losses.Loss):
+    # Keras' `Huber` leaves out a part, which is private.
+    is_loss = isinstance(value, keras.losses.Loss)
+    if config and is_of_keras and not is_loss:
         return {}
     is_model = isinstance(value, keras.Model)
     ignored = {"built", *(vars(keras.Model()) if is_model else ())}
@@ -249,7 +250,7 @@ def _attributes(value, config):
         name: attribute
         for name, attribute in vars(value).items()
         if isinstance(attribute, (*PLAIN, dict))
-        and not name.startswith("_")
+        and (is_loss or not name.startswith("_"))
         and name not in ignored
     }
     if isinstance(value, keras.optimizers.Optimizer):

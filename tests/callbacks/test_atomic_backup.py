@@ -425,3 +425,30 @@ def test_backup_of_a_plain_model_is_checked(tmp_path):
         begin(tmp_path, compiled(dense_network(), optimizer=optimizer))
     with pytest.raises(ValueError, match="model.class: 'ESAMModel', not 'Seq"):
         begin(tmp_path, compiled(keras_esam.ESAMModel(dense_network())))
+
+
+@pytest.mark.parametrize("by_callback", [True, False])
+def test_only_callbacks_may_change_rates_between_two_fits(
+    by_callback, tmp_path
+):
+    x, y = dense_data(16)
+    model = compile_model(keras_esam.ESAMModel(dense_network(), rho=0.05))
+
+    class SetsRates(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if by_callback:
+                self.model.rho = 0.5
+                self.model.optimizer.learning_rate = 0.01
+
+    def train(epochs):
+        backup = keras_esam.callbacks.AtomicBackup(tmp_path)
+        callbacks = [SetsRates(), backup]
+        return fit(model, x, y, epochs=epochs, callbacks=callbacks).epoch
+
+    assert train(epochs=1) == [0]
+    if by_callback:
+        assert train(epochs=2) == [1]
+        return
+    model.rho = 0.5
+    with pytest.raises(ValueError, match="model.rho: 0.5, not 0.05"):
+        train(epochs=2)

@@ -226,6 +226,58 @@ def test_schedules_are_compared():
     }
 
 
+class Constant(keras.optimizers.schedules.LearningRateSchedule):
+    """Has no configuration."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, step):
+        return self.value
+
+
+def test_schedules_without_a_configuration_are_compared():
+    def model(rho, rate, momentum):
+        esam = keras_esam.ESAMModel(graph(), rho=Constant(rho), seed=1)
+        optimizer = keras.optimizers.SGD(Constant(rate), momentum=momentum)
+        return compiled(esam, optimizer=optimizer)
+
+    assert not found(model(0.1, 1.0, 0.5), model(0.1, 1.0, 0.5))
+    paths = found(model(0.1, 1.0, 0.5), model(0.2, 2.0, 0.9))
+    assert {
+        "model.rho.value",
+        "optimizer.learning_rate",
+        "optimizer.momentum",
+    } == set(paths)
+
+
+def test_values_that_a_function_closes_over_are_compared():
+    def model(weight):
+        def loss(y_true, y_pred):
+            return weight * keras.losses.mean_squared_error(y_true, y_pred)
+
+        return compiled(graph(1), loss=loss)
+
+    assert not found(model(1.0), model(1.0))
+    assert found(model(1.0), model(2.0)) == {"loss.values.0": ["1", "2"]}
+
+
+def test_attributes_of_a_subclass_are_compared():
+    class Distilled(keras_esam.ESAMModel):
+        weight = 1.0
+
+    def model(weight):
+        distilled = Distilled(graph(1), seed=1)
+        distilled.weight = weight
+        return compiled(distilled)
+
+    assert found(model(0.1), model(0.2)) == {"model.weight": ["0.1", "0.2"]}
+
+
+def test_sets_have_no_order():
+    assert training_settings._plain({"b", "a"}, {}) == ["'a'", "'b'"]
+
+
 def test_what_does_not_change_the_training_is_not_compared():
     kwargs = {"metrics": ["mae"], "run_eagerly": True}
     now = keras_esam.ESAMModel(graph(1), seed=1, name="other")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_esam
+from keras_esam.trainers.part_of_batch import NOTE
 from tests.backends import tensorflow_only
 from tests.networks import compile_model
 from tests.networks import dense_data
@@ -94,7 +95,8 @@ def test_unequal_rows_of_unknown_number_are_an_error_of_the_step(
     # Of the assertion, or of the note where XLA drops that.
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         model.fit(data, verbose=0)
-    message = str([error.value, *getattr(error.value, "__notes__", [])])
+    notes = getattr(error.value, "__notes__", [])
+    message = " ".join([str(error.value), *notes])
     assert "`gamma=1` and `micro_batch_size=None`" in message
 
 
@@ -117,8 +119,7 @@ def test_shape_error_of_a_loss_of_whole_batches_names_sds():
     model.compile("sgd", InBatchNegatives(), run_eagerly=True)
     with pytest.raises(Exception) as error:
         fit(model, x, y)
-    (note,) = error.value.__notes__
-    assert "SDS (`gamma < 1`)" in note and "`gamma=1`" in note
+    assert error.value.__notes__.count(NOTE) == 1
 
 
 def test_errors_that_a_part_of_the_batch_does_not_cause_do_not_name_it():
@@ -139,4 +140,28 @@ def test_errors_that_a_part_of_the_batch_does_not_cause_do_not_name_it():
     compile_model(model)
     with pytest.raises(ValueError, match="broken") as error:
         fit(model, x, y)
-    assert not getattr(error.value, "__notes__", [])
+    assert NOTE not in getattr(error.value, "__notes__", [])
+
+
+@tensorflow_only
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_scalars_in_a_batch_are_refused(batch_size):
+    import tensorflow as tf
+
+    x = {"a": tf.zeros((4, 8)), "t": tf.constant(1.0)}
+    data = tf.data.Dataset.from_tensors((x, tf.range(4) % 3))
+    if batch_size is None:
+        signature = (
+            {"a": tf.TensorSpec((None, 8)), "t": tf.TensorSpec(())},
+            tf.TensorSpec((None,), "int32"),
+        )
+        data = tf.data.Dataset.from_generator(
+            lambda: iter([(x, tf.range(4) % 3)]), output_signature=signature
+        )
+    inputs = {"a": keras.Input((8,), name="a")}
+    inputs["t"] = keras.Input(batch_shape=(), name="t")
+    outputs = keras.layers.Dense(3, activation="softmax")(inputs["a"])
+    model = keras_esam.ESAMModel(keras.Model(inputs, outputs))
+    compile_model(model)
+    with pytest.raises(ValueError, match="samples as their rows"):
+        model.fit(data, verbose=0)
