@@ -130,7 +130,9 @@ def test_network_that_preprocesses_in_its_own_fit():
         def fit(self, x, *args, **kwargs):
             return super().fit(x / 255.0, *args, **kwargs)
 
-    with pytest.raises(ValueError, match="move the preprocessing in them into"):
+    with pytest.raises(
+        ValueError, match="preprocessing may move into the data"
+    ):
         keras_esam.ESAMModel(Network([keras.layers.Dense(3)]))
 
 

@@ -145,12 +145,12 @@ class BaseTrainer:
         return value
 
     def _make_pool(self, beta):
+        order = self._variable_order or self._find_variable_order()
+        # Layers may have been frozen since the order was found.
+        num_variables = len(self.trainable_variables)
+        num_variables = max(num_variables, 1 + max(order, default=-1))
         return subsets.make_pool(
-            self.granularity,
-            self._variable_order or self._find_variable_order(),
-            beta,
-            self._progress.seed,
-            len(self.trainable_variables),
+            self.granularity, order, beta, self._progress.seed, num_variables
         )
 
     def _find_variable_order(self) -> tuple[int, ...]:

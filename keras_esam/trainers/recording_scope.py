@@ -24,7 +24,7 @@ class RecordingScope(keras.StatelessScope):
 
     ```python
     with RecordingScope([(v, perturbed) for v, perturbed in pairs]) as scope:
-        y_pred = model(x, training=True)
+        y_pred = model.model(x, training=True)
     for variable, value in scope.updates:
         variable.assign(value)  # BatchNormalization statistics, seeds, ...
     ```

@@ -20,7 +20,7 @@ def with_rows(tensor, count):
         tensor: Dense, ragged or sparse tensor.
         count: Integer or scalar tensor, number of rows that it is to have.
     """
-    is_dense = isinstance(tensor, tf.Tensor)
+    is_dense = not isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor))
     if is_dense and tensor.shape[0] is not None and isinstance(count, int):
         return tensor
     if is_dense:

@@ -32,7 +32,7 @@ def test_first_step_is_that_of_the_base_optimizer():
         keras_esam.ESAMModel(dense_network(), rho=0, seed=1),
     ):
         logs = fit(compile_model(model), x, y).history
-        results.append((all_values(model), logs))
+        results.append((all_values(model.model), logs))
     for a, b in zip(results[0][0], results[1][0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     for key, values in results[1][1].items():
