@@ -305,9 +305,9 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
     def seed(self, value):
         if not hasattr(self, "_progress"):
             self._progress = TrainingProgress(value)
-            return
-        self._progress.seed = value
-        self._progress.write()
+        elif value != self._progress.seed:
+            self._progress.seed = value
+            self._progress.write()
 
     @property
     def variables(self) -> list:

@@ -5,6 +5,8 @@ it a stateless scope holds that state, so that the step common to all backends
 reads and assigns variables as it does elsewhere, and the function is pure.
 """
 
+import contextlib
+
 import jax
 import keras
 from jax.experimental import sparse
@@ -57,9 +59,9 @@ class JAXTrainer(ESAMStep):
         self.jax_state_sync()
 
     def _read_progress(self):
-        # While `fit` holds the values, what is known here is what it holds.
-        held = getattr(self, "_jax_state", None)
-        if not held or self._jax_state_synced:
+        # While `fit` holds the values the variable has none, which is this
+        # error, and what is known here is what `fit` holds.
+        with contextlib.suppress(TypeError):
             super()._read_progress()
 
     def _gradients(self, batch, weights, state, sources, valid=None, **kwargs):

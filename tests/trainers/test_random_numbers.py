@@ -42,11 +42,11 @@ def of_keras():
 
 
 OWN = {
-    "uniform": lambda inputs: tf.random.uniform(tf.shape(inputs)),
-    "dropout": lambda inputs: tf.nn.dropout(inputs, 0.5),
-    "shuffle": tf.random.shuffle,
-    "loop": in_a_loop,
-    "generator": of_a_generator(),
+    "uniform": lambda: lambda inputs: tf.random.uniform(tf.shape(inputs)),
+    "dropout": lambda: lambda inputs: tf.nn.dropout(inputs, 0.5),
+    "shuffle": lambda: tf.random.shuffle,
+    "loop": lambda: in_a_loop,
+    "generator": of_a_generator,
 }
 
 
@@ -70,13 +70,14 @@ def warnings_of_two_fits(model, **kwargs):
 @pytest.mark.parametrize("draw", OWN.values(), ids=OWN)
 @pytest.mark.parametrize("m", [None, 8])
 def test_warns_once_of_tensorflows_random_numbers(draw, m):
-    (message,) = warnings_of_two_fits(make(draw, gamma=1, micro_batch_size=m))
+    model = make(draw(), gamma=1, micro_batch_size=m)
+    (message,) = warnings_of_two_fits(model)
     assert "keras.random.SeedGenerator" in message
 
 
 @pytest.mark.parametrize("kwargs", [{"rho": 0.0}, {}], ids=["base", "ESAM"])
 def test_does_not_warn_of_what_does_no_harm(kwargs):
-    draw = OWN["uniform"] if kwargs else of_keras()
+    draw = OWN["uniform"]() if kwargs else of_keras()
     assert not warnings_of_two_fits(make(draw, **kwargs))
 
 
