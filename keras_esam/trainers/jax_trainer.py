@@ -11,6 +11,7 @@ import jax
 import keras
 from jax.experimental import sparse
 
+from keras_esam.trainers import own_calls
 from keras_esam.trainers import passes
 from keras_esam.trainers.esam_step import ESAMStep
 from keras_esam.trainers.jax_dispatcher import JAXDispatcher
@@ -21,6 +22,7 @@ class JAXTrainer(ESAMStep):
 
     _dispatcher = JAXDispatcher
 
+    @own_calls.own_calls()
     def train_step(self, state, data):
         """One training step, see `keras_esam.trainers.esam_step`.
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_esam import training_state
+from keras_esam.trainers import own_calls
 from keras_esam.trainers import tensorflow_gradients
 from keras_esam.trainers import tensorflow_micro_batches
 from keras_esam.trainers import tensorflow_passes
@@ -40,6 +41,7 @@ class TensorFlowTrainer(MultiWorkerTrainer, ESAMStep):
     )
     _each_micro_batch = staticmethod(tensorflow_micro_batches.each_micro_batch)
 
+    @own_calls.own_calls()
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.
 

@@ -9,6 +9,7 @@ import keras
 import torch
 from keras import ops
 
+from keras_esam.trainers import own_calls
 from keras_esam.trainers import passes
 from keras_esam.trainers import torch_gradients
 from keras_esam.trainers.esam_step import ESAMStep
@@ -23,6 +24,7 @@ class TorchTrainer(ESAMStep):
     _dispatcher = TorchDispatcher
     _shared_operations = SharedTensors
 
+    @own_calls.own_calls()
     def train_step(self, data):
         """One training step, see `keras_esam.trainers.esam_step`.
 
