@@ -153,7 +153,7 @@ class ESAMStep(BaseTrainer):
             weights: List of tensors, values of the trainable variables.
             state: List of pairs `(variable, tensor)` for all other variables.
             sources: Indices of the `weights` to differentiate with respect to.
-            valid: Optional scalar. If it is not finite the gradient is NaN.
+            valid: Optional scalar. If it is not finite neither is the gradient.
             **kwargs: Other arguments of `_forward()`.
 
         Returns:

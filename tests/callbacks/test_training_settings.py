@@ -27,8 +27,8 @@ class Weighted(keras.losses.Loss):
         return self.weight * keras.ops.mean(keras.ops.abs(y - y_pred), -1)
 
 
-class Scaled(layers.Layer):
-    """Keras cannot serialise its argument."""
+class WithLayers:
+    """Keras cannot serialise its argument, so it has no configuration."""
 
     def __init__(self, unserialisable, units=3, rate=0.1):
         super().__init__()
@@ -44,21 +44,12 @@ class Scaled(layers.Layer):
         return self.dropout(self.dense(inputs))
 
 
-class Subclassed(keras.Model):
-    """Has no configuration."""
+class Scaled(WithLayers, layers.Layer):
+    pass
 
-    def __init__(self, unserialisable, units=3, rate=0.1):
-        super().__init__()
-        self.unserialisable = unserialisable
-        self.dense = layers.Dense(units)
-        self.dropout = layers.Dropout(rate)
 
-    def build(self, shape):
-        self.dense.build(shape)
-        self.built = True
-
-    def call(self, inputs):
-        return self.dropout(self.dense(inputs))
+class Subclassed(WithLayers, keras.Model):
+    pass
 
 
 def subclassed(**kwargs):
