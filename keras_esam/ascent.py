@@ -20,6 +20,8 @@ Reference:
     1/beta in the place of the misprinted 1/(1-beta)
 """
 
+import dataclasses
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,11 +30,75 @@ from keras import ops
 
 SCALES = ("horvitz_thompson", "authors")
 
-# Of which gradient: that of the step's own batch, or that of the last update.
-SOURCES = ("current", "previous")
-
 # Under `tf.distribute`, of whose gradient: that of each replica, or of all.
 SCOPES = ("replica", "global")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ascent:
+    """Which gradient defines the perturbation.
+
+    Args:
+        gradients: Function `gradients(current, previous)` of two lists with a
+            tensor or `None` for each perturbed variable: the gradient of the
+            step's own batch, and that of the last update. It returns such a
+            list. What the rule does not need is `None` instead of a list.
+        needs_clean_pass: Boolean, whether a step computes the first one, by a
+            pass at the unperturbed weights. Without it, the metrics are those
+            at the perturbed weights.
+        needs_memory: Boolean, whether the model keeps the second one.
+    """
+
+    gradients: Callable
+    needs_clean_pass: bool = True
+    needs_memory: bool = False
+
+
+ASCENTS = {
+    "current": Ascent(lambda current, previous: current),
+    "previous": Ascent(
+        lambda current, previous: previous,
+        needs_clean_pass=False,
+        needs_memory=True,
+    ),
+}
+
+
+def perturb(weights: list, gradients: list, plan, rho, seed_generator):
+    """The weights at theta + eps.
+
+    Args:
+        weights: List of tensors, values of the trainable variables.
+        gradients: List of dense tensors or `None`, one for each variable of
+            the plan's subset.
+        plan: `StepPlan`.
+        rho: Float or scalar tensor, radius of the neighbourhood.
+        seed_generator: `keras.random.SeedGenerator` of the masks.
+
+    Returns:
+        Tuple of a list of tensors with the shapes of `weights`, and the norm of
+        the gradient, see `ascent_step`. Unperturbed variables have the very
+        tensors of `weights`, so that compilers merge equal parts of passes.
+    """
+    values = [weights[index] for index in plan.subset]
+    masks = None
+    if values and plan.mask_probability is not None:
+        shapes = [value.shape for value in values]
+        masks = bernoulli_masks(shapes, plan.mask_probability, seed_generator)
+    perturbations, norm = ascent_step(
+        gradients,
+        values,
+        rho,
+        plan.probabilities,
+        masks=masks,
+        adaptive=plan.method.adaptive,
+        scale=plan.method.scale,
+    )
+    perturbed = list(weights)
+    for index, perturbation in zip(plan.subset, perturbations, strict=True):
+        if perturbation is not None:
+            perturbed[index] = weights[index] + perturbation
+    return perturbed, norm
 
 
 def ascent_step(

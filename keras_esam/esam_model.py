@@ -1,14 +1,19 @@
 """`ESAMModel`: sharpness-aware training of any Keras model with `fit`."""
 
+import dataclasses
+
 import keras
 
 from keras_esam import arguments
+from keras_esam import network_attributes
+from keras_esam import own_calls
 from keras_esam import training_state
 from keras_esam.gradient_memory import GradientMemory
+from keras_esam.method import Method
 from keras_esam.network_attributes import NetworkAttributes
 from keras_esam.tasks import TaskTrainer
-from keras_esam.trainers import Trainer
-from keras_esam.trainers import own_calls
+from keras_esam.trainers import Model
+from keras_esam.trainers.base_model import Findings
 from keras_esam.training_progress import TrainingProgress
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -16,7 +21,7 @@ Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 
 @keras.saving.register_keras_serializable(package="keras_esam")
-class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
+class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     """Trains a network for flat minima: ESAM, SAM, ASAM or the base optimizer.
 
     Wrap a network, then `compile` and `fit` as usual. A training step of SAM
@@ -178,24 +183,26 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
         seed: int | None = None,
         name: str | None = None,
     ):
-        arguments.check_network(model, wrapper=ESAMModel)
+        network_attributes.check_network(model, wrapper=ESAMModel)
         # The network converts its inputs itself, as if it were not wrapped.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
         self._check_strategy(model)
-        # `__setattr__` checks them.
-        self.rho = rho
-        self.beta = beta
-        self.gamma = gamma
-        self.granularity = granularity
-        self.rank_by = rank_by
-        self.ascent = ascent
-        self.ascent_scope = ascent_scope
-        self.micro_batch_size = micro_batch_size
-        self.interval = interval
-        self.adaptive = adaptive
-        self.scale = scale
-        self.seed = seed
-        arguments.check_together(self)
+        self._method = Method(
+            rho=rho,
+            beta=beta,
+            gamma=gamma,
+            granularity=granularity,
+            rank_by=rank_by,
+            ascent=ascent,
+            ascent_scope=ascent_scope,
+            micro_batch_size=micro_batch_size,
+            interval=interval,
+            adaptive=adaptive,
+            scale=scale,
+        )
+        self._method.check_together()
+        self._has_drawn_seed = seed is None
+        self._progress = TrainingProgress(self._checked_seed(seed))
         self.model = model
         self.supports_masking = True
         # Keras passes `training` only to a `call` that asks for it.
@@ -203,11 +210,8 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.sharpness_tracker = keras.metrics.Mean(name="sharpness")
         self._gradient_memory = GradientMemory()
-        self._variable_order = None
-        self._traced_plan = None
-        self._has_sample_losses = True
+        self._findings = Findings()
         self._has_sharpness = False
-        self._has_checked_step = False
         self._has_warned = False
         self._track_training_state()
 
@@ -220,7 +224,7 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
         return self.model(inputs)
 
     def _warn_of_foreign_call(self):
-        trains = self.trainable_variables and not self._is_base_optimizer
+        trains = self.trainable_variables and not self._method.is_base_optimizer
         if trains and not self._has_warned:
             self._has_warned = True
             own_calls.warn(self)
@@ -261,39 +265,32 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
     # Lets Keras build by a symbolic call, which knows the dtypes of the inputs.
     build._is_default = True
 
-    def __setattr__(self, name, value):
-        check = arguments.CHECKS.get(name)
-        if check is None:
-            super().__setattr__(name, value)
+    def _set_argument(self, name, value):
+        before = self._method
+        method = dataclasses.replace(before, **{name: value})
+        if method == before:
             return
-        is_drawn = name == "seed" and value is None
-        value = check(value)
-        if is_drawn:
-            value = self._same_on_all_workers(value)
-        if name == "seed":
-            super().__setattr__("_has_drawn_seed", is_drawn)
-        before = getattr(self, name, value)
-        if value != before:
-            self._sync_variables()
-        super().__setattr__(name, value)
-        if value != before:
-            self._react_to_change(name, before)
-
-    def _react_to_change(self, name, before):
-        """Drops what depends on the value that an attribute had before."""
-        # Compiled steps have it in them; of the seed, the subsets it drew.
-        compiled = name != "seed" or self.granularity == "variable"
-        if compiled and self.train_function is not None:
-            self.make_train_function(force=True)
-        if not hasattr(self, "_gradient_memory"):
-            return
-        if name == "seed":
-            state = keras.random.SeedGenerator(self.seed).state
-            self.seed_generator.state.assign(state)
-        elif name == "ascent" or (name == "rho" and before == 0):
+        self._sync_variables()
+        self._method = method
+        # Compiled steps have the old value in them.
+        self._forget_compiled_steps()
+        has_memory = method.ascent_rule.needs_memory
+        was_idle = (
+            before.is_base_optimizer or not before.ascent_rule.needs_memory
+        )
+        if has_memory and was_idle:
             # The steps since then have stored no gradient.
             self._gradient_memory.clear()
             self._track_training_state()
+
+    def _forget_compiled_steps(self):
+        if self.train_function is not None:
+            self.make_train_function(force=True)
+
+    def _checked_seed(self, seed):
+        is_drawn = seed is None
+        seed = arguments.check_seed(seed)
+        return self._same_on_all_workers(seed) if is_drawn else seed
 
     @property
     def seed(self) -> int:
@@ -303,11 +300,16 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
 
     @seed.setter
     def seed(self, value):
-        if not hasattr(self, "_progress"):
-            self._progress = TrainingProgress(value)
-        elif value != self._progress.seed:
-            self._progress.seed = value
-            self._progress.write()
+        self._has_drawn_seed = value is None
+        value = self._checked_seed(value)
+        if value == self.seed:
+            return
+        self._sync_variables()
+        self._progress.seed = value
+        self._progress.write()
+        self._forget_compiled_steps()
+        state = keras.random.SeedGenerator(value).state
+        self.seed_generator.state.assign(state)
 
     @property
     def variables(self) -> list:
@@ -371,3 +373,19 @@ class ESAMModel(Trainer, TaskTrainer, NetworkAttributes, keras.Model):
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _argument(name):
+    """Property with the value that the method of training has."""
+
+    def get(model):
+        return getattr(model._method, name)
+
+    def set(model, value):
+        model._set_argument(name, value)
+
+    return property(get, set)
+
+
+for _field in dataclasses.fields(Method):
+    setattr(ESAMModel, _field.name, _argument(_field.name))

@@ -2,6 +2,76 @@
 
 import keras
 
+from keras_esam import arguments
+from keras_esam import tasks
+
+# Methods of a network that `fit`, `evaluate` and `predict` would call on the
+# network itself. The wrapper has its own, so a network that overrides them
+# would train differently.
+TRAINER_METHODS = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+    "metrics",
+    "get_metrics_result",
+    "reset_metrics",
+    "stateless_compute_loss",
+    "make_train_function",
+    "make_test_function",
+    "make_predict_function",
+)
+
+
+# What is to be known of some of them.
+ADVICE = (
+    (
+        {"compute_loss"},
+        "`compute_loss()` along with `compute_sample_losses()`, or with "
+        '`gamma=1` or `rank_by="random"`',
+    ),
+    (
+        {"train_step"},
+        "`train_step()` with a call of `super().train_step()`, which trains",
+    ),
+    (
+        {*tasks.METHODS},
+        "preprocessing may move into the data or into layers of the network",
+    ),
+)
+
+
+def check_network(model, wrapper):
+    """Checks the network that is to be wrapped in the class `wrapper`."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be an instance of `keras.Model`. "
+            f"Received: model={arguments.short(model)} of type {type(model)}"
+        )
+    if isinstance(model, wrapper):
+        raise ValueError(
+            f"`model` must be a plain network and not an `{wrapper.__name__}`. "
+            "To train a wrapped network otherwise, wrap its attribute `model`. "
+            f"Received: model={model}"
+        )
+    methods = TRAINER_METHODS
+    if not tasks.is_task(model):
+        methods += tasks.METHODS
+    overridden = [
+        method
+        for method in methods
+        if getattr(type(model), method) is not getattr(keras.Model, method)
+    ]
+    if overridden:
+        name = wrapper.__name__
+        advice = [text for methods, text in ADVICE if methods & {*overridden}]
+        raise ValueError(
+            f"`model` must not override {overridden}: `{name}` trains with its "
+            f"own. Override them in a subclass of `{name}` instead"
+            f"{'; '.join(['', *advice])}. Received: model={model}"
+        )
+
 
 def _of_network(name):
     """Property with the value that the network has, errors included."""

@@ -20,6 +20,42 @@ PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 _known_losses = weakref.WeakKeyDictionary()
 
 
+def of_model(model, y, y_pred, sample_weight=None):
+    """Per-sample losses of a compiled `keras.Model`.
+
+    Args:
+        model: `keras.Model`.
+        y: Targets, nested structure of tensors.
+        y_pred: Predictions, nested structure of tensors.
+        sample_weight: Optional, nested structure of tensors.
+
+    Returns:
+        Tensor, shape `(batch_size,)`, or `None` if they are not known.
+    """
+    overridden = type(model).compute_loss is not keras.Model.compute_loss
+    if overridden or model._compile_loss is None:
+        return None
+    return compiled_sample_losses(model._compile_loss, y, y_pred, sample_weight)
+
+
+def missing_error(model, y, y_pred) -> ValueError:
+    """The error of an `ESAMModel` without the losses that SDS needs."""
+    targets, predictions = keras.tree.map_structure(
+        lambda leaf: None if leaf is None else tuple(leaf.shape), (y, y_pred)
+    )
+    return ValueError(
+        f'`gamma < 1` with `rank_by="{model.rank_by}"` needs the '
+        "loss of each sample, shape `(batch_size,)`. Compile with a loss "
+        'that does not reduce over the batch by itself, as `"mse"` does '
+        "with outputs of shape `(batch_size,)` and not with "
+        "`(batch_size, 1)`, override "
+        "`compute_sample_losses()` along with `compute_loss()`, or use "
+        '`gamma=1` or `rank_by="random"`. '
+        f"Received: loss={model.loss}, predictions of shape {predictions} "
+        f"and targets of shape {targets}"
+    )
+
+
 def compiled_sample_losses(
     compile_loss, y_true, y_pred, sample_weight=None, factors=None
 ):
@@ -58,8 +94,6 @@ def compiled_sample_losses(
         compile_loss,
         map(per_sample, losses, factors or [None] * len(losses)),
     )
-    # The trackers of the outputs' losses are updated by the clean pass alone.
-    unreduced._metrics = [None] * len(losses)
     total = unreduced(y_true, y_pred, sample_weight)
     return None if reducing or total is None else total
 

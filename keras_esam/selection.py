@@ -4,6 +4,7 @@ Of the `n` samples of a batch, `k = max(1, ceil(gamma * n))` are kept: those
 whose loss rises the most when the weights are perturbed.
 """
 
+import dataclasses
 import fractions
 import functools
 from collections.abc import Callable
@@ -11,7 +12,37 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-RANKINGS = ("sharpness", "loss", "random")
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """By which scores SDS ranks the samples; the largest are kept.
+
+    Args:
+        scores: Function `scores(losses, increase, draw)` that returns a tensor
+            of shape `(batch_size,)`. `losses` and `increase` are such tensors:
+            the losses at the unperturbed weights, and how much the
+            perturbation raises them. `draw()` returns uniform random numbers,
+            one for each sample.
+        needs_losses: Boolean, whether it needs the `losses`. If not they are
+            `None`.
+        needs_increase: Boolean, whether it needs the `increase`, for which the
+            step runs one more forward pass. If not it is `None`.
+    """
+
+    scores: Callable
+    needs_losses: bool = True
+    needs_increase: bool = False
+
+
+RANKINGS = {
+    "sharpness": Ranking(
+        lambda losses, increase, draw: increase, needs_increase=True
+    ),
+    "loss": Ranking(lambda losses, increase, draw: losses),
+    "random": Ranking(
+        lambda losses, increase, draw: draw(), needs_losses=False
+    ),
+}
 
 # gamma is taken as the nearest fraction with at most this denominator, since
 # in floating point ceil(0.07 * 100) is 8.

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 
+import keras
 import numpy as np
 
 GRANULARITIES = ("depth", "variable", "weight")
@@ -43,18 +44,23 @@ class SubsetPool:
     probabilities: tuple[float, ...]
 
 
-def pool_size(beta: float, granularity: str = "variable") -> int:
+def pool_size(
+    beta: float,
+    granularity: str = "variable",
+    preferred: int = PREFERRED_POOL_SIZE,
+) -> int:
     """Number of subsets in the pool.
 
     Args:
         beta: Float in `(0, 1]`, the expected fraction of the variables.
         granularity: `"depth"`, `"variable"` or `"weight"`.
+        preferred: Integer, size to be near to. Defaults to `5`.
 
     Returns:
         1 for `"weight"` and for `beta=1`. For `"variable"` the size `K` nearest
-        to 5, at most 10, for which `beta * K` is a whole number. Where there is
-        none, and for `"depth"`, 5, or `1 / beta` rounded up if that is more, so
-        that no variable is left out.
+        to the preferred one, at most 10, for which `beta * K` is a whole
+        number. Where there is none, and for `"depth"`, the preferred one, or
+        `1 / beta` rounded up if that is more, so that no variable is left out.
     """
     if beta == 1 or granularity == "weight":
         return 1
@@ -64,8 +70,8 @@ def pool_size(beta: float, granularity: str = "variable") -> int:
         if _is_whole(beta * size)
     ]
     if exact and granularity == "variable":
-        return min(exact, key=lambda size: abs(size - PREFERRED_POOL_SIZE))
-    return max(PREFERRED_POOL_SIZE, -_floor(-1 / beta))
+        return min(exact, key=lambda size: abs(size - preferred))
+    return max(preferred, -_floor(-1 / beta))
 
 
 @functools.lru_cache(maxsize=16)
@@ -75,6 +81,7 @@ def make_pool(
     beta: float,
     seed: int,
     num_variables: int | None = None,
+    preferred_size: int = PREFERRED_POOL_SIZE,
 ) -> SubsetPool:
     """The pool of subsets that training goes through.
 
@@ -86,15 +93,17 @@ def make_pool(
         seed: Integer.
         num_variables: Optional integer, number of all trainable variables.
             Defaults to that of `order`.
+        preferred_size: Integer, see `pool_size`.
 
     Returns:
         A `SubsetPool`.
     """
+    size = pool_size(beta, granularity, preferred_size)
     if granularity == "depth":
-        pool = depth_pool(len(order), beta)
+        pool = depth_pool(len(order), beta, size)
     elif granularity == "variable":
         order = sorted(order)
-        pool = draw_pool(len(order), beta, seed)
+        pool = draw_pool(len(order), beta, size, seed)
     else:
         everything = tuple(range(len(order)))
         pool = SubsetPool((everything,), (beta,) * len(order))
@@ -110,7 +119,7 @@ def make_pool(
     )
 
 
-def depth_pool(num_variables: int, beta: float) -> SubsetPool:
+def depth_pool(num_variables: int, beta: float, size: int) -> SubsetPool:
     """A pool of subsets that reach from some variable to the last one.
 
     The sizes of the subsets are spread evenly, their mean is `beta`, and the
@@ -123,11 +132,11 @@ def depth_pool(num_variables: int, beta: float) -> SubsetPool:
         num_variables: Integer, the number of trainable variables, which are in
             the order from the input to the output of the network.
         beta: Float in `(0, 1]`, the expected fraction of the variables.
+        size: Integer, number of subsets.
 
     Returns:
         A `SubsetPool`. The probabilities rise towards the output.
     """
-    size = pool_size(beta, "depth")
     if beta >= 0.5:
         fractions = np.linspace(2 * beta - 1, 1, size)
     else:
@@ -150,10 +159,12 @@ def depth_pool(num_variables: int, beta: float) -> SubsetPool:
     )
 
 
-def draw_pool(num_variables: int, beta: float, seed: int) -> SubsetPool:
+def draw_pool(
+    num_variables: int, beta: float, size: int, seed: int
+) -> SubsetPool:
     """Draws a balanced pool of subsets of the variables.
 
-    Every variable is in `beta * K` of the `K = pool_size(beta)` subsets. Where
+    Every variable is in `beta * K` of the `K = size` subsets. Where
     that is no whole number it is rounded up for some variables and down for the
     others, so that the mean over the variables is `beta`. The sizes of any two
     subsets differ by one variable at most.
@@ -161,12 +172,12 @@ def draw_pool(num_variables: int, beta: float, seed: int) -> SubsetPool:
     Args:
         num_variables: Integer, the number of trainable variables.
         beta: Float in `(0, 1]`, the inclusion probability.
+        size: Integer, number of subsets.
         seed: Integer.
 
     Returns:
         A `SubsetPool`.
     """
-    size = pool_size(beta)
     rng = np.random.default_rng([seed, num_variables])
     members = [[] for _ in range(size)]
     probabilities = [0.0] * num_variables
@@ -217,3 +228,37 @@ def _is_whole(value):
 def _floor(value):
     """Floor that takes 2.9999999999 for the 3 that it stands for."""
     return round(value) if _is_whole(value) else math.floor(value)
+
+
+def is_weight(variable) -> bool:
+    """Whether a trainable variable is a weight, which can be perturbed.
+
+    The others are those with `overwrite_with_gradient=True`, as the scales and
+    histories of float8 training: the optimizer replaces their values by their
+    gradients.
+    """
+    return not getattr(variable, "overwrite_with_gradient", False)
+
+
+def graph_order(layer: keras.layers.Layer) -> list:
+    """Trainable variables by their place in a network.
+
+    In functional and Sequential models, nested ones too, that is the place of
+    their layers in the graph. In other models it is the order in which layers
+    became attributes, and within a layer that of its variables. Variables of a
+    model itself come before those of its layers.
+
+    Args:
+        layer: `keras.Model`, or a layer of one. It must be built.
+
+    Returns:
+        List of `layer.trainable_variables`, in that order.
+    """
+    variables = layer.trainable_variables
+    if not isinstance(layer, keras.Model):
+        return variables
+    nested = [v for child in layer.layers for v in graph_order(child)]
+    # A dict drops what a shared layer brings again.
+    placed = {id(variable): variable for variable in nested}
+    own = [v for v in variables if id(v) not in placed]
+    return own + list(placed.values())

@@ -23,7 +23,7 @@ def save(model, store):
     store["num_steps"] = np.asarray(model._progress.num_steps)
     for index, variable in enumerate(random_states(model)):
         store[f"random_state_{index}"] = variable
-    if model.ascent == "previous":
+    if model._method.ascent_rule.needs_memory:
         for key, gradient in _previous_gradients(model):
             store[key] = gradient
 
@@ -70,7 +70,7 @@ def load(model, store):
     for index, variable in enumerate(random_states(model)):
         variable.assign(store[f"random_state_{index}"])
     model._gradient_memory.clear()
-    if model.ascent == "previous" and model.built:
+    if model._method.ascent_rule.needs_memory and model.built:
         model._build_gradient_memory()
         saved = set(store.keys())
         for key, gradient in _previous_gradients(model):

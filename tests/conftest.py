@@ -4,8 +4,6 @@ import pathlib
 import keras
 import pytest
 
-from keras_esam import subsets
-
 if keras.backend.backend() == "jax":
     import jax
 
@@ -17,11 +15,6 @@ if keras.backend.backend() == "jax":
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# Fewer compiled steps, where their number is not what is tested: 3 for
-# `"depth"` and 2 for `"variable"` with `beta=0.5`.
-NUM_SUBSETS = subsets.PREFERRED_POOL_SIZE
-subsets.PREFERRED_POOL_SIZE = 3
-
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -31,15 +24,6 @@ def _seeded():
     # It collects garbage, and TensorFlow keeps all graphs alive: to look at
     # them again after each test took half of the time of the whole suite.
     gc.freeze()
-
-
-@pytest.fixture
-def all_subsets(monkeypatch):
-    """As many compiled steps as for a user."""
-    monkeypatch.setattr(subsets, "PREFERRED_POOL_SIZE", NUM_SUBSETS)
-    subsets.make_pool.cache_clear()
-    yield
-    subsets.make_pool.cache_clear()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Small networks, data and comparisons that many tests share."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -90,3 +92,14 @@ def assert_different(first, second):
     """Asserts that every array differs between the two lists."""
     for a, b in zip(first, second, strict=True):
         assert not np.array_equal(a, b)
+
+
+def plan_with(model, index):
+    """Plan of the model's upcoming step, with the subset of an index."""
+    plan = model.upcoming_step
+    if not plan.perturbs:
+        return plan
+    pool = model.subset_pool
+    subset = pool.subsets[index]
+    probabilities = tuple(pool.probabilities[i] for i in subset)
+    return dataclasses.replace(plan, subset=subset, probabilities=probabilities)

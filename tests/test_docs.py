@@ -15,7 +15,7 @@ import pytest
 import keras_esam
 from keras_esam import data
 from keras_esam import recipes
-from keras_esam.trainers.recording_scope import RecordingScope
+from keras_esam.backends.forward_pass import RecordingScope
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -3,7 +3,16 @@ import pytest
 
 from keras_esam import subsets
 
-pytestmark = pytest.mark.usefixtures("all_subsets")
+
+def draw_pool(num_variables, beta, seed):
+    size = subsets.pool_size(beta)
+    return subsets.draw_pool(num_variables, beta, size, seed)
+
+
+def depth_pool(num_variables, beta):
+    size = subsets.pool_size(beta, "depth")
+    return subsets.depth_pool(num_variables, beta, size)
+
 
 BETAS = [0.03, 0.1, 0.3, 1 / 3, 0.37, 0.5, 0.6, 2 / 3, 0.7, 0.9, 0.99, 1.0]
 
@@ -13,7 +22,7 @@ BETAS = [0.03, 0.1, 0.3, 1 / 3, 0.37, 0.5, 0.6, 2 / 3, 0.7, 0.9, 0.99, 1.0]
 def test_every_variable_is_in_the_stated_fraction_of_the_subsets(
     beta, num_variables
 ):
-    pool = subsets.draw_pool(num_variables, beta, seed=1)
+    pool = draw_pool(num_variables, beta, seed=1)
     counts = np.zeros(num_variables)
     for subset in pool.subsets:
         assert list(subset) == sorted(set(subset))
@@ -26,7 +35,7 @@ def test_every_variable_is_in_the_stated_fraction_of_the_subsets(
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_inclusion_probability_is_beta(beta):
-    pool = subsets.draw_pool(62, beta, seed=1)
+    pool = draw_pool(62, beta, seed=1)
     size = len(pool.subsets)
     np.testing.assert_allclose(
         np.mean(pool.probabilities), beta, atol=1 / (62 * size) + 1e-9
@@ -39,30 +48,30 @@ def test_inclusion_probability_is_beta(beta):
 )
 def test_pool_size_makes_the_inclusion_probability_exact(beta, size):
     assert subsets.pool_size(beta) == size
-    pool = subsets.draw_pool(62, beta, seed=1)
+    pool = draw_pool(62, beta, seed=1)
     np.testing.assert_allclose(pool.probabilities, beta, atol=1e-12)
 
 
 def test_beta_1_has_the_one_subset_of_all_variables():
-    pool = subsets.draw_pool(4, 1.0, seed=1)
+    pool = draw_pool(4, 1.0, seed=1)
     assert pool.subsets == ((0, 1, 2, 3),)
     assert pool.probabilities == (1.0,) * 4
 
 
 def test_subsets_have_equal_sizes():
     for seed in range(20):
-        pool = subsets.draw_pool(62, 0.6, seed)
+        pool = draw_pool(62, 0.6, seed)
         sizes = [len(subset) for subset in pool.subsets]
         assert max(sizes) - min(sizes) <= 1
 
 
 def test_subsets_are_drawn_at_random():
-    pools = {subsets.draw_pool(62, 0.6, seed).subsets for seed in range(20)}
+    pools = {draw_pool(62, 0.6, seed).subsets for seed in range(20)}
     assert len(pools) == 20
     # A variable is with each other one in about beta^2 of the subsets.
     together = np.zeros((8, 8))
     for seed in range(400):
-        pool = subsets.draw_pool(8, 0.5, seed)
+        pool = draw_pool(8, 0.5, seed)
         for subset in pool.subsets:
             together[np.ix_(subset, subset)] += 1 / len(pool.subsets) / 400
     pairs = together[~np.eye(8, dtype=bool)]
@@ -87,8 +96,8 @@ def test_order_is_a_function_of_the_seed_and_the_step():
 
 
 def test_pool_is_a_function_of_the_seed():
-    assert subsets.draw_pool(20, 0.6, 7) == subsets.draw_pool(20, 0.6, 7)
-    assert subsets.draw_pool(20, 0.6, 7) != subsets.draw_pool(20, 0.6, 8)
+    assert draw_pool(20, 0.6, 7) == draw_pool(20, 0.6, 7)
+    assert draw_pool(20, 0.6, 7) != draw_pool(20, 0.6, 8)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -111,7 +120,7 @@ def test_depth_subsets_reach_to_the_output_and_one_is_everything(
 @pytest.mark.parametrize("beta", BETAS)
 def test_depth_subsets_have_the_mean_size_beta(beta):
     num_variables = 1000
-    pool = subsets.depth_pool(num_variables, beta)
+    pool = depth_pool(num_variables, beta)
     mean = np.mean([len(subset) for subset in pool.subsets])
     # A subset that should be empty has one variable.
     np.testing.assert_allclose(mean / num_variables, beta, atol=1e-3)
@@ -119,14 +128,14 @@ def test_depth_subsets_have_the_mean_size_beta(beta):
 
 
 def test_depth_subsets_by_hand():
-    sizes = [len(s) for s in subsets.depth_pool(10, 0.6).subsets]
+    sizes = [len(s) for s in depth_pool(10, 0.6).subsets]
     assert sizes == [2, 4, 6, 8, 10]
-    probabilities = subsets.depth_pool(10, 0.6).probabilities
+    probabilities = depth_pool(10, 0.6).probabilities
     np.testing.assert_allclose(
         probabilities, np.repeat([0.2, 0.4, 0.6, 0.8, 1.0], 2)
     )
     # Four from 0 to 0.5, which mean 0.25, and the whole.
-    sizes = [len(s) for s in subsets.depth_pool(60, 0.4).subsets]
+    sizes = [len(s) for s in depth_pool(60, 0.4).subsets]
     assert sizes == [1, 10, 20, 30, 60]
 
 
@@ -140,7 +149,7 @@ def test_beta_1_has_one_subset_at_every_granularity():
 def test_depth_subsets_follow_the_given_order():
     order = (3, 0, 1, 4, 2)
     pool = subsets.make_pool("depth", order, 0.6, seed=1)
-    by_place = subsets.depth_pool(5, 0.6)
+    by_place = depth_pool(5, 0.6)
     for subset, places in zip(pool.subsets, by_place.subsets, strict=True):
         assert set(subset) == {order[place] for place in places}
         assert list(subset) == sorted(subset)
@@ -171,3 +180,11 @@ def test_subsets_of_no_variables_are_empty(granularity):
     pool = subsets.make_pool(granularity, (), 0.5, 1, num_variables=3)
     assert set(pool.subsets) == {()}
     assert pool.probabilities == (0.0,) * 3
+
+
+@pytest.mark.parametrize("granularity", ["depth", "variable"])
+def test_preferred_size_of_the_pool(granularity):
+    order = tuple(range(12))
+    pool = subsets.make_pool(granularity, order, 0.75, 1, preferred_size=3)
+    assert len(pool.subsets) == {"depth": 3, "variable": 4}[granularity]
+    assert np.mean(pool.probabilities) == pytest.approx(0.75)

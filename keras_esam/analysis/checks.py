@@ -4,7 +4,7 @@ import keras
 
 from keras_esam import arguments
 from keras_esam import selection
-from keras_esam.analysis.derivatives import derivatives
+from keras_esam.backends import backend
 
 
 def check_model(model):
@@ -34,7 +34,7 @@ def check_model(model):
         raise ValueError(
             f"`model` must have trainable weights. Received: model={model}"
         )
-    if derivatives is None:
+    if backend is None:
         raise ValueError(
             'It needs the "tensorflow", "jax" or "torch" backend of Keras. '
             f"Received: keras.backend.backend()={keras.backend.backend()!r}"

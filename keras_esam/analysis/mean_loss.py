@@ -6,8 +6,8 @@ from keras import ops
 
 from keras_esam.analysis import batches
 from keras_esam.analysis import checks
-from keras_esam.analysis.derivatives import derivatives
-from keras_esam.variable_order import is_weight
+from keras_esam.backends import backend
+from keras_esam.subsets import is_weight
 
 
 class MeanLoss:
@@ -83,6 +83,7 @@ class MeanLoss:
             loss, _, gradients = value_and_gradients(
                 self._model,
                 batch,
+                state,
                 functools.partial(self._loss_and_nothing, state, batch),
                 weights,
             )
@@ -93,8 +94,8 @@ class MeanLoss:
     @functools.cached_property
     def _products(self):
         def function(weights, state, batch, vectors):
-            with derivatives.backward_scope(self._model):
-                return derivatives.hessian_vector_product(
+            with backend.backward_scope(self._model):
+                return backend.hessian_vector_product(
                     functools.partial(self._loss_and_nothing, state, batch),
                     weights,
                     vectors,
@@ -105,17 +106,13 @@ class MeanLoss:
 
 def weights_of(model) -> list:
     """Values of the trainable variables that are weights."""
-    return [
-        derivatives.value(v) for v in model.trainable_variables if is_weight(v)
-    ]
+    return [backend.value(v) for v in model.trainable_variables if is_weight(v)]
 
 
 def state_of(model) -> list:
     """Values of all other variables of the model, trainable ones first."""
     scales = [v for v in model.trainable_variables if not is_weight(v)]
-    return [
-        derivatives.value(v) for v in (*scales, *model.non_trainable_variables)
-    ]
+    return [backend.value(v) for v in (*scales, *model.non_trainable_variables)]
 
 
 def _merged(model, weights, others):
@@ -135,7 +132,7 @@ def _merged(model, weights, others):
 
 def compiled(model, function):
     """A function of tensors, compiled unless the model runs eagerly."""
-    return function if model.run_eagerly else derivatives.compiled(function)
+    return function if model.run_eagerly else backend.compiled(function)
 
 
 def forward(model, batch, weights, state, training):
@@ -149,20 +146,35 @@ def forward(model, batch, weights, state, training):
         training: Boolean, training or inference mode.
 
     Returns:
-        A `passes.ForwardPass` with predictions and loss.
+        A `ForwardPass` with predictions and loss.
     """
+    with backend.recorded_if(False):
+        result = backend.forward(
+            model,
+            batch,
+            *_values(model, weights, state),
+            per_sample=False,
+            training=training,
+        )
+    if training:
+        backend.check_random_numbers()
+    return result
+
+
+def _values(model, weights, state):
+    """Values of the trainable variables, and pairs for all others."""
     values = _merged(model, weights, state)
     others = state[len(values) - len(weights) :]
-    pairs = list(zip(model.non_trainable_variables, others, strict=True))
-    return derivatives.forward(model, batch, values, pairs, training)
+    return values, list(zip(model.non_trainable_variables, others, strict=True))
 
 
-def value_and_gradients(model, batch, function, weights):
+def value_and_gradients(model, batch, state, function, weights):
     """A function of the weights, and its gradients in their shapes.
 
     Args:
         model: `keras.Model`.
         batch: Tuple `(x, y, sample_weight)` that the function is about.
+        state: List of tensors, values of the other variables.
         function: Function of a list of tensors that returns a scalar and a
             nested structure of other tensors.
         weights: List of tensors.
@@ -173,13 +185,14 @@ def value_and_gradients(model, batch, function, weights):
     Raises:
         ValueError: If a gradient would be lost in the stateless call.
     """
-    with derivatives.backward_scope(model):
-        value, others, gradients = derivatives.value_and_gradients(
+    with backend.backward_scope(model):
+        value, others, gradients = backend.value_and_gradients(
             function, weights
         )
     # In inference mode scales have no gradient in plain Keras either.
-    checked = _merged(model, gradients, state_of(model))
-    derivatives.check_gradients(model, batch, checked)
+    checked = _merged(model, gradients, state)
+    values = _values(model, weights, state)
+    backend.check_gradients(model, batch, *values, checked)
     gradients = [
         ops.zeros_like(weight) if gradient is None else gradient
         for gradient, weight in zip(gradients, weights, strict=True)

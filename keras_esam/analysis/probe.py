@@ -6,11 +6,12 @@ import keras
 from keras import ops
 
 from keras_esam import ascent
+from keras_esam import sample_losses
 from keras_esam import selection
 from keras_esam.analysis import batches
 from keras_esam.analysis import checks
 from keras_esam.analysis import mean_loss
-from keras_esam.trainers.base_trainer import BaseTrainer
+from keras_esam.backends.forward_pass import RecordingScope
 
 
 class Probe:
@@ -51,6 +52,7 @@ class Probe:
         total, clean, gradients = mean_loss.value_and_gradients(
             self._model,
             batch,
+            state,
             functools.partial(self._loss_and_sample_losses, state, batch),
             weights,
         )
@@ -65,10 +67,10 @@ class Probe:
         at = [w + e for w, e in zip(weights, perturbations, strict=True)]
         measured = functools.partial(self._half, state, batch, clean)
         _, (in_plus, losses), plus = mean_loss.value_and_gradients(
-            self._model, batch, functools.partial(measured, True), at
+            self._model, batch, state, functools.partial(measured, True), at
         )
         _, _, minus = mean_loss.value_and_gradients(
-            self._model, batch, functools.partial(measured, False), at
+            self._model, batch, state, functools.partial(measured, False), at
         )
         share = self._num_selected / self._num_samples
         whole = [
@@ -108,7 +110,11 @@ class Probe:
         """As training has them: with batch statistics, dropout and all."""
         result = mean_loss.forward(self._model, batch, weights, state, True)
         x, y, sample_weight = batch
-        losses = _sample_losses(self._model, x, y, result.y_pred, sample_weight)
+        # Drops what the trackers of the outputs' losses are told.
+        with RecordingScope([]):
+            losses = _sample_losses(
+                self._model, x, y, result.y_pred, sample_weight
+            )
         if losses is None:
             raise ValueError(
                 "B+ and B- need the loss of each sample, shape "
@@ -129,7 +135,7 @@ def _sample_losses(model, x, y, y_pred, sample_weight):
     compute = getattr(model, "compute_sample_losses", None)
     if compute is None:
         # Any `keras.Model` has what it asks for.
-        compute = functools.partial(BaseTrainer.compute_sample_losses, model)
+        return sample_losses.of_model(model, y, y_pred, sample_weight)
     return compute(x, y, y_pred, sample_weight)
 
 

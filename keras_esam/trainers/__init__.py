@@ -1,18 +1,14 @@
-"""The training step of `ESAMModel`, one module per Keras backend."""
+"""How `ESAMModel` trains with `fit`, one module per Keras backend."""
 
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_esam.trainers.tensorflow_trainer import (
-        TensorFlowTrainer as Trainer,
-    )
+    from keras_esam.trainers.tensorflow_model import TensorFlowModel as Model
 elif keras.backend.backend() == "jax":
-    from keras_esam.trainers.jax_trainer import JAXTrainer as Trainer
+    from keras_esam.trainers.jax_model import JAXModel as Model
 elif keras.backend.backend() == "torch":
-    from keras_esam.trainers.torch_trainer import TorchTrainer as Trainer
+    from keras_esam.trainers.torch_model import TorchModel as Model
 else:
-    from keras_esam.trainers.unsupported_trainer import (
-        UnsupportedTrainer as Trainer,
-    )
+    from keras_esam.trainers.unsupported_model import UnsupportedModel as Model
 
-__all__ = ["Trainer"]
+__all__ = ["Model"]

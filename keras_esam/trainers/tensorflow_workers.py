@@ -13,18 +13,20 @@ them. So what decides on the next one, as the seed, must be the same on all.
 import keras
 import tensorflow as tf
 
+from keras_esam.trainers.base_model import BaseModel
 
-class MultiWorkerTrainer:
+
+class MultiWorkerModel(BaseModel):
     """Part of `ESAMModel` on TensorFlow: training by several workers."""
 
     @property
     def _has_workers(self) -> bool:
         strategy = self.distribute_strategy
-        return (
-            isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-            # With one worker Keras does not reduce in its other way either.
-            and strategy.extended._in_multi_worker_mode()
-        )
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return False
+        # With one worker Keras does not reduce in its other way either.
+        jobs = strategy.cluster_resolver.cluster_spec().as_dict()
+        return sum(map(len, jobs.values())) > 1
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if self._has_workers and iterator is not None:
@@ -103,19 +105,15 @@ class MultiWorkerTrainer:
         """Raises an error if the workers are not at the same step.
 
         Raises:
-            ValueError: If they are to train other steps or epochs, as after
-                some of them have restored a backup.
+            ValueError: If they are to train other steps, as after some of them
+                have restored a backup.
         """
         if not self._has_workers:
             return
         strategy = self.distribute_strategy
         self._read_progress()
         progress = self._progress
-        place = [
-            progress.seed,
-            progress.num_executions,
-            self._initial_epoch or 0,
-        ]
+        place = [progress.seed, progress.num_executions]
         per_worker = strategy.gather(
             strategy.experimental_distribute_values_from_function(
                 lambda context: tf.constant([place], "int64")
@@ -126,7 +124,7 @@ class MultiWorkerTrainer:
             raise ValueError(
                 "All workers must start from the same state. Give them the "
                 "same `seed`, and the same backup to restore. Received, for "
-                "each replica, seed, executions that were run, and epoch: "
+                "each replica, seed and executions that were run: "
                 f"{per_worker.tolist()}"
             )
 

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 
 import keras_esam
-from keras_esam import subsets
 from tests.backends.test_parity import RESUMED
 from tests.methods import METHODS
 
@@ -89,7 +88,6 @@ def main():
     backend = keras.backend.backend()
     start = folder / "start.npz"
     draw_with_numpy()
-    subsets.PREFERRED_POOL_SIZE = 3  # Fewer compiled steps.
     middle = NUM_STEPS // 2 * BATCH_SIZE
     for method in methods:
         keras.utils.set_random_seed(3)

@@ -23,8 +23,6 @@ from benchmarks.networks import INPUT_SHAPE
 from benchmarks.networks import NETWORKS
 from benchmarks.networks import make_network
 
-pytestmark = pytest.mark.usefixtures("all_subsets")
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 

@@ -178,7 +178,6 @@ def test_first_epoch_of_unknown_length_has_no_figure_under_xla(clock):
     assert rates[1:] == [16.0, 16.0]
 
 
-@pytest.mark.usefixtures("all_subsets")
 def test_epoch_in_which_nothing_counts_is_nan(clock):
     x, y = dense_data(32)
     rates = run(esam_model(), clock, x, y, epochs=30)

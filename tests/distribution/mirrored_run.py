@@ -14,7 +14,6 @@ import tensorflow as tf
 import keras_esam
 from benchmarks.scaling import make_devices
 from benchmarks.scaling import make_strategy
-from keras_esam import subsets
 from tests.distribution import references
 from tests.trainers.test_reference_step import make_model
 
@@ -167,7 +166,6 @@ def half_precision_overflow(name, num_steps_before=0, **kwargs):
 
 def main():
     make_devices(NUM_DEVICES)
-    subsets.PREFERRED_POOL_SIZE = 3  # Fewer compiled steps, as in the tests.
     results = {}
     for name, num_replicas in references.CASES:
         before, after = train_as_the_reference(name, num_replicas)

@@ -40,7 +40,6 @@ import numpy as np  # noqa: E402
 
 import keras_esam  # noqa: E402
 from keras_esam import data  # noqa: E402
-from keras_esam import subsets  # noqa: E402
 from tests.methods import METHODS  # noqa: E402
 
 IS_WORKER = "TF_CONFIG" in os.environ
@@ -229,7 +228,6 @@ def run(part, folder):
 def main():
     folder, *parts = sys.argv[1:]
     folder = pathlib.Path(folder)
-    subsets.PREFERRED_POOL_SIZE = 3  # Fewer compiled steps.
     results = {}
     for part in parts:
         results |= run(part, folder)

@@ -16,7 +16,7 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-pytestmark = [tensorflow_only, pytest.mark.usefixtures("all_subsets")]
+pytestmark = tensorflow_only
 STEPS_PER_EPOCH = 100
 # By then each subset has had its turn, with the smaller last batch too.
 WARM_UP_EPOCHS = 2

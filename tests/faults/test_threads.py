@@ -127,33 +127,6 @@ def test_compiled_step_stays_compiled_while_another_model_is_traced(
     assert not any(seen)
 
 
-@tensorflow_only
-@pytest.mark.parametrize("setting", [False, True])
-def test_switch_of_tensorflow_is_on_in_the_thread_of_the_pass_alone(setting):
-    import tensorflow as tf
-
-    from keras_esam.trainers.tensorflow_functions import functions_in_place
-
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-
-        def elsewhere():
-            return thread.submit(
-                lambda: bool(tf.config.functions_run_eagerly())
-            ).result(TIMEOUT)
-
-        tf.config.run_functions_eagerly(setting)
-        try:
-            with functions_in_place():
-                with functions_in_place():
-                    assert tf.config.functions_run_eagerly()
-                assert tf.config.functions_run_eagerly()
-                assert elsewhere() == setting
-            assert tf.config.functions_run_eagerly() is setting
-            assert elsewhere() == setting
-        finally:
-            tf.config.run_functions_eagerly(False)
-
-
 class Fails(keras.layers.Layer):
     """Raises an error in a chosen forward pass of a training step."""
 

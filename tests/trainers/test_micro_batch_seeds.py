@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_esam
-from keras_esam.trainers import micro_batches
+from keras_esam import micro_batches
 from tests.backends import tensorflow_only
 from tests.networks import all_values
 from tests.networks import assert_identical

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_esam
-from keras_esam.trainers.part_of_batch import NOTE
+from keras_esam.rows import NOTE
 from tests.backends import tensorflow_only
 from tests.networks import compile_model
 from tests.networks import dense_data

@@ -49,13 +49,12 @@ def test_rho_schedule_is_of_the_optimizers_steps():
 
 
 @compiled_steps
-@pytest.mark.usefixtures("all_subsets")
 def test_stages_compile_their_own_steps_and_drop_the_old_ones():
     compiled = []
 
     class Traced(keras_esam.ESAMModel):
         def train_step(self, *args):
-            compiled.append(self._traced_plan)
+            compiled.append(self._plan_step())
             return super().train_step(*args)
 
     x, y = dense_data(16 * 12)

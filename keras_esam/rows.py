@@ -1,6 +1,10 @@
-"""What a user is told of batches that can not be taken apart."""
+"""Batches of which a step takes some rows, and what a user is told of them."""
 
 import contextlib
+
+import keras
+
+from keras_esam.backends import backend
 
 # Python's, and PyTorch's, of an index out of range or a wrong shape.
 SHAPE_ERRORS = (ValueError, TypeError, IndexError, RuntimeError)
@@ -34,3 +38,29 @@ def explained(errors=SHAPE_ERRORS):
         if NOTE not in known and "`gamma" not in str(error):
             error.add_note(NOTE)
         raise
+
+
+def check(batch):
+    """The batch, of which rows are to be taken.
+
+    Args:
+        batch: Tuple `(x, y, sample_weight)`, nested structures of tensors.
+
+    Raises:
+        ValueError: If not all of its tensors have as many rows, as far as it is
+            known in tracing.
+    """
+    leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+    counts = {shape[0] if shape else "none" for shape in shapes}
+    if "none" in counts or len(counts - {None}) > 1:
+        raise ValueError(f"{UNEQUAL_ROWS} Received: tensors of shapes {shapes}")
+    count = backend.batch_size(batch)
+    return keras.tree.map_structure(
+        lambda leaf: (
+            None
+            if leaf is None
+            else backend.with_rows(leaf, count, UNEQUAL_ROWS)
+        ),
+        batch,
+    )

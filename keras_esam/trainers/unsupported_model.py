@@ -3,7 +3,7 @@
 import keras
 
 
-class UnsupportedTrainer:
+class UnsupportedModel(keras.Model):
     """Refuses to be made, so that `import keras_esam` works everywhere."""
 
     def __new__(cls, *args, **kwargs):

@@ -3,7 +3,10 @@
 With one replica these functions return what they are given.
 """
 
+import keras
 import tensorflow as tf
+
+from keras_esam.backends import defaults
 
 SUM = tf.distribute.ReduceOp.SUM
 MEAN = tf.distribute.ReduceOp.MEAN
@@ -12,6 +15,43 @@ MEAN = tf.distribute.ReduceOp.MEAN
 def count() -> int:
     """Number of replicas, on all workers together."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def unscaled_loss(loss):
+    """The loss as it is logged: Keras divides it by the number of replicas."""
+    return loss * tf.cast(count(), loss.dtype)
+
+
+def commit(updates):
+    """Assigns what the clean pass would have assigned, alike on all replicas.
+
+    Args:
+        updates: List of pairs `(variable, tensor)`.
+    """
+    defaults.commit(averaged(updates))
+
+
+def apply_gradients(model, plan, gradients):
+    """Updates the weights, or none of them on any replica.
+
+    Args:
+        model: The `ESAMModel`.
+        plan: `StepPlan`.
+        gradients: List of tensors, `tf.IndexedSlices` or `None`.
+    """
+    gradients = list(gradients)
+    # Keras lets the replicas' copies drift apart.
+    new_values = largest([gradients[index] for index in plan.overwritten])
+    for index, value in zip(plan.overwritten, new_values, strict=True):
+        gradients[index] = value
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        gradients = all_or_none_finite(dense(gradients))
+    defaults.apply_gradients(model, plan, gradients)
+
+
+def dense(gradients):
+    """Gradients without `tf.IndexedSlices`, whose duplicate rows are added."""
+    return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
 
 def summed(gradients):
@@ -56,9 +96,7 @@ def average(variables):
         variables: List of `keras.Variable`.
     """
     if count() > 1:
-        state = [(v, tf.convert_to_tensor(v)) for v in variables]
-        for variable, value in averaged(state):
-            variable.assign(value)
+        commit([(v, tf.convert_to_tensor(v)) for v in variables])
 
 
 def largest(tensors):

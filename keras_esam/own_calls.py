@@ -15,9 +15,16 @@ import keras
 
 
 class _Calls(threading.local):
-    """Whether this thread runs a step or a pass of ours."""
+    """What this thread runs of ours.
+
+    Attributes:
+        are_own: Boolean, whether it runs a step or a pass of ours.
+        num_steps: Integer, how many training steps of ours have begun in the
+            innermost context.
+    """
 
     are_own = False
+    num_steps = 0
 
 
 _calls = _Calls()
@@ -26,11 +33,22 @@ _calls = _Calls()
 @contextlib.contextmanager
 def own_calls():
     """Context or decorator of what may call a model in training mode."""
-    before, _calls.are_own = _calls.are_own, True
+    before = _calls.are_own, _calls.num_steps
+    _calls.are_own, _calls.num_steps = True, 0
     try:
-        yield
+        yield _calls
     finally:
-        _calls.are_own = before
+        _calls.are_own, _calls.num_steps = before
+
+
+def are_own() -> bool:
+    """Whether this thread runs a step or a pass of ours."""
+    return _calls.are_own
+
+
+def count_step():
+    """Says that a training step of ours begins."""
+    _calls.num_steps += 1
 
 
 def is_foreign(training) -> bool:

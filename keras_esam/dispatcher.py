@@ -1,13 +1,15 @@
 """The train function of `fit`: one compiled step per plan."""
 
 import contextlib
+import functools
+import inspect
 
-from keras_esam.step_plan import StepPlan
-from keras_esam.trainers import own_calls
+from keras_esam import own_calls
+from keras_esam.plan import StepPlan
 
 
 class StepDispatcher:
-    """Runs the compiled step that is due, see `keras_esam.step_plan`.
+    """Runs the compiled step that is due, see `keras_esam.plan`.
 
     The choice is made on the host: XLA is slow for convolutions inside of
     conditionals, and a step saves gradients only if its subset is static. A
@@ -18,6 +20,9 @@ class StepDispatcher:
 
     Args:
         model: The `ESAMModel`.
+
+    Attributes:
+        num_compiled: Integer, number of steps that were compiled so far.
     """
 
     # In which context a step is traced.
@@ -28,6 +33,7 @@ class StepDispatcher:
         self._functions = {}
         self._trainable = None
         self._seed = model._progress.seed
+        self.num_compiled = 0
 
     def _begin(self, progress=None) -> StepPlan:
         """Plan of the step that is due.
@@ -42,6 +48,8 @@ class StepDispatcher:
             # Loaded. The subsets of compiled steps were drawn with another.
             self._seed = model._progress.seed
             self._functions.clear()
+        if self._runs_eagerly:
+            self.forget_if_layers_changed()
         return model._plan_step()
 
     def _count(self, num_steps):
@@ -52,13 +60,14 @@ class StepDispatcher:
 
     def _run(self, plan, *args):
         """Runs the step of a plan."""
-        if self._runs_eagerly or plan not in self._functions:
-            self.forget_if_layers_changed()
         if plan in self._functions:
             return self._functions[plan](*args)
+        if self.forget_if_layers_changed():
+            plan = self._model._plan_step()
         self._forget_other_stages(plan)
         # Kept if data of unknown length ends in the call: it is compiled then.
         self._functions[plan] = self._make_function(plan, *args)
+        self.num_compiled += 1
         with self.tracing():
             return self._functions[plan](*args)
 
@@ -68,8 +77,7 @@ class StepDispatcher:
         if not model._may_log_sharpness:
             # As a step may have found that was traced after this one.
             return model._without_sharpness(dict(logs))
-        if not model._has_sharpness and model._knows_rise(plan.gamma):
-            model._has_sharpness = not model._needs_no_perturbation(plan)
+        model._has_sharpness = model._has_sharpness or plan.knows_increase
         return model._with_sharpness_or_nan(logs)
 
     @property
@@ -77,15 +85,20 @@ class StepDispatcher:
         """Whether a step looks anew at the layers each time that it runs."""
         return False
 
-    def forget_if_layers_changed(self):
+    def forget_if_layers_changed(self) -> bool:
         """Drops the compiled steps if layers were frozen or unfrozen.
 
         Steps that were compiled before and after it would train other weights,
         or update other statistics.
+
+        Returns:
+            Boolean, whether there was such a change.
         """
-        if self._trainable not in (None, self._find_trainable()):
+        changed = self._trainable not in (None, self._find_trainable())
+        if changed:
             self._functions.clear()
             self._prepare()
+        return changed
 
     def _find_trainable(self):
         """All that can be frozen, and whether it is, to be compared."""
@@ -103,20 +116,36 @@ class StepDispatcher:
             if (other.beta, other.gamma) == (plan.beta, plan.gamma)
         }
 
+    def run_by_hand(self, data):
+        """Runs and counts the step that is due, for a loop of a user.
+
+        Args:
+            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+            Dict of logs, metric name to scalar tensor.
+        """
+        plan = self._begin()
+        with own_calls.own_calls():
+            logs = self._logs(plan, self._model._train_step(data, plan))
+        self._count(num_steps=1)
+        self._model._progress.write()
+        return logs
+
     def _step(self, plan):
-        """The training step of a plan."""
+        """The training step of a plan, as a function of its arguments."""
+        model = self._model
+        train_step = model.train_step
+        # A subclass may have one without the argument. What that calls does
+        # the step that is due, which is this one whenever it is traced.
+        if "plan" in inspect.signature(train_step).parameters:
+            train_step = functools.partial(train_step, plan=plan)
 
         def step(*args):
-            # Runs at each tracing, so that every trace gets its own plan.
-            model = self._model
-            model._traced_plan, model._has_used_plan = plan, False
-            try:
-                with own_calls.own_calls():
-                    result = model.train_step(*args)
-            finally:
-                model._traced_plan = None
-            if not model._has_used_plan:
-                model._warn_of_foreign_call()
+            with own_calls.own_calls() as calls:
+                result = train_step(*args)
+                if not calls.num_steps:
+                    model._warn_of_foreign_call()
             return result
 
         return step
@@ -127,4 +156,4 @@ class StepDispatcher:
         model._check_trainable()
         model._track_training_state()
         self._trainable = self._find_trainable()
-        model._variable_order = model._find_variable_order()
+        model._findings.variable_order = model._find_variable_order()

@@ -20,7 +20,8 @@ from keras import ops
 
 from keras_esam import sample_losses
 from keras_esam import selection
-from keras_esam.trainers.base_trainer import BaseTrainer
+from keras_esam.backends import backend
+from keras_esam.backends import forward_pass
 
 
 class DivisorsNeeded(Exception):
@@ -65,7 +66,7 @@ class ScaledLosses:
             )
         ]
 
-    def _compute_loss(self, x, y, y_pred, sample_weight, training):
+    def compute_loss(self, x, y, y_pred, sample_weight, training):
         compile_loss = self._owner._compile_loss
         if not compile_loss.built:
             # Its first call builds it. What that adds to metrics is dropped.
@@ -76,9 +77,9 @@ class ScaledLosses:
         )
 
     def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
-        compute = type(self._owner).compute_sample_losses
-        if compute is not BaseTrainer.compute_sample_losses:
-            return compute(self._owner, x, y, y_pred, sample_weight)
+        compute = self._owner.compute_sample_losses
+        if not getattr(compute, "is_default", False):
+            return compute(x, y, y_pred, sample_weight)
         return sample_losses.compiled_sample_losses(
             self._owner._compile_loss, y, y_pred, sample_weight, self._factors
         )
@@ -109,25 +110,33 @@ def applies(model) -> bool:
     return not overridden and model._compile_loss is not None
 
 
-def of_samples(model, batch, weights, state):
+def of_samples(model, batch, weights, size, state_at):
     """What the losses of each sample are multiplied by in its micro-batch.
 
     It runs the network once more, for its masks. In a compiled step what does
     not lead to them is not run.
 
+    Args:
+        model: The `ESAMModel`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        size: Integer, number of samples of a micro-batch.
+        state_at: Function `state_at(start)` of a micro-batch's first sample
+            that returns its list of pairs `(variable, tensor)`.
+
     Returns:
         List with a tensor of shape `(batch_size,)` or `None` for each loss.
     """
-    num_samples = model._batch_size(batch)
 
     def run(start, count):
         indices = start + ops.arange(count)
-        part = selection.gather(batch, indices, take=model._take)
-        with model._recorded_if(False):
-            y_pred = model._forward(
+        part = selection.gather(batch, indices, take=backend.take)
+        with backend.recorded_if(False):
+            y_pred = backend.forward(
+                model,
                 part,
                 weights,
-                model._own_random_state(state, start),
+                state_at(start),
                 total=False,
                 per_sample=False,
             ).y_pred
@@ -138,9 +147,8 @@ def of_samples(model, batch, weights, state):
         ]
         return [], rows, []
 
-    _, rows, _ = model._each_micro_batch(
-        run, num_samples, model.micro_batch_size
-    )
+    num_samples = backend.batch_size(batch)
+    _, rows, _ = backend.each_micro_batch(run, num_samples, size)
     return [
         None if row is None else ops.divide_no_nan(row, _mean(row))
         for row in rows
@@ -171,8 +179,9 @@ def _mean_divisors(compile_loss, y_true, y_pred, sample_weight):
 
     losses = [entry.loss for entry in compile_loss._flat_losses]
     recording = sample_losses.with_losses(compile_loss, map(record, losses))
-    recording._metrics = [None] * len(losses)
-    recording(y_true, y_pred, sample_weight)
+    # What the trackers of the outputs' losses are told is dropped.
+    with forward_pass.RecordingScope([]):
+        recording(y_true, y_pred, sample_weight)
     return found
 
 

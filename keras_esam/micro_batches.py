@@ -9,8 +9,8 @@ batch, see `loss_factors`. The first one has what is left over, the others have
     means  the loss, the gradients, new values of floating-point state, what is
            added to metrics: their mean over the micro-batches, weighted by
            their numbers of samples
-    rows   predictions, rises of the losses, new scales and histories of float8
-           training: one after the other
+    rows   predictions, increases of the losses, new scales and histories of
+           float8 training: one after the other
     fixed  new values of other state, such as seeds: those of the first one,
            which are those of a step without micro-batches
 
@@ -21,106 +21,133 @@ Reference:
 - [Foret et al., 2021](https://arxiv.org/abs/2010.01412), section 4.1
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
+from keras_esam import loss_factors
+from keras_esam import rows
 from keras_esam import sample_losses
 from keras_esam import selection
-from keras_esam.trainers import loss_factors
-from keras_esam.trainers import part_of_batch
-from keras_esam.trainers import passes
+from keras_esam.backends import backend
+from keras_esam.backends import forward_pass
 
 # Odd, so that no two micro-batches have one seed, and 2**32 divided by the
 # golden ratio: its multiples stay apart from each other, and from small seeds.
 SEED_STRIDE = 0x9E3779B1
 
 
-def gradients(model, batch, weights, state, plan):
-    """As `ESAMStep._two_gradients`, for the micro-batches of a batch."""
-    if not model._needs_divisors:
+def splitting(compute):
+    """`step.sharpness_aware_gradients`, for the micro-batches of a batch.
+
+    Args:
+        compute: The function itself, for one micro-batch.
+
+    Returns:
+        Function with the arguments and results of `compute`.
+    """
+    return functools.partial(_with_divisors, compute)
+
+
+def _with_divisors(compute, model, plan, batch, weights, state):
+    findings = model._findings
+    if not findings.needs_divisors:
         try:
-            return _gradients(model, batch, weights, state, plan)
+            return _gradients(compute, model, plan, batch, weights, state)
         except loss_factors.DivisorsNeeded:
-            model._needs_divisors = True
-    factors = loss_factors.of_samples(model, batch, weights, state)
-    return _gradients(model, batch, weights, state, plan, factors)
+            findings.needs_divisors = True
+    size = plan.method.micro_batch_size
+    factors = loss_factors.of_samples(
+        model, batch, weights, size, functools.partial(own_seeds, state)
+    )
+    return _gradients(compute, model, plan, batch, weights, state, factors)
 
 
-def _gradients(model, batch, weights, state, plan, factors=None):
+def _gradients(compute, model, plan, batch, weights, state, factors=None):
     assigned, y_pred = [], None
-    num_samples = model._batch_size(batch)
+    num_samples = backend.batch_size(batch)
 
     def run(start, count):
         nonlocal y_pred
         part, own_factors = selection.gather(
-            (batch, factors), start + ops.arange(count), take=model._take
+            (batch, factors), start + ops.arange(count), take=backend.take
         )
         ratio, losses = _ratio(num_samples, count), None
         if loss_factors.applies(model):
             losses = loss_factors.ScaledLosses(model, ratio, own_factors)
-        own_state = model._own_random_state(state, start)
-        with part_of_batch.explained(), model._recorded_if(start == 0):
-            clean, gradients, rise = model._two_gradients(
-                part, weights, own_state, plan, losses
+        with rows.explained(), backend.recorded_if(start == 0):
+            clean, gradients, increase = compute(
+                model, plan, part, weights, own_seeds(state, start), losses
             )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
         once = _counted_once(model, y_pred)
         values = [
-            _increase(variable, value, 1.0 if id(variable) in once else ratio)
+            _added_by(variable, value, 1.0 if id(variable) in once else ratio)
             if _is_sum(variable)
             else value
             for variable, value in clean.updates
         ]
-        means = [clean.loss, *model._dense(gradients)]
+        means = [clean.loss, *backend.dense(gradients)]
         means += [v if _is_float(v) else None for v in values]
         fixed = [None if _is_float(v) else v for v in values]
         outputs = keras.tree.flatten(y_pred)
         masks = [sample_losses.keras_mask(output) for output in outputs]
         new_values = [
             None if gradients[i] is None else ops.expand_dims(gradients[i], 0)
-            for i in model._overwritten
+            for i in plan.overwritten
         ]
-        return means, [*new_values, rise, *outputs, *masks], fixed
+        return means, [*new_values, increase, *outputs, *masks], fixed
 
-    means, rows, fixed = model._each_micro_batch(
-        run, num_samples, model.micro_batch_size
+    means, parts, fixed = backend.each_micro_batch(
+        run, num_samples, plan.method.micro_batch_size
     )
     loss, gradients = means[0], means[1 : 1 + len(weights)]
     # As Keras does when it accumulates gradients.
-    for index in model._overwritten:
-        new_values = rows.pop(0)
+    for index in plan.overwritten:
+        new_values = parts.pop(0)
         if new_values is not None:
             gradients[index] = ops.max(new_values, axis=0)
-    rise, *rows = rows
+    increase, *parts = parts
     values = [
         other if mean is None else mean
         for mean, other in zip(means[1 + len(weights) :], fixed, strict=True)
     ]
     updates = [
-        (variable, _increased(variable, value) if _is_sum(variable) else value)
+        (variable, _sum_with(variable, value) if _is_sum(variable) else value)
         for variable, value in zip(assigned, values, strict=True)
     ]
-    outputs, masks = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-    for output, mask in zip(outputs, masks, strict=True):
-        keras.src.backend.set_keras_mask(output, mask)
-    whole = passes.ForwardPass(
-        keras.tree.pack_sequence_as(y_pred, outputs),
+    whole = forward_pass.ForwardPass(
+        _whole_predictions(y_pred, parts),
         loss,
         sample_losses=None,
         weights=weights,
         updates=updates,
     )
-    return whole, gradients, rise
+    return whole, gradients, increase
 
 
-def own_random_state(model, state, start):
+def _whole_predictions(y_pred, parts):
+    """Predictions of all micro-batches, with their masks.
+
+    Args:
+        y_pred: Nested structure, the predictions of one micro-batch.
+        parts: List of the leaves of those of the batch, and then of their
+            masks, tensors or `None`.
+    """
+    outputs, masks = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    for output, mask in zip(outputs, masks, strict=True):
+        keras.src.backend.set_keras_mask(output, mask)
+    return keras.tree.pack_sequence_as(y_pred, outputs)
+
+
+def own_seeds(state, start):
     """State with which a micro-batch draws random numbers of its own.
 
     Args:
-        model: The `ESAMModel`.
         state: List of pairs `(variable, tensor)`.
         start: Integer or scalar tensor, the first sample. At 0 the numbers are
             those of a step without micro-batches.
@@ -128,9 +155,10 @@ def own_random_state(model, state, start):
     Returns:
         List of pairs `(variable, tensor)`, with Keras' global seed generator.
     """
+    backend.begin_micro_batch(start)
     generator = global_state.get_global_attribute("global_seed_generator")
     if generator is not None:
-        state = [*state, (generator.state, model._value(generator.state))]
+        state = [*state, (generator.state, backend.value(generator.state))]
     return [
         (v, _own_seed(value, start) if _is_seed(v) else value)
         for v, value in state
@@ -152,61 +180,6 @@ def _own_seed(value, start):
         offset = np.array([start * SEED_STRIDE % 2**32, 0], "uint32")
         return ops.add(value, ops.convert_to_tensor(offset.astype(dtype)))
     return value + (ops.cast(start, dtype) * [SEED_STRIDE, 0]) % 2**32
-
-
-def each_micro_batch(run, num_samples: int, size: int):
-    """Runs a step for the micro-batches of a batch of known size.
-
-    Args:
-        run: Function `run(start, count)` of the first sample and the number of
-            samples that returns a tuple `(means, rows, fixed)`.
-        num_samples: Integer, number of samples of the batch.
-        size: Integer, number of samples of a micro-batch.
-
-    Returns:
-        Tuple `(means, rows, fixed)` of the whole batch.
-    """
-    # A replica may have no samples.
-    first = min(num_samples, first_count(num_samples, size))
-    starts = [0, *range(first, num_samples, size)]
-    counts = [first] + [size] * (len(starts) - 1)
-    parts = [run(start, c) for start, c in zip(starts, counts, strict=True)]
-    means = [
-        weighted(means, count / num_samples if num_samples else 1.0)
-        for (means, _, _), count in zip(parts, counts, strict=True)
-    ]
-    rows = [
-        None if values[0] is None else ops.concatenate(values)
-        for values in zip(*(rows for _, rows, _ in parts), strict=True)
-    ]
-    total = means[0]
-    for more in means[1:]:
-        total = added(total, more)
-    return total, rows, parts[0][2]
-
-
-def first_count(num_samples, size: int):
-    """Number of samples of the first micro-batch, 1 to `size`."""
-    return (num_samples - 1) % size + 1
-
-
-def weighted(values, share):
-    """Tensors times their share of the batch, a float or a float64 scalar."""
-
-    def times_share(value):
-        # Keras would make a float32 scalar of a float.
-        is_float = isinstance(share, float)
-        return value * (share if is_float else ops.cast(share, value.dtype))
-
-    return [None if value is None else times_share(value) for value in values]
-
-
-def added(values, others):
-    """Sums of the tensors of two lists."""
-    return [
-        None if value is None else value + other
-        for value, other in zip(values, others, strict=True)
-    ]
 
 
 def _is_sum(variable):
@@ -233,13 +206,13 @@ def _ratio(num_samples, count):
     return ops.where(count == 0, 1.0, num_samples / count)
 
 
-def _increase(variable, value, factor):
+def _added_by(variable, value, factor):
     """What a micro-batch adds, so that the mean is what all of them add."""
     increase = ops.cast(value - variable.value, "float32")
     return increase * ops.cast(factor, "float32")
 
 
-def _increased(variable, increase):
+def _sum_with(variable, increase):
     if not _is_float(variable):
         increase = ops.round(increase)
     return variable.value + ops.cast(increase, variable.dtype)

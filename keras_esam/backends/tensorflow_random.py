@@ -25,7 +25,7 @@ _CALLS = ("Case", "If", "StatefulPartitionedCall", "While")
 _SAMPLERS = ("CandidateSampler", "SampleDistortedBoundingBoxV2")
 
 
-def warn_of_random_operations():
+def check_random_numbers():
     """Warns if the function that is traced draws such random numbers."""
     if tf.executing_eagerly():
         return

@@ -1,0 +1,150 @@
+"""What all backends share: right for one device and dense arrays.
+
+A module of a backend imports what it does not do in a way of its own.
+"""
+
+import contextlib
+
+import keras
+from keras import ops
+
+
+def batch_size(batch):
+    """Number of samples of a batch `(x, y, sample_weight)`.
+
+    Returns:
+        Integer where it is known when the step is traced, else a tensor.
+    """
+    leaves = keras.tree.flatten(batch[0])
+    return next(leaf for leaf in leaves if leaf is not None).shape[0]
+
+
+def with_rows(tensor, count, message):
+    """The tensor, an error when the step runs if it has not `count` rows."""
+    del count, message
+    return tensor
+
+
+def take(tensor, indices):
+    """The rows of a tensor at ascending indices."""
+    return ops.take(tensor, indices, axis=0)
+
+
+def dense(gradients):
+    """Gradients as dense tensors, or `None`."""
+    return gradients
+
+
+def summed(gradients):
+    """Gradients, summed over the replicas of a strategy."""
+    return gradients
+
+
+def where(condition, tensors, others):
+    """One of two lists of tensors with the same shapes.
+
+    Unlike `where` for each of them, it does not go through all the values.
+    """
+    return ops.cond(condition, lambda: tensors, lambda: list(others))
+
+
+def unscaled_loss(loss):
+    """The loss as it is logged."""
+    return loss
+
+
+def recorded_if(condition):
+    """Context of a pass that writes what a user sees on a condition."""
+    del condition
+    return contextlib.nullcontext()
+
+
+def check_random_numbers():
+    """Warns if the passes of the step draw different random numbers."""
+
+
+def commit(updates):
+    """Assigns what the clean pass would have assigned.
+
+    Args:
+        updates: List of pairs `(variable, tensor)`.
+    """
+    for variable, value in updates:
+        variable.assign(value)
+
+
+def apply_gradients(model, plan, gradients):
+    """Updates the weights, in the dtype and scale of `gradients()`.
+
+    Args:
+        model: The `ESAMModel`.
+        plan: `StepPlan`.
+        gradients: List of tensors or `None`, one for each of the weights.
+    """
+    del plan
+    model.optimizer.apply(gradients, model.trainable_variables)
+
+
+def begin_micro_batch(start):
+    """Lets the passes of a micro-batch draw random numbers of their own.
+
+    Args:
+        start: Integer or scalar tensor, its first sample.
+    """
+
+
+def each_micro_batch(run, num_samples: int, size: int):
+    """Runs a step for the micro-batches of a batch of known size.
+
+    Args:
+        run: Function `run(start, count)` of the first sample and the number of
+            samples that returns a tuple `(means, rows, fixed)`, lists of
+            tensors or `None`.
+        num_samples: Integer, number of samples of the batch.
+        size: Integer, number of samples of a micro-batch.
+
+    Returns:
+        Tuple `(means, rows, fixed)` of the whole batch: means weighted by the
+        numbers of samples, rows one after the other, and `fixed` of the first.
+    """
+    # A replica may have no samples.
+    first = min(num_samples, first_count(num_samples, size))
+    starts = [0, *range(first, num_samples, size)]
+    counts = [first] + [size] * (len(starts) - 1)
+    parts = [run(start, c) for start, c in zip(starts, counts, strict=True)]
+    means = [
+        weighted(means, count / num_samples if num_samples else 1.0)
+        for (means, _, _), count in zip(parts, counts, strict=True)
+    ]
+    rows = [
+        None if values[0] is None else ops.concatenate(values)
+        for values in zip(*(rows for _, rows, _ in parts), strict=True)
+    ]
+    total = means[0]
+    for more in means[1:]:
+        total = added(total, more)
+    return total, rows, parts[0][2]
+
+
+def first_count(num_samples, size: int):
+    """Number of samples of the first micro-batch, 1 to `size`."""
+    return (num_samples - 1) % size + 1
+
+
+def weighted(values, share):
+    """Tensors times their share of the batch, a float or a float64 scalar."""
+
+    def times_share(value):
+        # Keras would make a float32 scalar of a float.
+        is_float = isinstance(share, float)
+        return value * (share if is_float else ops.cast(share, value.dtype))
+
+    return [None if value is None else times_share(value) for value in values]
+
+
+def added(values, others):
+    """Sums of the tensors of two lists."""
+    return [
+        None if value is None else value + other
+        for value, other in zip(values, others, strict=True)
+    ]

@@ -1,0 +1,196 @@
+"""Forward passes of a model at given values of its variables.
+
+The values are tensors and the model is called in a stateless scope, so the
+variables do not change.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+import keras
+from keras import ops
+
+from keras_esam import own_calls
+
+
+class RecordingScope(keras.StatelessScope):
+    """`keras.StatelessScope` that knows which variables were assigned in it.
+
+    Inside, variables have the given values and assignments stay in the scope.
+    `updates` is the list of pairs `(variable, value)` of what was assigned:
+    every variable, also one that no layer tracks, such as the state of Keras'
+    global seed generator.
+
+    Args:
+        state_mapping: List of `(variable, value)` pairs. Other variables have
+            their current values, or those of the stateless scope around it.
+        on_assign: Optional function `on_assign(variable, value)` whose result
+            is assigned in the place of `value`.
+    """
+
+    def __init__(self, state_mapping, on_assign=None):
+        super().__init__(state_mapping, collect_losses=True)
+        self._on_assign = on_assign
+        self._assigned = {}
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+    def add_update(self, update):
+        variable, value = update
+        if self._on_assign is not None:
+            value = self._on_assign(variable, value)
+        super().add_update((variable, value))
+        self._assigned[id(variable)] = variable
+
+    @property
+    def updates(self):
+        return [
+            (variable, self.get_current_value(variable))
+            for variable in self._assigned.values()
+        ]
+
+
+class BackwardScope(keras.StatelessScope):
+    """Scope of a gradient computation, in which no weight is to be read.
+
+    Other variables still have the values that the forward pass started from,
+    so a recomputation has its dropout masks, and what it assigns is dropped.
+
+    Args:
+        weights: List of the trainable variables.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        self._weights = {id(variable) for variable in weights}
+
+    def get_current_value(self, variable):
+        if id(variable) in self._weights:
+            raise ValueError(
+                f"The weight `{variable.path}` is read when gradients are "
+                "computed, as within `keras.remat` or `tf.recompute_grad`, and "
+                "its own gradient would be lost. Do not use these around "
+                "trainable weights, or train with `rho=0`."
+            )
+        return super().get_current_value(variable)
+
+
+@dataclasses.dataclass
+class ForwardPass:
+    """What a forward pass leaves behind.
+
+    Args:
+        y_pred: Predictions, nested structure of tensors.
+        loss: Scalar, the loss that is minimised; `None` in the ranking pass.
+        sample_losses: Tensor, shape `(batch_size,)`, or `None`.
+        weights: List of tensors, the values of the trainable variables that
+            the loss is a function of.
+        updates: List of pairs `(variable, tensor)`, what the pass assigned.
+    """
+
+    y_pred: object
+    loss: object
+    sample_losses: object
+    weights: list
+    updates: list
+
+
+@own_calls.own_calls()
+def forward(
+    model,
+    batch,
+    weights,
+    state,
+    total: bool = True,
+    per_sample: bool = True,
+    training: bool = True,
+    losses=None,
+    on_assign: Callable | None = None,
+) -> ForwardPass:
+    """Runs a model with the given variable values.
+
+    Args:
+        model: The `ESAMModel`, or without `per_sample` any `keras.Model`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        state: List of pairs `(variable, tensor)` for all other variables.
+        total: Boolean, whether to compute the loss that is minimised.
+        per_sample: Boolean, whether to compute the per-sample losses.
+        training: Boolean, training or inference mode.
+        losses: Optional object that computes the losses in the place of the
+            model, `loss_factors.ScaledLosses`.
+        on_assign: Optional function as for `RecordingScope`.
+
+    Returns:
+        A `ForwardPass`.
+    """
+    x, y, sample_weight = batch
+    losses = losses or model
+    variables = model.trainable_variables
+    loss = sample_losses = None
+    mapping = [*state, *zip(variables, weights, strict=True)]
+    with RecordingScope(mapping, on_assign) as scope:
+        y_pred = call(model, x, training)
+        if total:
+            loss = total_loss(
+                losses, x, y, y_pred, _own(sample_weight), training
+            )
+        if per_sample:
+            # Drops what the trackers of the outputs' losses are told again.
+            with RecordingScope([]):
+                sample_losses = losses.compute_sample_losses(
+                    x, y, y_pred, _own(sample_weight)
+                )
+    weights = [scope.get_current_value(variable) for variable in variables]
+    return ForwardPass(y_pred, loss, sample_losses, weights, scope.updates)
+
+
+def call(model, x, training):
+    """Calls a model; a `call` without `training` decides for itself."""
+    mode = {"training": training} if model._call_has_training_arg else {}
+    return model(x, **mode)
+
+
+def total_loss(model, x, y, y_pred, sample_weight, training=True):
+    """The loss that is minimised, a scalar.
+
+    A `compute_loss()` of a user's class may be one without `training`.
+    """
+    mode = {}
+    if "training" in inspect.signature(model.compute_loss).parameters:
+        mode = {"training": training}
+    return model.compute_loss(x, y, y_pred, sample_weight, **mode)
+
+
+def scaled_loss(model, loss, valid=None):
+    """The loss that is differentiated: with the optimizer's loss scale.
+
+    Args:
+        model: The `ESAMModel`.
+        loss: Scalar.
+        valid: Optional scalar. If it is not finite neither is the gradient: an
+            overflow in B1 must reach the optimizer, which then skips the step,
+            even where the network swallows a NaN in theta.
+
+    Returns:
+        Scalar.
+    """
+    loss = model.optimizer.scale_loss(loss)
+    if valid is None:
+        return loss
+    # No constant NaN, which debuggers of NaN would take for a fault.
+    return loss / ops.cast(ops.isfinite(valid), loss.dtype)
+
+
+def _own(sample_weight):
+    """A copy on PyTorch, where Keras multiplies it by the mask in place."""
+    if keras.backend.backend() != "torch":
+        return sample_weight
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else ops.copy(leaf), sample_weight
+    )

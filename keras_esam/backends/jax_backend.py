@@ -1,0 +1,162 @@
+"""Passes and gradients with `jax.grad`, which follows all that it is given."""
+
+import contextlib
+
+import jax
+import keras
+from jax.experimental import sparse
+
+from keras_esam.backends import defaults
+from keras_esam.backends import forward_pass
+from keras_esam.backends.defaults import batch_size
+from keras_esam.backends.defaults import begin_micro_batch
+from keras_esam.backends.defaults import check_random_numbers
+from keras_esam.backends.defaults import commit
+from keras_esam.backends.defaults import dense
+from keras_esam.backends.defaults import each_micro_batch
+from keras_esam.backends.defaults import recorded_if
+from keras_esam.backends.defaults import summed
+from keras_esam.backends.defaults import unscaled_loss
+from keras_esam.backends.defaults import where
+from keras_esam.backends.defaults import with_rows
+
+__all__ = [
+    "apply_gradients",
+    "backward_scope",
+    "batch_size",
+    "begin_micro_batch",
+    "check_gradients",
+    "check_random_numbers",
+    "commit",
+    "compiled",
+    "dense",
+    "each_micro_batch",
+    "forward",
+    "gradients",
+    "hessian_vector_product",
+    "recorded_if",
+    "summed",
+    "take",
+    "unscaled_loss",
+    "value",
+    "value_and_gradients",
+    "where",
+    "with_rows",
+]
+
+compiled = jax.jit
+forward = forward_pass.forward
+
+
+def value(variable):
+    """The array that a variable holds."""
+    return variable.value
+
+
+def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
+    """Forward pass, and the gradient of its loss.
+
+    Args:
+        model: The `ESAMModel`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of arrays, values of the trainable variables.
+        state: List of pairs `(variable, array)` for all other variables.
+        sources: Indices of the `weights` to differentiate with respect to.
+        valid: Optional scalar. If it is not finite neither is the gradient.
+        **kwargs: Other arguments of `forward_pass.forward`.
+
+    Returns:
+        Tuple of a `ForwardPass` and a list of gradients, one for each of the
+        `sources`, multiplied by the optimizer's loss scale.
+    """
+    assigned = []
+
+    def loss_at(values):
+        perturbed = list(weights)
+        for index, value in zip(sources, values, strict=True):
+            perturbed[index] = value
+        result = forward(model, batch, perturbed, state, **kwargs)
+        assigned[:] = [variable for variable, _ in result.updates]
+        new_values = [value for _, value in result.updates]
+        outputs = (result.y_pred, result.loss, result.sample_losses)
+        loss = forward_pass.scaled_loss(model, result.loss, valid)
+        return loss, (*outputs, result.weights, new_values)
+
+    values, (*outputs, new_values) = jax.grad(loss_at, has_aux=True)(
+        [weights[index] for index in sources]
+    )
+    updates = list(zip(assigned, new_values, strict=True))
+    return forward_pass.ForwardPass(*outputs, updates), values
+
+
+def backward_scope(model):
+    """Nothing: the backward pass reads no variable."""
+    del model
+    return contextlib.nullcontext()
+
+
+def check_gradients(model, batch, weights, state, gradients):
+    """Nothing: all that JAX differentiates is a function of its arguments."""
+    del model, batch, weights, state, gradients
+
+
+def apply_gradients(model, plan, gradients):
+    """See `defaults.apply_gradients`."""
+    optimizer = model.optimizer
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        defaults.apply_gradients(model, plan, gradients)
+        return
+    # It assigns within conditionals, which only this method of it avoids.
+    weights = model.trainable_variables
+    values, optimizer_values = optimizer.stateless_apply(
+        [variable.value for variable in optimizer.variables],
+        gradients,
+        [variable.value for variable in weights],
+    )
+    for variable, value in zip(
+        [*weights, *optimizer.variables],
+        [*values, *optimizer_values],
+        strict=True,
+    ):
+        variable.assign(value)
+
+
+def take(tensor, indices):
+    """See `defaults.take`."""
+    if isinstance(tensor, sparse.BCOO):
+        return tensor[indices]
+    return defaults.take(tensor, indices)
+
+
+def value_and_gradients(function, tensors):
+    """A function of arrays, and its gradients.
+
+    Args:
+        function: Function of a list of arrays that returns a scalar and a
+            nested structure of other arrays.
+        tensors: List of arrays.
+
+    Returns:
+        Tuple of the scalar, the structure, and a list of gradients.
+    """
+    differentiated = jax.value_and_grad(function, has_aux=True)
+    (result, others), gradients = differentiated(tensors)
+    return result, others, gradients
+
+
+def hessian_vector_product(function, tensors, vectors):
+    """The derivative of the gradient along the vectors.
+
+    Args:
+        function: As for `value_and_gradients`.
+        tensors: List of arrays.
+        vectors: List of arrays with the same shapes.
+
+    Returns:
+        List of arrays with these shapes.
+    """
+
+    def gradients(tensors):
+        return jax.grad(function, has_aux=True)(tensors)[0]
+
+    return jax.jvp(gradients, (tensors,), (vectors,))[1]

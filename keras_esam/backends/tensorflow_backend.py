@@ -1,0 +1,312 @@
+"""Passes and gradients with `tf.GradientTape`.
+
+A tape that watches fewer tensors records fewer operations, so a step with a
+static subset of the variables is cheaper.
+
+TensorFlow has ways past a stateless call that would lose gradients without a
+word. A `tf.function` in a layer keeps the tensors of the pass in which it was
+traced, and `tf.recompute_grad` knows the gradients of its arguments and of
+variables only. Both are errors where they read trainable weights.
+"""
+
+import contextlib
+import functools
+
+import tensorflow as tf
+
+from keras_esam import own_calls
+from keras_esam.backends import forward_pass
+from keras_esam.backends.defaults import begin_micro_batch
+from keras_esam.backends.defaults import where
+from keras_esam.backends.tensorflow_batches import batch_size
+from keras_esam.backends.tensorflow_batches import each_micro_batch
+from keras_esam.backends.tensorflow_batches import take
+from keras_esam.backends.tensorflow_batches import with_rows
+from keras_esam.backends.tensorflow_random import check_random_numbers
+from keras_esam.backends.tensorflow_replicas import apply_gradients
+from keras_esam.backends.tensorflow_replicas import commit
+from keras_esam.backends.tensorflow_replicas import dense
+from keras_esam.backends.tensorflow_replicas import summed
+from keras_esam.backends.tensorflow_replicas import unscaled_loss
+
+__all__ = [
+    "apply_gradients",
+    "backward_scope",
+    "batch_size",
+    "begin_micro_batch",
+    "check_gradients",
+    "check_random_numbers",
+    "commit",
+    "compiled",
+    "dense",
+    "each_micro_batch",
+    "forward",
+    "gradients",
+    "hessian_vector_product",
+    "recorded_if",
+    "summed",
+    "take",
+    "unscaled_loss",
+    "value",
+    "value_and_gradients",
+    "where",
+    "with_rows",
+]
+
+value = tf.convert_to_tensor
+
+# Operations that run the graph of a function.
+_CALLS = ("Case", "If", "PartitionedCall", "StatefulPartitionedCall", "While")
+
+
+def recorded_if(condition):
+    """Context in which `tf.summary` writes what it would, on a condition.
+
+    Args:
+        condition: Boolean or scalar tensor.
+    """
+    return tf.summary.record_if(
+        tf.logical_and(condition, tf.summary.should_record_summaries())
+    )
+
+
+def forward(model, batch, weights, state, tape=None, **kwargs):
+    """As `forward_pass.forward`.
+
+    Args:
+        tape: Optional `tf.GradientTape` that watches the `weights`.
+    """
+    trainable = {id(variable) for variable in model.trainable_variables}
+    place = _place()
+
+    def on_assign(variable, value):
+        if _place() is not place:
+            raise ValueError(
+                f"The variable `{variable.path}` is assigned within a "
+                "`tf.function` or a control flow of TensorFlow, from which "
+                "the value would not reach the other passes of the step. "
+                "Remove the `tf.function`: `fit` compiles the whole step. "
+                "Or train with `rho=0`."
+            )
+        # The gradient of a weight that a layer assigns is that of its new
+        # value, as in Keras, and does not reach back through the assignment.
+        if id(variable) in trainable:
+            value = tf.stop_gradient(value)
+            if tape is not None:
+                tape.watch(value)
+        return value
+
+    return forward_pass.forward(
+        model, batch, weights, state, on_assign=on_assign, **kwargs
+    )
+
+
+def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
+    """Forward pass, and the gradient of its loss.
+
+    Args:
+        model: The `ESAMModel`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        state: List of pairs `(variable, tensor)` for all other variables.
+        sources: Indices of the `weights` to differentiate with respect to.
+        valid: Optional scalar. If it is not finite neither is the gradient.
+        **kwargs: Other arguments of `forward_pass.forward`.
+
+    Returns:
+        Tuple of a `ForwardPass` and a list of gradients, one for each of the
+        `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by the
+        optimizer's loss scale.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([weights[index] for index in sources])
+        result = forward(model, batch, weights, state, tape=tape, **kwargs)
+        loss = forward_pass.scaled_loss(model, result.loss, valid)
+    with backward_scope(model):
+        values = tape.gradient(
+            loss, [result.weights[index] for index in sources]
+        )
+    return result, values
+
+
+def backward_scope(model):
+    """Context of a gradient computation, in which no weight is to be read."""
+    return forward_pass.BackwardScope(model.trainable_variables)
+
+
+@own_calls.own_calls()
+def check_gradients(model, batch, weights, state, gradients):
+    """Raises an error if gradients are lost on the way to the weights.
+
+    A stateless call must be a function of the values that it is given: not of
+    the variables themselves, nor of the tensors of an earlier pass. And it must
+    have the gradients that the plain call has.
+
+    Args:
+        model: `keras.Model`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        state: List of pairs `(variable, tensor)` for all other variables.
+        gradients: List of the gradients of the trainable variables, `None`
+            where there is none.
+
+    Raises:
+        ValueError: If the loss depends on a variable in another way.
+    """
+    is_compiled = not tf.executing_eagerly()
+    if is_compiled and not _has_calls() and None not in gradients:
+        return
+    variables = [*model.trainable_variables, *(v for v, _ in state)]
+    values = [*weights, *(value for _, value in state)]
+
+    # Traced and never run.
+    @functools.partial(tf.function, autograph=False)
+    def run(*new):
+        pairs = list(zip(variables, new, strict=True))[len(weights) :]
+        with recorded_if(False):
+            forward(model, batch, new[: len(weights)], pairs, per_sample=False)
+
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+    captured = set()
+    # What runs eagerly may be nothing that can be traced.
+    with (
+        contextlib.nullcontext()
+        if is_compiled
+        else contextlib.suppress(Exception)
+    ):
+        graph = run.get_concrete_function(*specs).graph
+        captured = {id(tensor) for tensor, _ in graph.captures}
+    lost = {
+        variable.path
+        for variable, value in zip(variables, values, strict=True)
+        if not captured.isdisjoint({id(value), id(variable.value.handle)})
+    }
+    pairs = zip(model.trainable_variables, gradients, strict=True)
+    missing = [variable for variable, gradient in pairs if gradient is None]
+    lost |= _paths_with_gradient(model, batch, missing)
+    if lost:
+        raise ValueError(
+            f"The gradients of the variables {sorted(lost)} would be lost. "
+            "They reach the loss in a way that a stateless call does not "
+            "follow, as within a `tf.function`, `keras.remat` or "
+            "`tf.recompute_grad`. Remove the `tf.function`: `fit` compiles the "
+            "whole step. Or train with `rho=0`."
+        )
+
+
+def _paths_with_gradient(model, batch, variables):
+    """Those of the variables that have a gradient in plain Keras."""
+    if not variables:
+        return set()
+    x, y, sample_weight = batch
+    found = set()
+
+    # Traced and never run.
+    @functools.partial(tf.function, autograph=False)
+    def plain_step():
+        with recorded_if(False), tf.GradientTape() as tape:
+            y_pred = forward_pass.call(model, x, training=True)
+            loss = forward_pass.total_loss(model, x, y, y_pred, sample_weight)
+        for variable, gradient in zip(
+            variables, tape.gradient(loss, variables), strict=True
+        ):
+            if gradient is not None:
+                found.add(variable.path)
+
+    plain_step.get_concrete_function()
+    return found
+
+
+def _place():
+    """The graph that is built, or `None` where TensorFlow runs eagerly."""
+    if tf.executing_eagerly():
+        return None
+    return tf.compat.v1.get_default_graph()
+
+
+def _has_calls():
+    return any(op.type in _CALLS for op in _place().get_operations())
+
+
+def compiled(function):
+    """The function as a graph, one for each of its arguments' shapes."""
+    graphs = tf.function(function, autograph=False)
+
+    def call(*args):
+        with no_retracing_warning():
+            return graphs(*args)
+
+    return call
+
+
+@contextlib.contextmanager
+def no_retracing_warning():
+    """TensorFlow takes functions of one origin for retraces of one function.
+
+    As the steps of the subsets, or the mean losses of several models. Its
+    advice, to make fewer of them, would be wrong here.
+    """
+
+    def is_other(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
+def value_and_gradients(function, tensors):
+    """A function of tensors, and its gradients.
+
+    Args:
+        function: Function of a list of tensors that returns a scalar and a
+            nested structure of other tensors.
+        tensors: List of tensors.
+
+    Returns:
+        Tuple of the scalar, the structure, and a list of dense gradients,
+        `None` where there is none.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(tensors)
+        result, others = function(tensors)
+    return result, others, dense(tape.gradient(result, tensors))
+
+
+def hessian_vector_product(function, tensors, vectors):
+    """The gradient of the gradient's product with the vectors.
+
+    Args:
+        function: As for `value_and_gradients`.
+        tensors: List of tensors.
+        vectors: List of tensors with the same shapes.
+
+    Returns:
+        List of dense tensors with these shapes.
+    """
+    if tf.executing_eagerly():
+        product = functools.partial(hessian_vector_product, function)
+        return tf.function(product, autograph=False)(tensors, vectors)
+    with _place().gradient_override_map({"StopGradient": _OF_MOMENTS}):
+        result, _ = function(tensors)
+    # A tape does not look at the map.
+    gradients = dense(tf.gradients(result, tensors))
+    slope = tf.zeros((), result.dtype)
+    for gradient, vector in zip(gradients, vectors, strict=True):
+        if gradient is not None:
+            slope += tf.cast(tf.reduce_sum(gradient * vector), slope.dtype)
+    return dense(tf.gradients(slope, tensors, unconnected_gradients="zero"))
+
+
+# `tf.nn.moments`, from which normalization layers have the variance, stops the
+# gradient at the mean. That leaves the first derivative as it is, but the
+# second one of the variance would lack `-2 / n**2`.
+_OF_MOMENTS = "KerasESAMStopGradient"
+
+
+@tf.RegisterGradient(_OF_MOMENTS)
+def _gradient_of_moments(operation, gradient):
+    return gradient if "moments" in operation.name.split("/") else None

@@ -1,0 +1,190 @@
+"""The arguments of `ESAMModel` that say how it trains, and their checks."""
+
+import dataclasses
+import functools
+import math
+
+import keras
+
+from keras_esam import arguments
+from keras_esam import subsets
+from keras_esam.ascent import ASCENTS
+from keras_esam.ascent import SCALES
+from keras_esam.ascent import SCOPES
+from keras_esam.ascent import Ascent
+from keras_esam.selection import RANKINGS
+from keras_esam.selection import Ranking
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+Stages = keras.optimizers.schedules.PiecewiseConstantDecay
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of training: the arguments of `ESAMModel`, checked.
+
+    Args:
+        preferred_pool_size: Integer, number of subsets where `beta` does not
+            ask for another one. Each of them costs a compilation.
+
+    The other arguments are those of `ESAMModel`.
+    """
+
+    rho: float | Schedule = 0.05
+    beta: float | Stages = 0.6
+    gamma: float | Stages = 0.5
+    granularity: str = "depth"
+    rank_by: str = "sharpness"
+    ascent: str = "current"
+    ascent_scope: str = "replica"
+    micro_batch_size: int | None = None
+    interval: int = 1
+    adaptive: bool = False
+    scale: str = "horvitz_thompson"
+    preferred_pool_size: int = subsets.PREFERRED_POOL_SIZE
+
+    def __post_init__(self):
+        for name, check in CHECKS.items():
+            object.__setattr__(self, name, check(getattr(self, name)))
+
+    @property
+    def is_base_optimizer(self) -> bool:
+        return isinstance(self.rho, float) and self.rho == 0
+
+    @property
+    def ascent_rule(self) -> Ascent:
+        return ASCENTS[self.ascent]
+
+    @property
+    def ranking(self) -> Ranking:
+        return RANKINGS[self.rank_by]
+
+    @property
+    def selects_samples(self) -> bool:
+        """Whether SDS drops samples in some of the steps."""
+        return not self.is_base_optimizer and min(_values(self.gamma)) < 1
+
+    @property
+    def may_know_increase(self) -> bool:
+        """Whether some steps know how much the losses increase."""
+        gammas = _values(self.gamma)
+        return not self.is_base_optimizer and any(
+            map(self.knows_increase, gammas)
+        )
+
+    def knows_increase(self, gamma: float) -> bool:
+        """Whether a step knows the loss increase without more passes."""
+        if not self.ascent_rule.needs_clean_pass:
+            return False
+        return gamma == 1 or self.ranking.needs_increase
+
+    def pool_size(self, beta: float) -> int:
+        """Number of subsets in the pool of a value of `beta`."""
+        return subsets.pool_size(
+            beta, self.granularity, self.preferred_pool_size
+        )
+
+    def check_together(self):
+        """Checks arguments that depend on each other."""
+        rule = self.ascent_rule
+        ranks_by_increase = self.selects_samples and self.ranking.needs_increase
+        if ranks_by_increase and not rule.needs_clean_pass:
+            raise ValueError(
+                f'`ascent="{self.ascent}"` runs no pass at the unperturbed '
+                "weights, so the rise of the losses is not known. Use "
+                '`gamma=1`, `rank_by="loss"` or `rank_by="random"` with it. '
+                f"Received: gamma={shown(self.gamma)}, "
+                f"rank_by={self.rank_by!r}"
+            )
+        if (
+            min(_values(self.beta)) < subsets.SMALLEST_BETA
+            and self.granularity != "weight"
+        ):
+            raise ValueError(
+                f"`beta` must be at least {subsets.SMALLEST_BETA}, since each "
+                "of the `1 / beta` subsets has a compiled step. Use "
+                '`granularity="weight"` for less. '
+                f"Received: beta={shown(self.beta)}, "
+                f"granularity={self.granularity!r}"
+            )
+        if self.micro_batch_size is None:
+            return
+        if not rule.needs_clean_pass:
+            raise ValueError(
+                f'`ascent="{self.ascent}"` takes no gradient of the batch, so '
+                "there is none of its micro-batches. Use "
+                "`micro_batch_size=None` with it. "
+                f"Received: micro_batch_size={self.micro_batch_size}"
+            )
+        if self.ascent_scope == "global":
+            raise ValueError(
+                '`ascent_scope="global"` perturbs by one gradient of all '
+                "replicas, `micro_batch_size` by one of a part of a replica's "
+                "batch. Use one of them. "
+                f"Received: micro_batch_size={self.micro_batch_size}"
+            )
+
+
+def shown(value):
+    """A fraction or its stages, for an error message."""
+    if isinstance(value, Stages):
+        return f"stages {value.values} from steps {value.boundaries}"
+    return value
+
+
+def _values(value):
+    """Values of a fraction: those of its stages, or the constant alone."""
+    return value.values if isinstance(value, Stages) else [value]
+
+
+def _check_rho(rho):
+    if isinstance(rho, Schedule):
+        return rho
+    if not arguments.is_number(rho):
+        raise TypeError(
+            "`rho` must be a number or a `LearningRateSchedule`. "
+            f"Received: rho={arguments.short(rho)} of type {type(rho)}"
+        )
+    if not 0 <= rho < math.inf:
+        raise ValueError(
+            "`rho` must be finite and at least 0; `rho=0` trains with the base "
+            f"optimizer. Received: rho={rho}"
+        )
+    return float(rho)
+
+
+def _check_interval(interval):
+    arguments.check_integer(interval=interval)
+    if interval < 1:
+        raise ValueError(
+            "`interval` must be at least 1; `rho=0` trains with the base "
+            f"optimizer alone. Received: interval={interval}"
+        )
+    return int(interval)
+
+
+def _check_micro_batch_size(size):
+    if size is None:
+        return None
+    arguments.check_count(micro_batch_size=size)
+    return int(size)
+
+
+def _choice(name, choices):
+    """Check of a word, one of `choices` at the time of the check."""
+    return lambda value: arguments.check_choice(name, value, tuple(choices))
+
+
+CHECKS = {
+    "rho": _check_rho,
+    "beta": functools.partial(arguments.check_fraction, "beta"),
+    "gamma": functools.partial(arguments.check_fraction, "gamma"),
+    "granularity": _choice("granularity", subsets.GRANULARITIES),
+    "rank_by": _choice("rank_by", RANKINGS),
+    "ascent": _choice("ascent", ASCENTS),
+    "ascent_scope": _choice("ascent_scope", SCOPES),
+    "micro_batch_size": _check_micro_batch_size,
+    "interval": _check_interval,
+    "adaptive": functools.partial(arguments.check_boolean, "adaptive"),
+    "scale": _choice("scale", SCALES),
+}

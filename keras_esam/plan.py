@@ -1,0 +1,157 @@
+"""What a training step does, known on the host before it runs.
+
+Everything here is static in a compiled step: each plan has a compiled step of
+its own. A new way to vary training over its steps, such as a late start, is a
+line in `plan_step`.
+"""
+
+import dataclasses
+
+import keras
+
+from keras_esam import selection
+from keras_esam import subsets
+from keras_esam.method import Method
+
+Stages = keras.optimizers.schedules.PiecewiseConstantDecay
+
+
+@dataclasses.dataclass(frozen=True)
+class StepPlan:
+    """What one training step does.
+
+    Args:
+        method: The `Method` that it belongs to.
+        perturbs: Boolean, whether the step is sharpness-aware. If not, it is
+            one of the base optimizer.
+        beta: Float, `beta` of the step's stage.
+        gamma: Float, fraction of the batch that is kept.
+        subset: Tuple of integers, indices of the perturbed variables among the
+            `trainable_variables`.
+        probabilities: Tuple of floats, the probability with which SWP perturbs
+            each variable of the subset.
+        overwritten: Tuple of integers, indices of the `trainable_variables`
+            that are no weights: their gradients are their new values.
+    """
+
+    method: Method
+    perturbs: bool = False
+    beta: float = 1.0
+    gamma: float = 1.0
+    subset: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    overwritten: tuple[int, ...] = ()
+
+    @property
+    def is_base_step(self) -> bool:
+        """Whether Keras' own training step does the same."""
+        if self.method.is_base_optimizer:
+            return True
+        if self.method.ascent_rule.needs_memory:
+            return False  # The gradient is to be stored.
+        perturbs = self.perturbs and (self.subset or self.gamma < 1)
+        return not perturbs
+
+    @property
+    def knows_increase(self) -> bool:
+        """Whether the step knows how much the losses increase."""
+        return not self.is_base_step and self.method.knows_increase(self.gamma)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether the step takes some of the rows of a batch."""
+        has_parts = self.gamma < 1 or self.method.micro_batch_size is not None
+        return self.perturbs and has_parts
+
+    @property
+    def mask_probability(self) -> float | None:
+        """Probability of each scalar weight to be perturbed, where scalars
+        are drawn."""
+        by_scalar = self.method.granularity == "weight" and self.beta < 1
+        return self.beta if by_scalar else None
+
+    def num_kept(self, batch_size):
+        """Number of samples that the step keeps: integer or scalar tensor."""
+        return selection.num_selected(batch_size, self.gamma)
+
+    def selects(self, batch_size) -> bool:
+        """Whether the step drops samples, as far as it is known in tracing."""
+        if self.gamma == 1 or not self.perturbs:
+            return False
+        is_known = isinstance(batch_size, int)
+        return not is_known or self.num_kept(batch_size) < batch_size
+
+    def has_micro_batches(self, batch_size) -> bool:
+        """Whether there are several, as far as it is known in tracing."""
+        size = self.method.micro_batch_size
+        if size is None:
+            return False
+        return not isinstance(batch_size, int) or batch_size > size
+
+
+def plan_step(
+    method: Method, progress, order: tuple[int, ...], num_variables: int
+) -> StepPlan:
+    """Plans the training step that is due.
+
+    Args:
+        method: `Method`.
+        progress: `TrainingProgress`, the place in the whole training.
+        order: Tuple of integers, indices of the variables that are weights,
+            from the network's input on. Empty if they are not known yet.
+        num_variables: Integer, number of all trainable variables.
+
+    Returns:
+        A `StepPlan`.
+    """
+    if method.is_base_optimizer:
+        return StepPlan(method)
+    plan = StepPlan(
+        method,
+        perturbs=progress.num_executions % method.interval == 0,
+        beta=value_at(method.beta, progress.num_steps),
+        gamma=value_at(method.gamma, progress.num_steps),
+        overwritten=tuple(sorted({*range(num_variables)} - {*order})),
+    )
+    if not plan.perturbs:
+        return plan
+    pool = pool_of(method, plan.beta, order, progress.seed, num_variables)
+    subset = pool.subsets[
+        subsets.subset_at(
+            progress.num_executions // method.interval,
+            len(pool.subsets),
+            progress.seed,
+        )
+    ]
+    probabilities = [pool.probabilities[index] for index in subset]
+    if method.scale == "authors":
+        probabilities = [plan.beta] * len(subset)
+    return dataclasses.replace(
+        plan, subset=subset, probabilities=tuple(probabilities)
+    )
+
+
+def pool_of(
+    method: Method,
+    beta: float,
+    order: tuple[int, ...],
+    seed: int,
+    num_variables: int,
+) -> subsets.SubsetPool:
+    """The subsets that training goes through, see `subsets.make_pool`."""
+    return subsets.make_pool(
+        method.granularity,
+        order,
+        beta,
+        seed,
+        num_variables,
+        method.preferred_pool_size,
+    )
+
+
+def value_at(value: float | Stages, step: int) -> float:
+    """Value of a constant, or of a schedule in constant stages, at a step."""
+    if not isinstance(value, Stages):
+        return value
+    passed = sum(bool(step > boundary) for boundary in value.boundaries)
+    return float(value.values[passed])

@@ -1,0 +1,205 @@
+"""One training step of ESAM, for all Keras backends.
+
+    F1  clean forward pass        metrics, BatchNormalization statistics, seeds
+    B1  its gradient              of the perturbed variables alone
+        ascent                    theta + eps, as tensors
+    Fs  ranking forward pass      whole batch at theta + eps
+        selection                 the samples whose loss rises the most
+    F2  perturbed forward pass    selected samples at theta + eps
+    B2  its gradient              of all variables, applied to theta
+
+The variables are assigned at the end of the step only. Until then theta + eps
+and all other state live in tensors, so nothing has to be restored, replicas can
+not drift apart, and an error on the way leaves the model as it was. All passes
+start from the same state and so use the same dropout masks.
+
+The step is specialised to its `StepPlan`, with a static subset of the
+variables: gradients of fewer variables cost less.
+
+Reference:
+
+- [Du et al., 2022](https://arxiv.org/abs/2110.03141), algorithm 1
+"""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_esam import ascent
+from keras_esam import micro_batches
+from keras_esam import rows
+from keras_esam import sample_losses
+from keras_esam import selection
+from keras_esam.backends import backend
+
+
+def train_step(model, plan, data) -> dict:
+    """One sharpness-aware training step.
+
+    Args:
+        model: The `ESAMModel`.
+        plan: `StepPlan`.
+        data: Batch from `fit`: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Returns:
+        Dict of logs, metric name to scalar tensor.
+    """
+    batch = keras.utils.unpack_x_y_sample_weight(data)
+    if plan.takes_rows:
+        batch = rows.check(batch)
+    weights = [backend.value(v) for v in model.trainable_variables]
+    state = [(v, backend.value(v)) for v in model._network_state]
+    compute = sharpness_aware_gradients
+    if plan.has_micro_batches(backend.batch_size(batch)):
+        compute = micro_batches.splitting(compute)
+    observed, gradients, increase = compute(model, plan, batch, weights, state)
+
+    if not model._findings.has_checked_step:
+        backend.check_gradients(model, batch, weights, state, gradients)
+        backend.check_random_numbers()
+        model._findings.has_checked_step = True
+    backend.commit(observed.updates)
+    backend.apply_gradients(model, plan, gradients)
+    if plan.method.ascent_rule.needs_memory:
+        model._gradient_memory.store(backend.summed(backend.dense(gradients)))
+    return _update_metrics(model, plan, batch, observed, increase)
+
+
+def sharpness_aware_gradients(
+    model, plan, batch, weights, state, losses=None
+) -> tuple:
+    """The gradient at theta + eps, and what the other passes find.
+
+    Args:
+        model: The `ESAMModel`.
+        plan: `StepPlan`.
+        batch: Tuple `(x, y, sample_weight)`.
+        weights: List of tensors, values of the trainable variables.
+        state: List of pairs `(variable, tensor)` for all other variables.
+        losses: Optional, see `forward_pass.forward`.
+
+    Returns:
+        Tuple of the `ForwardPass` for metrics and state, the gradients for the
+        update, one for each of the `weights`, tensor or `None`, and the
+        increase of each sample's loss, shape `(batch_size,)`, or `None`.
+    """
+    rule, ranking = plan.method.ascent_rule, plan.method.ranking
+    selects = plan.selects(backend.batch_size(batch))
+    needs_losses = not selects or ranking.needs_losses
+    clean = gradients = increase = None
+    new_values = []
+
+    if rule.needs_clean_pass:  # F1, B1
+        clean, gradients = backend.gradients(
+            model,
+            batch,
+            weights,
+            state,
+            sources=(*plan.subset, *plan.overwritten),
+            per_sample=needs_losses,
+            losses=losses,
+        )
+        weights = clean.weights
+        new_values = gradients[len(plan.subset) :]
+        gradients = gradients[: len(plan.subset)]
+    perturbed, norm = _perturb(model, plan, weights, gradients)
+
+    observed, kept = clean, batch
+    if selects:  # Fs
+        observed = clean or backend.forward(
+            model, batch, perturbed, state, per_sample=needs_losses
+        )
+        kept, increase = _select(
+            model, plan, batch, observed, perturbed, state, losses
+        )
+
+    with contextlib.ExitStack() as contexts:  # F2, B2
+        if observed is not None:
+            contexts.enter_context(backend.recorded_if(False))
+        if selects:
+            contexts.enter_context(rows.explained())
+        final, gradients = backend.gradients(
+            model,
+            kept,
+            perturbed,
+            state,
+            sources=range(len(weights)),
+            per_sample=clean is not None and not selects,
+            valid=None if clean is None else norm,
+            losses=losses,
+        )
+    gradients = list(gradients)
+    for index, value in zip(plan.overwritten, new_values, strict=False):
+        gradients[index] = value
+    if final.sample_losses is not None:
+        increase = final.sample_losses - clean.sample_losses
+    elif clean is not None and not selects:
+        model._findings.has_sample_losses = False
+    return observed or final, gradients, increase
+
+
+def _perturb(model, plan, weights, current):
+    """The weights at theta + eps, and the norm of the ascent's gradient.
+
+    Args:
+        current: List of gradients of the batch, or `None` without B1.
+    """
+    rule, previous = plan.method.ascent_rule, None
+    if current is not None:
+        current = backend.dense(current)
+        if plan.method.ascent_scope == "global":
+            current = backend.summed(current)
+    if rule.needs_memory:
+        stored = model._gradient_memory.read()
+        previous = [stored[index] for index in plan.subset]
+    perturbed, norm = ascent.perturb(
+        weights,
+        rule.gradients(current, previous),
+        plan,
+        model._radius(),
+        model.seed_generator,
+    )
+    if rule.needs_memory:
+        # One that is not finite, as after an overflow, perturbs nothing.
+        perturbed = backend.where(ops.isfinite(norm), perturbed, weights)
+    return perturbed, norm
+
+
+def _select(model, plan, batch, observed, perturbed, state, losses):
+    """The samples to keep, and the increase of each sample's loss."""
+    ranking, increase = plan.method.ranking, None
+    num_samples = backend.batch_size(batch)
+    if ranking.needs_losses and observed.sample_losses is None:
+        raise sample_losses.missing_error(model, batch[1], observed.y_pred)
+    if ranking.needs_increase:
+        with backend.recorded_if(False):
+            ranked = backend.forward(
+                model, batch, perturbed, state, total=False, losses=losses
+            )
+        increase = ranked.sample_losses - observed.sample_losses
+    scores = ranking.scores(
+        observed.sample_losses,
+        increase,
+        lambda: keras.random.uniform((num_samples,), seed=model.seed_generator),
+    )
+    indices = selection.select(scores, plan.num_kept(num_samples))
+    return selection.gather(batch, indices, take=backend.take), increase
+
+
+def _update_metrics(model, plan, batch, observed, increase):
+    x, y, sample_weight = batch
+    model._loss_metric.update_state(
+        backend.unscaled_loss(observed.loss),
+        sample_weight=backend.batch_size(batch),
+    )
+    may_log = model._may_log_sharpness and plan.knows_increase
+    if may_log and increase is not None:
+        # A step that the optimizer skips for an overflow does not count.
+        valid = ops.isfinite(increase)
+        model.sharpness_tracker.update_state(
+            ops.where(valid, increase, ops.zeros_like(increase)),
+            sample_weight=valid,
+        )
+    logs = model.compute_metrics(x, y, observed.y_pred, sample_weight)
+    return model._without_sharpness(logs)

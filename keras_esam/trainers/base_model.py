@@ -1,0 +1,291 @@
+"""What `ESAMModel` gives Keras' training loops on all backends."""
+
+import dataclasses
+import math
+
+import keras
+
+from keras_esam import method
+from keras_esam import own_calls
+from keras_esam import sample_losses
+from keras_esam import subsets
+from keras_esam.dispatcher import StepDispatcher
+from keras_esam.plan import StepPlan
+from keras_esam.plan import plan_step
+from keras_esam.plan import pool_of
+from keras_esam.plan import value_at
+
+
+@dataclasses.dataclass
+class Findings:
+    """What tracing a step finds out about network and loss.
+
+    Args:
+        variable_order: Optional tuple, see `_find_variable_order`.
+        has_checked_step: Boolean, whether gradients were checked.
+        has_sample_losses: Boolean, whether the loss tells those of the samples.
+        needs_divisors: Boolean, whether the losses of micro-batches depend on
+            masks or weights of others.
+    """
+
+    variable_order: tuple[int, ...] | None = None
+    has_checked_step: bool = False
+    has_sample_losses: bool = True
+    needs_divisors: bool = False
+
+
+class BaseModel(keras.Model):
+    """Part of `ESAMModel`: how it trains.
+
+    The model of a backend extends it with `train_step()` and the class
+    `_dispatcher` of its train function.
+    """
+
+    def make_train_function(self, force=False):
+        """Creates the function that runs one execution of `fit`.
+
+        Args:
+            force: Boolean, whether to drop the compiled steps. Defaults to
+                `False`.
+        """
+        if self.train_function is None or force:
+            self._findings = Findings()
+            self.train_function = self._dispatcher(self)
+        elif isinstance(self.train_function, StepDispatcher):
+            self.train_function.forget_if_layers_changed()
+
+    @own_calls.own_calls()
+    def test_step(self, *args):
+        """Keras' evaluation step; `sharpness` is a training metric only."""
+        result = super().test_step(*args)
+        logs = result[0] if isinstance(result, tuple) else result
+        logs.pop(self.sharpness_tracker.name, None)
+        return result
+
+    @own_calls.own_calls()
+    def _symbolic_build(self, *args, **kwargs):
+        super()._symbolic_build(*args, **kwargs)
+
+    @property
+    def upcoming_step(self) -> StepPlan:
+        """What the next execution of `fit` does, and with which subset."""
+        self._read_progress()
+        return self._plan_step()
+
+    def _plan_step(self) -> StepPlan:
+        return plan_step(
+            self._method,
+            self._progress,
+            self._order if self.built else (),
+            self._num_variables if self.built else 0,
+        )
+
+    @property
+    def num_subsets(self) -> int:
+        """Number of subsets of the variables.
+
+        There is one compiled step for each, or for several that are equal, as
+        they are in networks of few variables.
+        """
+        if self._method.is_base_optimizer:
+            return 1
+        self._read_progress()
+        return self._method.pool_size(self._current_beta)
+
+    @property
+    def subset_pool(self) -> subsets.SubsetPool:
+        """The subsets, as indices into `trainable_variables`."""
+        self._read_progress()
+        return pool_of(
+            self._method,
+            self._current_beta,
+            self._order,
+            self._progress.seed,
+            self._num_variables,
+        )
+
+    @property
+    def _current_beta(self):
+        return value_at(self.beta, self._progress.num_steps)
+
+    @property
+    def _order(self):
+        return self._findings.variable_order or self._find_variable_order()
+
+    @property
+    def _num_variables(self):
+        # Layers may have been frozen since the order was found.
+        num_variables = len(self.trainable_variables)
+        return max(num_variables, 1 + max(self._order, default=-1))
+
+    def _find_variable_order(self) -> tuple[int, ...]:
+        """Indices of the weights among `trainable_variables`, from the
+        network's input on."""
+        variables = self.trainable_variables
+        index = {id(variable): i for i, variable in enumerate(variables)}
+        order = filter(subsets.is_weight, subsets.graph_order(self))
+        return tuple(index[id(variable)] for variable in order)
+
+    def _flatten_layers(self, include_self=True, recursive=True):
+        """The layers, those of the network in the order that it has itself.
+
+        Keras goes through the layers of a layer from the last one to the first,
+        and so would sum the losses that they add in another order, which rounds
+        differently.
+        """
+        layers = super()._flatten_layers(include_self, recursive)
+        network = getattr(self, "model", None)
+        if network is None or not recursive:
+            return layers
+        of_network = network._flatten_layers()
+        known = set(map(id, of_network))
+        others = [layer for layer in layers if id(layer) not in known]
+        first = 1 if include_self else 0
+        return others[:first] + of_network + others[first:]
+
+    def _sync_variables(self):
+        """Sees to it that the variables have their values, in `fit` too."""
+
+    def _check_strategy(self, network):
+        """Raises an error if the network can't be trained on these devices."""
+
+    def _same_on_all_workers(self, value):
+        """An integer, that of the chief if it differs between the workers."""
+        return value
+
+    @property
+    def _training_variables(self) -> list:
+        """Variables of the training: no weights, and nothing that a pass reads.
+
+        The last one is that of the progress.
+        """
+        if not hasattr(self, "_gradient_memory"):
+            return []
+        return [*self._gradient_memory.variables, self._progress.variable]
+
+    @property
+    def _network_state(self) -> list:
+        """Variables that a pass reads and may assign, but no weights."""
+        others = {id(variable) for variable in self._training_variables}
+        return [v for v in self.non_trainable_variables if id(v) not in others]
+
+    def _read_progress(self):
+        """Takes over what was loaded into the variable of the progress."""
+        self._progress.read()
+
+    def _track_training_state(self):
+        """Has the variables of the training there, so that they can be loaded,
+        as soon as the network has its own."""
+        if self._method.ascent_rule.needs_memory and self.built:
+            self._build_gradient_memory()
+
+    def _build_gradient_memory(self):
+        self._gradient_memory.build(self.trainable_variables)
+
+    def _radius(self):
+        """Float, or scalar tensor if `rho` is a schedule."""
+        if isinstance(self.rho, float):
+            return self.rho
+        return self.rho(self.optimizer.iterations)
+
+    @property
+    def _loss_metric(self) -> keras.metrics.Metric:
+        """Keras' mean of the loss, the first metric of a compiled model."""
+        return keras.Model.metrics.fget(self)[0]
+
+    @property
+    def _may_log_sharpness(self) -> bool:
+        """Whether some steps know how much the losses increase."""
+        has_losses = self._findings.has_sample_losses
+        return has_losses and self._method.may_know_increase
+
+    def reset_metrics(self):
+        self._has_sharpness = False
+        super().reset_metrics()
+
+    def _without_sharpness(self, logs):
+        if not self._may_log_sharpness:
+            logs.pop(self.sharpness_tracker.name, None)
+        return logs
+
+    def _with_sharpness_or_nan(self, logs):
+        """The logs, with NaN where no step since the last reset has measured.
+
+        It is put in on the host: in the compiled step it would look like an
+        error of the training.
+        """
+        name = self.sharpness_tracker.name
+        if self._has_sharpness or name not in logs:
+            return logs
+        return {**logs, name: math.nan}
+
+    def _get_metrics_result_or_logs(self, logs):
+        logs = super()._get_metrics_result_or_logs(logs)
+        return self._with_sharpness_or_nan(logs)
+
+    def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
+        """Loss of each sample, by which SDS ranks them.
+
+        A subclass that overrides `compute_loss()` overrides this too, or uses
+        `gamma=1` or `rank_by="random"`.
+
+        Args:
+            x: Inputs, nested structure of tensors.
+            y: Targets, nested structure of tensors.
+            y_pred: Predictions, nested structure of tensors.
+            sample_weight: Optional, nested structure of tensors.
+
+        Returns:
+            Tensor, shape `(batch_size,)`, whose mean is the compiled loss
+            without regularisation and `add_loss()`; or `None` if the compiled
+            loss does not tell the losses of the samples.
+        """
+        del x
+        return sample_losses.of_model(self, y, y_pred, sample_weight)
+
+    compute_sample_losses.is_default = True
+
+    def _check_trainable(self):
+        """Raises an error if network, optimizer and metrics can not be trained.
+
+        Raises:
+            ValueError: If there is nothing to train, or no optimizer; if SDS
+                would pass smaller batches to layers with a state for each
+                sample; if a metric has the name of our own.
+        """
+        is_base_optimizer = self._method.is_base_optimizer
+        if not self.trainable_variables and not is_base_optimizer:
+            raise ValueError(
+                "`model` must have trainable weights, or train with `rho=0`. "
+                f"Received: model={self.model}, all of whose weights are "
+                "frozen or which has none."
+            )
+        if self.optimizer is None:
+            raise ValueError(
+                "`compile()` must be given an optimizer. Received: "
+                "optimizer=None"
+            )
+        self._method.check_together()
+        stateful = [
+            layer.name
+            for layer in self._flatten_layers()
+            if getattr(layer, "stateful", False)
+        ]
+        if self._method.selects_samples and stateful:
+            raise ValueError(
+                f"`gamma` must be 1 for a network with stateful layers, "
+                f"{stateful}: they have a state for each sample of a batch, "
+                "and the selected samples are a smaller batch. "
+                f"Received: gamma={method.shown(self.gamma)}"
+            )
+        names = [
+            metric.name
+            for entry in self.metrics
+            if entry is not self.sharpness_tracker
+            for metric in getattr(entry, "metrics", [entry])
+        ]
+        if self.sharpness_tracker.name in names:
+            raise ValueError(
+                "`metrics` must not have the name of a metric that `ESAMModel` "
+                'logs itself. Received: a metric named "sharpness"'
+            )

@@ -1,0 +1,233 @@
+"""Training with `fit` on TensorFlow."""
+
+import contextlib
+import itertools
+
+import keras
+import tensorflow as tf
+
+from keras_esam import own_calls
+from keras_esam import rows
+from keras_esam import step
+from keras_esam import training_state
+from keras_esam.backends import forward_pass
+from keras_esam.backends import tensorflow_backend as backend
+from keras_esam.backends import tensorflow_replicas
+from keras_esam.dispatcher import StepDispatcher
+from keras_esam.trainers.tensorflow_workers import MultiWorkerModel
+
+
+class TensorFlowDispatcher(StepDispatcher):
+    """Is called by `fit` with an iterator and runs one execution,
+    `steps_per_execution` batches of it.
+
+    Args:
+        model: The `ESAMModel`.
+    """
+
+    tracing = staticmethod(backend.no_retracing_warning)
+
+    def __call__(self, iterator):
+        if self._trainable is None:
+            iterator = self._build(iterator)
+        model = self._model
+        plan = self._begin()
+        explained = contextlib.nullcontext()
+        if plan.takes_rows:
+            explained = rows.explained(tf.errors.InvalidArgumentError)
+        with explained:
+            logs = self._logs(plan, self._run(plan, iterator))
+        # An iterator over one batch, as of `train_on_batch`, has no spec.
+        is_data_set = hasattr(iterator, "element_spec")
+        self._count(model.steps_per_execution if is_data_set else 1)
+        model._progress.write()
+        return logs
+
+    def run_by_hand(self, data):
+        is_replica = tensorflow_replicas.count() > 1
+        if is_replica or not tf.executing_eagerly():
+            raise ValueError(
+                "`train_step(data)` does the step that is due, which is "
+                "another one each time, so it can't be within a `tf.function` "
+                "or `strategy.run`. Call `train_on_batch()`, which compiles, "
+                "or give it the `plan` of the step. Received: plan=None"
+            )
+        if self._trainable is None:
+            self._build(iter([data]))
+        return super().run_by_hand(data)
+
+    def _make_function(self, plan, iterator):
+        return self._model._make_function(self._step(plan))
+
+    def _build(self, iterator):
+        """Creates all variables, since a stateless call can create none.
+
+        Args:
+            iterator: Iterator over batches, or over one batch.
+
+        Returns:
+            An iterator over the same batches.
+        """
+        if hasattr(iterator, "element_spec"):
+            batch = keras.tree.map_structure(_symbolic, iterator.element_spec)
+        else:
+            first = next(iterator)
+            iterator = itertools.chain([first], iterator)
+            batch = keras.tree.map_structure(_symbolic, first)
+        model = self._model
+        model._check_workers()
+        with model.distribute_strategy.scope():
+            if not model.model.built:
+                x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+                model(x)
+            # Keras' own way for the rest knows dense tensors only. What it
+            # does not build here, tracing the first step does.
+            leaves = [t for t in keras.tree.flatten(batch) if t is not None]
+            if not model.run_eagerly and all(
+                not (t.sparse or t.ragged) for t in leaves
+            ):
+                model._symbolic_build(data_batch=batch)
+        self._prepare()
+        return iterator
+
+    @property
+    def _runs_eagerly(self):
+        return self._model.run_eagerly
+
+
+def _symbolic(leaf):
+    """`KerasTensor` like a tensor, array or `tf.TypeSpec`, or `None`."""
+    if not hasattr(leaf, "shape"):
+        return None
+    return keras.KerasTensor(
+        leaf.shape,
+        keras.backend.standardize_dtype(leaf.dtype),
+        sparse=isinstance(leaf, (tf.SparseTensor, tf.SparseTensorSpec)),
+        ragged=isinstance(leaf, (tf.RaggedTensor, tf.RaggedTensorSpec)),
+    )
+
+
+class TensorFlowModel(MultiWorkerModel):
+    """Part of `ESAMModel` on TensorFlow."""
+
+    _dispatcher = TensorFlowDispatcher
+
+    def train_step(self, data, plan=None):
+        """One training step, see `keras_esam.step`.
+
+        `fit` calls it. A training loop of your own may call it as well, as
+        `train_step(data)`, eagerly.
+
+        Args:
+            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+            plan: Optional `StepPlan`, what the step does. Defaults to the step
+                that is due, which then is counted.
+
+        Returns:
+            Dict of logs, metric name to scalar tensor.
+        """
+        if plan is None and not own_calls.are_own():
+            self.make_train_function()
+            return self.train_function.run_by_hand(data)
+        return self._train_step(data, plan or self._plan_step())
+
+    def _train_step(self, data, plan):
+        own_calls.count_step()
+        with own_calls.own_calls():
+            if not plan.is_base_step:
+                return step.train_step(self, plan, data)
+            logs = self._base_step(data)
+            if not plan.method.is_base_optimizer:
+                tensorflow_replicas.average(self._network_state)
+            return self._without_sharpness(logs)
+
+    def _base_step(self, data):
+        """Keras' own step, with one decision of all replicas to skip it, and
+        the same scales of float8 training on all of them."""
+        plan = self._plan_step()
+        scales_loss = isinstance(
+            self.optimizer, keras.optimizers.LossScaleOptimizer
+        )
+        if tensorflow_replicas.count() == 1 or not (
+            scales_loss or plan.overwritten
+        ):
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = forward_pass.call(self, x, training=True)
+            loss = forward_pass.total_loss(self, x, y, y_pred, sample_weight)
+            scaled = self.optimizer.scale_loss(loss)
+        self._loss_metric.update_state(
+            backend.unscaled_loss(loss),
+            sample_weight=backend.batch_size((x,)),
+        )
+        gradients = tape.gradient(scaled, self.trainable_weights)
+        backend.apply_gradients(self, plan, gradients)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def make_test_function(self, force=False):
+        """Creates the function that runs one execution of `evaluate`.
+
+        Args:
+            force: Boolean, whether to drop the one that is there. Defaults to
+                `False`.
+        """
+        before = self.test_function
+        super().make_test_function(force)
+        if self.test_function is not before:
+            self.test_function = _without_first_warning(self.test_function)
+
+    def _check_strategy(self, network):
+        if not network.variables:
+            return
+        variable = network.variables[0].value
+        strategy = getattr(variable, "distribute_strategy", None)
+        current = None
+        if tf.distribute.has_strategy():
+            current = tf.distribute.get_strategy()
+        if strategy is not current:
+            raise ValueError(
+                "`ESAMModel` must be made in the scope of the strategy in "
+                "which its network was made. Received: strategy="
+                f"{current}, but that of the network is {strategy}"
+            )
+
+    def _build_gradient_memory(self):
+        with self.distribute_strategy.scope():
+            super()._build_gradient_memory()
+
+    def _track_training_state(self):
+        super()._track_training_state()
+        # `tf.train.Checkpoint` saves what is an attribute.
+        self._training_state = tf.train.Checkpoint(
+            progress=self._progress.variable,
+            random_states=training_state.random_states(self),
+            previous_gradient=self._gradient_memory.variables,
+        )
+
+    def _get_metrics_result_or_logs(self, logs):
+        # Keras takes these from the metrics, which know all samples of all
+        # replicas, unless a step logs other values; then from the last step,
+        # the mean over replicas of what each knows.
+        results = self.get_metrics_result()
+        if logs and set(results) - {self.sharpness_tracker.name} <= set(
+            logs
+        ) <= set(results):
+            logs = {name: results[name] for name in logs}
+        return self._with_sharpness_or_nan(logs)
+
+
+def _without_first_warning(function):
+    """A function whose first call traces in `no_retracing_warning()`.
+
+    TensorFlow counts the traces of a new test function with those of the train
+    functions before, which come from the same lines of Keras. Later traces are
+    retraces, of which it warns.
+    """
+    contexts = iter([backend.no_retracing_warning()])
+
+    def call(*args):
+        with next(contexts, contextlib.nullcontext()):
+            return function(*args)
+
+    return call

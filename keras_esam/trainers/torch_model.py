@@ -1,0 +1,86 @@
+"""Training with `fit` on PyTorch."""
+
+import keras
+import torch
+from keras import ops
+
+from keras_esam import own_calls
+from keras_esam import step
+from keras_esam.backends import torch_random
+from keras_esam.dispatcher import StepDispatcher
+from keras_esam.trainers.base_model import BaseModel
+
+
+class TorchDispatcher(StepDispatcher):
+    """Is called by `fit` with a list of one batch and runs one step.
+
+    Args:
+        model: The `ESAMModel`.
+    """
+
+    _runs_eagerly = True
+
+    def __init__(self, model):
+        super().__init__(model)
+        if model.steps_per_execution > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 with the PyTorch backend. "
+                f"Received: steps_per_execution={model.steps_per_execution}"
+            )
+        if model.jit_compile:
+            raise ValueError(
+                "`jit_compile` must be `False` with the PyTorch backend: the "
+                "step differentiates within itself, which `torch.compile` does "
+                f"not follow. Received: jit_compile={model.jit_compile}"
+            )
+        self._prepare()
+
+    def __call__(self, data):
+        plan = self._begin()
+        logs = self._logs(plan, self._run(plan, data[0]))
+        self._count(num_steps=1)
+        self._model._progress.write()
+        return logs
+
+    def _make_function(self, plan, data):
+        return self._step(plan)
+
+
+class TorchModel(BaseModel):
+    """Part of `ESAMModel` on PyTorch."""
+
+    _dispatcher = TorchDispatcher
+
+    def train_step(self, data, plan=None):
+        """One training step, see `keras_esam.step`.
+
+        `fit` calls it. A training loop of your own may call it as well, as
+        `train_step(data)`.
+
+        Args:
+            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+            plan: Optional `StepPlan`, what the step does. Defaults to the step
+                that is due, which then is counted.
+
+        Returns:
+            Dict of logs, metric name to scalar tensor.
+        """
+        if plan is None and not own_calls.are_own():
+            self.make_train_function()
+            return self.train_function.run_by_hand(data)
+        return self._train_step(data, plan or self._plan_step())
+
+    def _train_step(self, data, plan):
+        own_calls.count_step()
+        with own_calls.own_calls():
+            if plan.is_base_step:
+                return self._without_sharpness(super().train_step(data))
+            # To the device once, and not in each of the passes.
+            data = keras.tree.map_structure(
+                lambda leaf: (
+                    None if leaf is None else ops.convert_to_tensor(leaf)
+                ),
+                data,
+            )
+            with torch_random.random_numbers(), torch.no_grad():
+                return step.train_step(self, plan, data)

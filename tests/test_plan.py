@@ -1,0 +1,82 @@
+import types
+
+import keras
+import pytest
+
+from keras_esam import subsets
+from keras_esam.method import Method
+from keras_esam.plan import StepPlan
+from keras_esam.plan import plan_step
+from keras_esam.plan import value_at
+
+Stages = keras.optimizers.schedules.PiecewiseConstantDecay
+ORDER = tuple(range(20))
+
+
+def plans(num_steps, **kwargs):
+    method = Method(**{"granularity": "variable", **kwargs})
+    return [
+        plan_step(
+            method,
+            types.SimpleNamespace(num_executions=step, num_steps=step, seed=1),
+            ORDER,
+            len(ORDER),
+        )
+        for step in range(num_steps)
+    ]
+
+
+def pool(beta, granularity="variable"):
+    return subsets.make_pool(granularity, ORDER, beta, 1, len(ORDER))
+
+
+def test_every_third_step_is_sharpness_aware_and_goes_through_the_pool():
+    seen = plans(30, interval=3)
+    assert [plan.perturbs for plan in seen] == [True, False, False] * 10
+    order = [pool(0.6).subsets.index(plan.subset) for plan in seen[::3]]
+    assert order == [subsets.subset_at(i, 5, 1) for i in range(10)]
+    assert len(set(seen)) == 6  # five subsets and the base optimizer
+
+
+def test_steps_in_between_share_one_plan():
+    (between,) = {p for p in plans(30, interval=3) if not p.perturbs}
+    method = Method(granularity="variable", interval=3)
+    assert between == StepPlan(method, beta=0.6, gamma=0.5)
+    assert between.is_base_step
+
+
+def test_stages_change_after_the_boundary_as_in_keras():
+    stages = Stages([3, 5], [1.0, 0.5, 0.75])
+    for step in range(10):
+        assert value_at(stages, step) == float(stages(step))
+    assert [value_at(stages, step) for step in (3, 4, 5, 6)] == [
+        1.0,
+        0.5,
+        0.5,
+        0.75,
+    ]
+
+
+def test_stages_of_beta_have_pools_of_their_own():
+    seen = plans(40, beta=Stages([9], [1.0, 0.5]))
+    assert {plan.subset for plan in seen[:10]} == {ORDER}
+    assert {plan.subset for plan in seen[10:]} == set(pool(0.5).subsets)
+
+
+@pytest.mark.parametrize("granularity", subsets.GRANULARITIES)
+@pytest.mark.parametrize("scale", ["horvitz_thompson", "authors"])
+def test_subset_has_the_probabilities_of_its_variables(granularity, scale):
+    for plan in plans(40, granularity=granularity, beta=0.13, scale=scale):
+        expected = pool(0.13, granularity)
+        assert plan.subset in expected.subsets
+        assert plan.probabilities == tuple(
+            0.13 if scale == "authors" else expected.probabilities[index]
+            for index in plan.subset
+        )
+
+
+def test_variables_that_are_no_weights_are_overwritten():
+    progress = types.SimpleNamespace(num_executions=0, num_steps=0, seed=1)
+    plan = plan_step(Method(beta=1), progress, (2, 0, 4), 6)
+    assert plan.subset == (0, 2, 4)
+    assert plan.overwritten == (1, 3, 5)
