@@ -19,133 +19,112 @@ from keras_esam.training_progress import TrainingProgress
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
+# Arguments that are Keras objects, or may be.
+SERIALIZED = ("model", "rho", "beta", "gamma")
+
 
 @keras.saving.register_keras_serializable(package="keras_esam")
 class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     """Trains a network for flat minima: ESAM, SAM, ASAM or the base optimizer.
 
-    Wrap a network, then `compile` and `fit` as usual. A training step of SAM
-    computes the gradient at the weights plus a small perturbation, the one in
-    the neighbourhood of radius `rho` that increases the loss the most. ESAM
-    makes this cheaper in two ways:
+    Wrap a network, then `compile` and `fit` as usual. A step of SAM takes the
+    gradient not at the weights but at the weights plus a small perturbation,
+    the one within the radius `rho` that increases the loss the most. ESAM makes
+    this cheaper in two ways:
 
-    - SWP (stochastic weight perturbation): each step perturbs a random part of
-        the weights only and computes the perturbation's gradient for it only;
+    - SWP (stochastic weight perturbation): each step perturbs a random subset
+        of the weights and computes the perturbation's gradient for it only;
     - SDS (sharpness-sensitive data selection): the second gradient is that of
-        the samples whose loss the perturbation raises the most.
+        the samples whose loss the perturbation increases the most.
 
     `beta=1, gamma=1` reduces ESAM to SAM; with `adaptive=True` as well it is
-    ASAM; `rho=0` is the base optimizer, step for step. The variables of the
-    network are never set to the perturbed values.
+    ASAM; `rho=0` is the base optimizer, step for step. The network's variables
+    are never set to the perturbed values.
 
     The default `beta` and `gamma` are the paper's. `gamma < 1` slows early
-    fitting, since every step learns from a part of its batch only. Fast SAM,
-    which is SWP alone with `beta=0.3, gamma=1`, does not: by operations 1.54
-    times as fast as SAM, it kept SAM's accuracy at short and at long budgets in
-    the benchmarks.
+    fitting, since every step learns from a part of its batch.
 
     Args:
         model: A `keras.Model`: Sequential, functional or subclassed, built or
             not. It stays available as the attribute `model`; save that to get
-            a plain Keras model. With a task of KerasHub, such as a
+            a plain Keras model. With a KerasHub task, such as
             `keras_hub.models.TextClassifier`, `compile`, `fit`, `evaluate` and
-            `predict` are those of the task: they preprocess, and have its
-            arguments and defaults.
+            `predict` are the task's: they preprocess as it does.
         rho: Float, radius of the neighbourhood (l2 norm), or a Keras
             `LearningRateSchedule` of the optimizer's iterations. 0 trains with
-            the base optimizer alone; `beta` and `gamma` then have no effect.
-            Defaults to `0.05`.
-        beta: Float in `[0.01, 1]`, the expected fraction of the variables that
-            a step perturbs, with `granularity="weight"` in `(0, 1]` and of the
-            weights; or, for a few constant stages over the training
-            steps, a `keras.optimizers.schedules.PiecewiseConstantDecay`. Each
-            stage compiles its own steps. Defaults to `0.6`.
-        gamma: Float in `(0, 1]`, the fraction of the batch that is kept for the
-            update: `max(1, ceil(gamma * batch_size))` samples; or stages as for
-            `beta`, for instance 1 until the network fits. Defaults to `0.5`.
-        granularity: Which weights a step perturbs, out of a balanced pool of
-            subsets, with one step function compiled per subset (5 at
-            `beta=0.6`). `"depth"`: all variables from a random depth of the
-            network to its output; saves the clean gradient below that depth
-            and one forward pass below it. `"variable"`: whole variables, as in
-            the authors' code; saves the gradients of the others. `"weight"`:
-            each scalar weight independently, as in the paper's equation 5;
-            saves nothing. Defaults to `"depth"`.
-        rank_by: How SDS ranks the samples: `"sharpness"`, the rise of the loss
-            (one more forward pass, at the perturbed weights); `"loss"`, the
-            loss at the unperturbed weights; `"random"`, the control that
+            the base optimizer alone. Defaults to `0.05`.
+        beta: Float in `[0.01, 1]`, expected fraction of the variables that a
+            step perturbs. With `granularity="weight"`, fraction of the weights,
+            in `(0, 1]`. Or a `PiecewiseConstantDecay` of Keras over the
+            training steps, for a few constant stages. Defaults to `0.6`.
+        gamma: Float in `(0, 1]`, fraction of the batch that is kept for the
+            update: `max(1, ceil(gamma * batch_size))` samples. Or stages, as
+            for `beta`. Defaults to `0.5`.
+        granularity: Which weights are perturbed or not together. `"depth"`: all
+            variables from a random depth to the output; layers below the
+            lowest perturbed layer are computed once per step and reused.
+            `"variable"`: whole variables, as in the authors' code; saves the
+            gradients of the others. `"weight"`: each scalar independently, as
+            in the paper's equation 5; saves nothing. The first two draw from a
+            small pool of subsets and compile one step for each of them (5 at
+            `beta=0.6`). Defaults to `"depth"`.
+        rank_by: How SDS ranks the samples. `"sharpness"`: by the increase of
+            their loss, at the cost of one forward pass. `"loss"`: by the loss
+            at the unperturbed weights. `"random"`: the control that
             comparisons need. Defaults to `"sharpness"`.
-        ascent: Of which gradient the perturbation is taken: `"current"`, that
-            of the step's own batch, or `"previous"`, that of the last update
-            (one-step ESAM). `"previous"` has no pass at the unperturbed weights
-            and by operations costs what the base optimizer costs; networks
-            with more weights than work, such as MLPs on small batches, take
-            longer for the perturbation itself. `beta` then saves nothing, and
-            `gamma < 1` needs `rank_by="loss"` or `"random"`.
-            Defaults to `"current"`.
-        ascent_scope: Under a `tf.distribute` strategy, of whose gradient the
-            perturbation is taken: `"replica"`, of each replica's own batch, at
-            no cost; `"global"`, of the batch of all replicas, which then train
-            as one device would, at the cost of a second all-reduce. On JAX
-            devices share one batch and its gradient, and it has no effect;
-            `ascent="previous"` always is `"global"`. Defaults to `"replica"`.
+        ascent: Gradient that defines the perturbation: the current batch's
+            (`"current"`) or the previous update's (`"previous"`, one-step
+            ESAM). The latter costs what the base optimizer costs. It needs
+            `gamma=1`, or a `rank_by` other than `"sharpness"`, and `beta` saves
+            nothing. Defaults to `"current"`.
+        ascent_scope: Whose gradient defines the perturbation under
+            `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
+            replicas' (`"global"`, which trains as one device would, at the cost
+            of a second all-reduce). No effect on JAX, where devices share one
+            gradient, and with `ascent="previous"`. Defaults to `"replica"`.
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
-            of a (replica's) batch get a perturbation of their own, by their own
-            gradient; the resulting gradients are averaged. A micro-batch is
-            treated as the batch of a replica, with SDS, random numbers and
-            the statistics of BatchNormalization of its own. The loss is that
-            of the whole batch for each `reduction`, with sample weights and
-            masks, unless a loss or `compute_loss()` reduces over the batch by
-            itself: then it is the mean over the micro-batches. Smaller
-            matrices take longer on devices that they do not fill. `None`: the
-            whole batch. Defaults to `None`.
+            of a (replica's) batch get a perturbation of their own, and the
+            resulting gradients are averaged. Each micro-batch has its own
+            selected samples, random numbers and BatchNormalization statistics.
+            The loss is the compiled one of the whole batch; a loss that reduces
+            over the batch by itself is averaged. `None` means the whole batch.
+            Defaults to `None`.
         interval: Integer, every how many steps one is sharpness-aware. The
-            steps in between are those of the base optimizer. Defaults to `1`.
+            others are those of the base optimizer. Defaults to `1`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,
-            for which `rho` is ten to forty times larger, 0.5 to 2. All
-            variables are scaled, biases too, which the code of ASAM's authors
-            leaves as they are; with them scaled, the first author reports the
-            best accuracy with 2, see `keras_esam.recipes`. Defaults to `False`.
+            for which `rho` is ten to forty times larger. Biases are scaled too,
+            unlike in its authors' code. Defaults to `False`.
         scale: How SWP scales the perturbation: `"horvitz_thompson"`, unbiased,
             or `"authors"`, `rho / beta` times the perturbed part of the
-            gradient divided by the norm of that part, for those who reproduce
-            the authors' numbers. Defaults to `"horvitz_thompson"`.
+            gradient divided by that part's norm, to reproduce the authors'
+            numbers. Defaults to `"horvitz_thompson"`.
         seed: Integer in `[0, 2**31)`, seed of the subsets, their order, masks
-            and random ranking. A random one if `None`; it is saved with the
-            weights and loading them restores it. Defaults to `None`.
+            and random ranking. `None` draws one. It is saved with the weights,
+            and loading them restores it. Defaults to `None`.
         name: Optional string, name of the model.
 
-    The arguments are attributes. To set one is allowed at any time, between the
-    batches of `fit` too; the training step is then compiled anew.
+    The arguments are attributes and may be set at any time, also between the
+    batches of `fit`; the training step is then compiled again.
 
-    The logs have `loss` and the compiled metrics, all of the unperturbed
-    weights and the whole batch, and `sharpness`, the mean over the samples of
-    the rise of their loss, data loss at the perturbed weights minus data loss
-    at the unperturbed ones, in units of the loss; samples whose rise is not
-    finite do not count. `sharpness` is there where it costs nothing: with
-    `gamma=1`, and with `rank_by="sharpness"`. It is NaN in an epoch in which no
-    step knows it, as in a stage of `gamma` below 1 with `rank_by="loss"`; in
-    other epochs the mean over the steps that do. With `ascent="previous"` there
-    is no pass at the unperturbed weights: `loss`, the metrics and the
-    BatchNormalization statistics are those of the whole batch at the perturbed
-    weights, the loss the larger by the sharpness.
+    The logs contain `loss` and the compiled metrics, at the unperturbed weights
+    and over the whole batch, and `sharpness`: the mean increase of the samples'
+    loss, in units of the loss, without samples whose increase is not finite. It
+    is logged where it costs nothing, with `gamma=1` or `rank_by="sharpness"`,
+    and is NaN in an epoch in which no step knows it. With `ascent="previous"`
+    there is no pass at the unperturbed weights: `loss`, metrics and
+    BatchNormalization statistics are those at the perturbed weights, so the
+    logged loss includes the sharpness.
 
-    `"depth"` takes the layers of functional and Sequential networks, nested
-    ones too, by their place in the graph; those of subclassed networks in the
-    order in which they become attributes.
+    `"depth"` orders the layers of functional and Sequential networks by their
+    place in the graph, and those of subclassed networks as they became
+    attributes. `rho` schedules follow the optimizer's iterations. Stages of
+    `beta` and `gamma` follow the steps of the model's whole training, through
+    later calls of `compile`. With `steps_per_execution=N` the subset and the
+    stages change every `N` steps, and `interval` counts executions.
 
     Variables with `overwrite_with_gradient=True`, the scales and histories of
-    float8 training, are no weights: they are not perturbed and get the values
-    that the pass at the unperturbed weights gives them, with
-    `ascent="previous"` those of its only pass. Of micro-batches and of
-    `tf.distribute` replicas the largest values count.
-
-    `rho` schedules follow the optimizer's iterations. The stages of `beta` and
-    `gamma` follow the steps of the model's whole training, which go on when it
-    is compiled again; boundaries belong to the earlier stage. With
-    `steps_per_execution=N` the subset and the stages change every `N` steps,
-    an execution that the end of the data cuts short counts as a whole one, and
-    `interval` counts executions.
+    float8 training, are not perturbed. They get the values of the unperturbed
+    pass, and the largest ones of micro-batches and replicas.
 
     Example:
 
@@ -346,29 +325,22 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         training_state.load(self, store)
 
     def get_config(self):
-        # Networks and schedules become dicts, all else stays what it is.
-        serialized = keras.saving.serialize_keras_object
-        return {
-            "model": serialized(self.model),
-            "rho": serialized(self.rho),
-            "beta": serialized(self.beta),
-            "gamma": serialized(self.gamma),
-            "granularity": self.granularity,
-            "rank_by": self.rank_by,
-            "ascent": self.ascent,
-            "ascent_scope": self.ascent_scope,
-            "micro_batch_size": self.micro_batch_size,
-            "interval": self.interval,
-            "adaptive": self.adaptive,
-            "scale": self.scale,
+        config = {
+            "model": self.model,
+            **vars(self._method),
             "seed": self.seed,
             "name": self.name,
         }
+        del config["preferred_pool_size"]
+        # Networks and schedules become dicts, all else stays what it is.
+        for key in SERIALIZED:
+            config[key] = keras.saving.serialize_keras_object(config[key])
+        return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("model", "rho", "beta", "gamma"):
+        for key in SERIALIZED:
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )

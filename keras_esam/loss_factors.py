@@ -110,7 +110,7 @@ def applies(model) -> bool:
     return not overridden and model._compile_loss is not None
 
 
-def of_samples(model, batch, weights, size, state_at):
+def of_samples(model, batch, size, predictions):
     """What the losses of each sample are multiplied by in its micro-batch.
 
     It runs the network once more, for its masks. In a compiled step what does
@@ -119,10 +119,9 @@ def of_samples(model, batch, weights, size, state_at):
     Args:
         model: The `ESAMModel`.
         batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
         size: Integer, number of samples of a micro-batch.
-        state_at: Function `state_at(start)` of a micro-batch's first sample
-            that returns its list of pairs `(variable, tensor)`.
+        predictions: Function `predictions(part, start)` of a micro-batch and
+            its first sample that returns the network's predictions.
 
     Returns:
         List with a tensor of shape `(batch_size,)` or `None` for each loss.
@@ -131,15 +130,7 @@ def of_samples(model, batch, weights, size, state_at):
     def run(start, count):
         indices = start + ops.arange(count)
         part = selection.gather(batch, indices, take=backend.take)
-        with backend.recorded_if(False):
-            y_pred = backend.forward(
-                model,
-                part,
-                weights,
-                state_at(start),
-                total=False,
-                per_sample=False,
-            ).y_pred
+        y_pred = predictions(part, start)
         divisors = _mean_divisors(model._compile_loss, part[1], y_pred, part[2])
         rows = [
             None if d is None else d + ops.zeros_like(indices, dtype=d.dtype)

@@ -21,12 +21,13 @@ Reference:
 - [Foret et al., 2021](https://arxiv.org/abs/2010.01412), section 4.1
 """
 
+import dataclasses
 import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common import global_state
 
 from keras_esam import loss_factors
 from keras_esam import rows
@@ -59,10 +60,7 @@ def _with_divisors(compute, model, plan, batch, weights, state):
             return _gradients(compute, model, plan, batch, weights, state)
         except loss_factors.DivisorsNeeded:
             findings.needs_divisors = True
-    size = plan.method.micro_batch_size
-    factors = loss_factors.of_samples(
-        model, batch, weights, size, functools.partial(own_seeds, state)
-    )
+    factors = _factors(model, plan, batch, weights, state)
     return _gradients(compute, model, plan, batch, weights, state, factors)
 
 
@@ -75,12 +73,13 @@ def _gradients(compute, model, plan, batch, weights, state, factors=None):
         part, own_factors = selection.gather(
             (batch, factors), start + ops.arange(count), take=backend.take
         )
-        ratio, losses = _ratio(num_samples, count), None
+        ratio, losses = _ratio(num_samples, count), model
         if loss_factors.applies(model):
             losses = loss_factors.ScaledLosses(model, ratio, own_factors)
+        own_state, place = _begin(state, start, losses)
         with rows.explained(), backend.recorded_if(start == 0):
             clean, gradients, increase = compute(
-                model, plan, part, weights, own_seeds(state, start), losses
+                model, plan, part, weights, own_state, place
             )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
@@ -144,25 +143,64 @@ def _whole_predictions(y_pred, parts):
     return keras.tree.pack_sequence_as(y_pred, outputs)
 
 
-def own_seeds(state, start):
-    """State with which a micro-batch draws random numbers of its own.
+def _factors(model, plan, batch, weights, state):
+    """See `loss_factors.of_samples`, whose passes draw the same numbers."""
+
+    def predictions(part, start):
+        own_state, place = _begin(state, start, model)
+        with backend.recorded_if(False):
+            result = backend.forward(
+                model,
+                part,
+                weights,
+                own_state,
+                total=False,
+                per_sample=False,
+                part=place,
+            )
+        return result.y_pred
+
+    size = plan.method.micro_batch_size
+    return loss_factors.of_samples(model, batch, size, predictions)
+
+
+@dataclasses.dataclass
+class Part:
+    """What part of a batch a micro-batch is.
+
+    Args:
+        start: Integer or scalar tensor, its first sample. At 0 the random
+            numbers are those of a step without micro-batches.
+        losses: Object that computes the losses: the `ESAMModel`, or
+            `loss_factors.ScaledLosses`.
+    """
+
+    start: Any
+    losses: Any
+
+    def own_seed(self, variable):
+        """Value of a seed that no layer tracks, as Keras' global one."""
+        if not _is_seed(variable):
+            return None
+        # A scope that knows no values.
+        with keras.StatelessScope():
+            return _own_seed(backend.value(variable), self.start)
+
+
+def _begin(state, start, losses):
+    """State with which a micro-batch draws numbers of its own, and its `Part`.
 
     Args:
         state: List of pairs `(variable, tensor)`.
-        start: Integer or scalar tensor, the first sample. At 0 the numbers are
-            those of a step without micro-batches.
-
-    Returns:
-        List of pairs `(variable, tensor)`, with Keras' global seed generator.
+        start: Integer or scalar tensor, the first sample.
+        losses: See `Part`.
     """
     backend.begin_micro_batch(start)
-    generator = global_state.get_global_attribute("global_seed_generator")
-    if generator is not None:
-        state = [*state, (generator.state, backend.value(generator.state))]
-    return [
+    own_state = [
         (v, _own_seed(value, start) if _is_seed(v) else value)
         for v, value in state
     ]
+    return own_state, Part(start, losses)
 
 
 def _is_seed(variable):

@@ -67,7 +67,7 @@ def train_step(model, plan, data) -> dict:
 
 
 def sharpness_aware_gradients(
-    model, plan, batch, weights, state, losses=None
+    model, plan, batch, weights, state, part=None
 ) -> tuple:
     """The gradient at theta + eps, and what the other passes find.
 
@@ -77,7 +77,7 @@ def sharpness_aware_gradients(
         batch: Tuple `(x, y, sample_weight)`.
         weights: List of tensors, values of the trainable variables.
         state: List of pairs `(variable, tensor)` for all other variables.
-        losses: Optional, see `forward_pass.forward`.
+        part: Optional `micro_batches.Part`.
 
     Returns:
         Tuple of the `ForwardPass` for metrics and state, the gradients for the
@@ -98,7 +98,7 @@ def sharpness_aware_gradients(
             state,
             sources=(*plan.subset, *plan.overwritten),
             per_sample=needs_losses,
-            losses=losses,
+            part=part,
         )
         weights = clean.weights
         new_values = gradients[len(plan.subset) :]
@@ -111,7 +111,7 @@ def sharpness_aware_gradients(
             model, batch, perturbed, state, per_sample=needs_losses
         )
         kept, increase = _select(
-            model, plan, batch, observed, perturbed, state, losses
+            model, plan, batch, observed, perturbed, state, part
         )
 
     with contextlib.ExitStack() as contexts:  # F2, B2
@@ -127,7 +127,7 @@ def sharpness_aware_gradients(
             sources=range(len(weights)),
             per_sample=clean is not None and not selects,
             valid=None if clean is None else norm,
-            losses=losses,
+            part=part,
         )
     gradients = list(gradients)
     for index, value in zip(plan.overwritten, new_values, strict=False):
@@ -166,7 +166,7 @@ def _perturb(model, plan, weights, current):
     return perturbed, norm
 
 
-def _select(model, plan, batch, observed, perturbed, state, losses):
+def _select(model, plan, batch, observed, perturbed, state, part):
     """The samples to keep, and the increase of each sample's loss."""
     ranking, increase = plan.method.ranking, None
     num_samples = backend.batch_size(batch)
@@ -175,7 +175,7 @@ def _select(model, plan, batch, observed, perturbed, state, losses):
     if ranking.needs_increase:
         with backend.recorded_if(False):
             ranked = backend.forward(
-                model, batch, perturbed, state, total=False, losses=losses
+                model, batch, perturbed, state, total=False, part=part
             )
         increase = ranked.sample_losses - observed.sample_losses
     scores = ranking.scores(

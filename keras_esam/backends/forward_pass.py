@@ -27,17 +27,22 @@ class RecordingScope(keras.StatelessScope):
             their current values, or those of the stateless scope around it.
         on_assign: Optional function `on_assign(variable, value)` whose result
             is assigned in the place of `value`.
+        on_miss: Optional function `on_miss(variable)` that returns the value of
+            a variable that is not in the mapping, or `None`.
     """
 
-    def __init__(self, state_mapping, on_assign=None):
+    def __init__(self, state_mapping, on_assign=None, on_miss=None):
         super().__init__(state_mapping, collect_losses=True)
         self._on_assign = on_assign
+        self._on_miss = on_miss
         self._assigned = {}
 
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
         if value is None and self.original_scope is not None:
             value = self.original_scope.get_current_value(variable)
+        if value is None and self._on_miss is not None:
+            value = self._on_miss(variable)
         return value
 
     def add_update(self, update):
@@ -109,7 +114,7 @@ def forward(
     total: bool = True,
     per_sample: bool = True,
     training: bool = True,
-    losses=None,
+    part=None,
     on_assign: Callable | None = None,
 ) -> ForwardPass:
     """Runs a model with the given variable values.
@@ -122,19 +127,19 @@ def forward(
         total: Boolean, whether to compute the loss that is minimised.
         per_sample: Boolean, whether to compute the per-sample losses.
         training: Boolean, training or inference mode.
-        losses: Optional object that computes the losses in the place of the
-            model, `loss_factors.ScaledLosses`.
+        part: Optional `micro_batches.Part`, what of a batch this one is.
         on_assign: Optional function as for `RecordingScope`.
 
     Returns:
         A `ForwardPass`.
     """
     x, y, sample_weight = batch
-    losses = losses or model
+    losses = part.losses if part else model
     variables = model.trainable_variables
     loss = sample_losses = None
     mapping = [*state, *zip(variables, weights, strict=True)]
-    with RecordingScope(mapping, on_assign) as scope:
+    on_miss = part.own_seed if part else None
+    with RecordingScope(mapping, on_assign, on_miss) as scope:
         y_pred = call(model, x, training)
         if total:
             loss = total_loss(

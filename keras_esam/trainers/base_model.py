@@ -62,10 +62,6 @@ class BaseModel(keras.Model):
         logs.pop(self.sharpness_tracker.name, None)
         return result
 
-    @own_calls.own_calls()
-    def _symbolic_build(self, *args, **kwargs):
-        super()._symbolic_build(*args, **kwargs)
-
     @property
     def upcoming_step(self) -> StepPlan:
         """What the next execution of `fit` does, and with which subset."""

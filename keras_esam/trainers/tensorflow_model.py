@@ -80,13 +80,9 @@ class TensorFlowDispatcher(StepDispatcher):
             if not model.model.built:
                 x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
                 model(x)
-            # Keras' own way for the rest knows dense tensors only. What it
-            # does not build here, tracing the first step does.
-            leaves = [t for t in keras.tree.flatten(batch) if t is not None]
-            if not model.run_eagerly and all(
-                not (t.sparse or t.ragged) for t in leaves
-            ):
-                model._symbolic_build(data_batch=batch)
+            # Loss and metrics are built when the first step is traced.
+            if model.optimizer is not None:
+                model.optimizer.build(model.trainable_variables)
         self._prepare()
         return iterator
 
