@@ -31,7 +31,7 @@ class StepDispatcher:
     def __init__(self, model):
         self._model = model
         self._functions = {}
-        self._trainable = None
+        self._trainable_parts = None
         self._seed = model._progress.seed
         self.num_compiled = 0
 
@@ -94,7 +94,7 @@ class StepDispatcher:
         Returns:
             Boolean, whether there was such a change.
         """
-        changed = self._trainable not in (None, self._find_trainable())
+        changed = self._trainable_parts not in (None, self._find_trainable())
         if changed:
             self._functions.clear()
             self._prepare()
@@ -155,5 +155,5 @@ class StepDispatcher:
         model = self._model
         model._check_trainable()
         model._track_training_state()
-        self._trainable = self._find_trainable()
+        self._trainable_parts = self._find_trainable()
         model._findings.variable_order = model._find_variable_order()

@@ -53,12 +53,12 @@ class ScaledLosses:
     def _compile_loss(self):
         return sample_losses.with_losses(
             self._owner._compile_loss,
-            map(self._scaled, _losses(self._owner), self._factors),
+            map(self._scaled, _compiled_losses(self._owner), self._factors),
         )
 
     @property
     def _factors(self):
-        losses = _losses(self._owner)
+        losses = _compiled_losses(self._owner)
         return [
             self._ratio if loss.reduction == "sum" else _mean(row)
             for loss, row in zip(
@@ -100,7 +100,7 @@ class ScaledLosses:
         return call
 
 
-def _losses(model):
+def _compiled_losses(model):
     return [entry.loss for entry in model._compile_loss._flat_losses]
 
 

@@ -84,7 +84,7 @@ class JAXDispatcher(StepDispatcher):
 
     def _check_layers(self, state):
         """Drops the compiled steps if a callback has frozen layers."""
-        trainable, _ = self._trainable
+        trainable, _ = self._trainable_parts
         if len(state[0]) == len(trainable):
             return
         method = self._model._method

@@ -28,7 +28,7 @@ class TensorFlowDispatcher(StepDispatcher):
     tracing = staticmethod(backend.no_retracing_warning)
 
     def __call__(self, iterator):
-        if self._trainable is None:
+        if self._trainable_parts is None:
             iterator = self._build(iterator)
         model = self._model
         plan = self._begin()
@@ -52,7 +52,7 @@ class TensorFlowDispatcher(StepDispatcher):
                 "or `strategy.run`. Call `train_on_batch()`, which compiles, "
                 "or give it the `plan` of the step. Received: plan=None"
             )
-        if self._trainable is None:
+        if self._trainable_parts is None:
             self._build(iter([data]))
         return super().run_by_hand(data)
 
