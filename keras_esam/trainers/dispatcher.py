@@ -18,6 +18,9 @@ class StepDispatcher:
 
     Args:
         model: The `ESAMModel`.
+
+    Attributes:
+        num_compiled: Integer, number of steps that were made so far.
     """
 
     # In which context a step is traced.
@@ -26,6 +29,7 @@ class StepDispatcher:
     def __init__(self, model):
         self._model = model
         self._functions = {}
+        self.num_compiled = 0
         self._trainable = None
         self._seed = model._progress.seed
 
@@ -59,6 +63,7 @@ class StepDispatcher:
         self._forget_other_stages(plan)
         # Kept if data of unknown length ends in the call: it is compiled then.
         self._functions[plan] = self._make_function(plan, *args)
+        self.num_compiled += 1
         with self.tracing():
             return self._functions[plan](*args)
 
