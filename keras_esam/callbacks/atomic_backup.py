@@ -19,33 +19,30 @@ WEIGHTS, LOGS, SETTINGS = "latest.weights.h5", "logs.json", "settings.json"
 class AtomicBackup(keras.callbacks.Callback):
     """Backs up a training after every epoch, and resumes it.
 
-    Start the same script again after it was killed, at whatever moment: `fit`
-    restores the last epoch that was finished and trains the others. Weights,
+    Start the same script again after it was killed, at any moment: `fit` prints
+    a line, restores the last finished epoch and trains the others. Weights,
     optimizer, the state of an `ESAMModel` and the logs of all epochs are one
-    folder, which is there as a whole or not at all, whereas
-    `keras.callbacks.BackupAndRestore` writes one file over another. With data
-    whose order depends on the epoch alone, as with
-    `keras_esam.callbacks.EpochCounter`, the resumed run equals the
+    folder, written atomically, whereas `keras.callbacks.BackupAndRestore`
+    writes one file over another. With data whose order depends on the epoch
+    alone, see `keras_esam.callbacks.EpochCounter`, the resumed run equals the
     uninterrupted one.
 
-    `fit` prints a line when it resumes. A finished training keeps its backup,
-    so the same script then trains nothing and says so. One that a callback
-    stopped early is resumed. The backup takes precedence over the argument
-    `initial_epoch` of `fit`.
+    A finished training keeps its backup: the same script then trains nothing
+    and says so. One that a callback stopped early is resumed. The backup takes
+    precedence over the argument `initial_epoch` of `fit`.
 
-    A backup of another training is refused. It holds the settings from the
-    beginning of its training: the configurations of the model, the optimizer
-    and the loss, and the shapes of all weights. Names may change, and so may an
-    `ESAMModel`'s `seed` if it is not given. Functions are compared by name and
-    the numbers and strings that they close over. Data, batch size, metrics and
-    the code of subclasses are not compared.
+    A backup of another training is refused. It holds the settings with which
+    its training began: the configurations of model, optimizer and loss, and the
+    shapes of all weights. Names may change, and so may an `ESAMModel`'s `seed`
+    if it is not given. Functions are compared by name and the numbers and
+    strings that they close over. Data, batch size, metrics and the code of
+    subclasses are not compared.
 
-    Put it behind the callbacks that add to the logs or save files of their own,
-    so that these are there before an epoch counts as finished. For a table of
-    the logs put `keras.callbacks.CSVLogger(path, append=True)` before it.
+    Put it behind callbacks that add to the logs or save files, so that these
+    are there before an epoch counts as finished. For a table of the logs put
+    `keras.callbacks.CSVLogger(path, append=True)` before it.
 
-    Of the workers of a `tf.distribute` strategy, or of several processes on
-    JAX, the chief writes, and all of them restore what it wrote.
+    The chief of several workers or processes writes; all of them restore.
 
     Args:
         folder: String or path, where the backup is. Each training needs its
@@ -183,18 +180,13 @@ class AtomicBackup(keras.callbacks.Callback):
                 ) from error
 
     def _announce(self, num_epochs):
-        epochs = (self.params or {}).get("epochs")
-        of = "" if epochs is None else f" of {epochs}"
-        if epochs is not None and num_epochs >= epochs:
+        epochs = self.params["epochs"]
+        last = f"epoch {num_epochs} of {epochs}"
+        text = f"resuming after {last}, which is in {self.folder}."
+        if num_epochs >= epochs:
             text = (
-                f"nothing left to train, epoch {num_epochs}{of} is in "
-                f"{self.folder}. To train again, delete the folder or choose "
-                "another one."
-            )
-        else:
-            text = (
-                f"resuming after epoch {num_epochs}{of}, which is in "
-                f"{self.folder}."
+                f"nothing left to train, {last} is in {self.folder}. To train "
+                "again, delete the folder or choose another one."
             )
         print(f"AtomicBackup: {text}", flush=True)
 

@@ -210,6 +210,7 @@ def begin(folder, model):
     """What `fit` calls before the first epoch."""
     backup = AtomicBackup(folder)
     backup.set_model(model)
+    backup.set_params({"epochs": 2})
     backup.on_train_begin()
     return backup
 
