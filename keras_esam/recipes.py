@@ -7,7 +7,7 @@ A recipe is named `DATASET/NETWORK/METHOD`:
 | data sets | `cifar10`, `cifar100`, `imagenet` |
 | networks | `resnet18`, `wrn-28-10`, `pyramidnet-110` |
 | | `resnet50`, `resnet101` (`imagenet`) |
-| methods | `sgd`, `sam`, `asam`, `esam`, `esam-swp`, `esam-sds`, `fast-sam` |
+| methods | `sgd`, `sam`, `asam`, `esam`, `esam-swp`, `esam-sds`, `swp-depth` |
 
 Every value has its source in `Recipe.sources`, which also says which ones were
 not checked against the paper. Where the paper contradicts itself the tables are
@@ -27,14 +27,13 @@ has length `rho`, as the paper says; in the authors' code it is longer
 (`scale="authors"`).
 
 `asam` has the `rho` of its paper, [Kwon et al.,
-2021](https://arxiv.org/abs/2102.11600), and the rest from ESAM's tables, to
-compare. The code of that paper (SamsungLabs/ASAM) scales no biases and adds
-`eta=0.01` to `|w|`; `adaptive=True` scales all variables and adds nothing. For
-a PyTorch implementation that scales all parameters too, Jungmin Kwon, the first
-author, [reports](https://github.com/davda54/sam/issues/37) the best accuracy on
-CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5 there.
+2021](https://arxiv.org/abs/2102.11600), and the rest from ESAM's tables. The
+code of that paper (SamsungLabs/ASAM) scales no biases and adds `eta=0.01` to
+`|w|`; `adaptive=True` scales all variables and adds nothing. With all scaled
+the first author [reports](https://github.com/davda54/sam/issues/37) the best
+accuracy on CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5.
 
-`fast-sam` is not in the paper. It is SWP of few layers without SDS
+`swp-depth` is not in the paper. It is SWP by depth, beta 0.3, without SDS
 (`granularity="depth", beta=0.3, gamma=1`), by operations 1.54 times as fast as
 SAM, and in the benchmarks as accurate at short and at long budgets.
 """
@@ -46,7 +45,6 @@ import keras
 
 from keras_esam import models
 
-CIFAR = ("cifar10", "cifar100")
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 MAKERS = {
     "resnet18": models.resnet18,
@@ -55,7 +53,7 @@ MAKERS = {
     "resnet50": models.resnet50,
     "resnet101": models.resnet101,
 }
-METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds", "fast-sam")
+METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds", "swp-depth")
 
 
 class _FrozenDict(dict):
@@ -97,26 +95,17 @@ class Recipe:
     esam: Mapping
     sources: Mapping
 
-    @property
-    def dataset(self) -> str:
-        return self.name.split("/")[0]
-
-    @property
-    def network(self) -> str:
-        return self.name.split("/")[1]
-
-    @property
-    def method(self) -> str:
-        return self.name.split("/")[2]
+    dataset = property(lambda self: self.name.split("/")[0])
+    network = property(lambda self: self.name.split("/")[1])
+    method = property(lambda self: self.name.split("/")[2])
 
     @property
     def pipeline(self) -> dict:
         """Arguments of `keras_esam.data.cifar` or `keras_esam.data.imagenet`,
         all but the split."""
-        arguments = {"batch_size": self.batch_size}
-        if self.dataset in CIFAR:
-            arguments = {"name": self.dataset, **arguments}
-        return arguments
+        is_cifar = self.dataset != "imagenet"
+        named = {"name": self.dataset} if is_cifar else {}
+        return {**named, "batch_size": self.batch_size}
 
     def make_network(self, **kwargs) -> keras.Model:
         """The network with random weights.
@@ -124,9 +113,6 @@ class Recipe:
         Args:
             **kwargs: Other arguments for its function in `keras_esam.models`,
                 such as `width`, `depth`, `input_shape` and `num_classes`.
-
-        Returns:
-            A functional `keras.Model` whose outputs are logits.
         """
         num_classes = NUM_CLASSES[self.dataset]
         return MAKERS[self.network](**{"num_classes": num_classes, **kwargs})
@@ -140,56 +126,32 @@ class Recipe:
 
         Args:
             num_steps: Integer, number of updates of the whole training.
-
-        Returns:
-            `keras.optimizers.SGD`.
         """
-        schedule = keras.optimizers.schedules.CosineDecay(
-            self.learning_rate, num_steps
-        )
+        decay = keras.optimizers.schedules.CosineDecay
         return keras.optimizers.SGD(
-            schedule,
+            decay(self.learning_rate, num_steps),
             momentum=self.momentum,
             weight_decay=self.weight_decay / (1 - self.momentum) or None,
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Setting:
-    """What the methods on a network share."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay_sgd: float
-    weight_decay: float
-    rho: float
-    beta: float
-    gamma: float
-    micro_batch_size: int | None
-    table: str
-
-
+# Of each network: epochs, batch size, `rho`, `beta`, `gamma`.
+_TABLE = {
+    "resnet18": (200, 128, 0.05, 0.6, 0.5),
+    "wrn-28-10": (200, 256, 0.1, 0.5, 0.5),
+    "pyramidnet-110": (300, 256, 0.2, 0.6, 0.5),
+    "resnet50": (90, 512, 0.05, 0.6, 0.7),
+    "resnet101": (90, 512, 0.05, 0.6, 0.7),
+}
+_ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
+# Where values are from.
+_METHOD = "of the method"
+_OURS = "our benchmarks"
+_SECTION = "section 3.1"
 _RUN_SH = "`run.sh` of the authors' code, where it is that of ESAM"
 _UNCHECKED = ", from memory, not checked"
 _GOYAL = "Goyal et al., 2017, arXiv 1706.02677"
 _KWON = "Kwon et al., 2021, arXiv 2102.11600"
-_SETTINGS = {
-    "resnet18": _Setting(
-        200, 128, 0.05, 5e-4, 1e-3, 0.05, 0.6, 0.5, None, "Table 4"
-    ),
-    "wrn-28-10": _Setting(
-        200, 256, 0.05, 5e-4, 1e-3, 0.1, 0.5, 0.5, None, "Table 4"
-    ),
-    "pyramidnet-110": _Setting(
-        300, 256, 0.05, 5e-4, 1e-3, 0.2, 0.6, 0.5, None, "Table 4"
-    ),
-    "resnet50": _Setting(
-        90, 512, 0.2, 1e-4, 1e-4, 0.05, 0.6, 0.7, 128, "Table 5"
-    ),
-}
-_SETTINGS["resnet101"] = _SETTINGS["resnet50"]
-_ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
 
 
 def names() -> tuple[str, ...]:
@@ -197,7 +159,7 @@ def names() -> tuple[str, ...]:
     return tuple(
         f"{dataset}/{network}/{method}"
         for dataset in NUM_CLASSES
-        for network in _SETTINGS
+        for network in _TABLE
         if (dataset == "imagenet") == (network in ("resnet50", "resnet101"))
         for method in METHODS
     )
@@ -207,10 +169,7 @@ def get(name: str) -> Recipe:
     """The recipe of a name.
 
     Args:
-        name: String, `DATASET/NETWORK/METHOD`, see `names()`.
-
-    Returns:
-        A `Recipe`.
+        name: String, `DATASET/NETWORK/METHOD`, one of `names()`.
 
     Raises:
         ValueError: If there is none of that name.
@@ -221,11 +180,9 @@ def get(name: str) -> Recipe:
     recipe = keras_esam.recipes.get("cifar10/resnet18/esam")
     train = keras_esam.data.cifar(split="train", **recipe.pipeline)
     model = keras_esam.ESAMModel(recipe.make_network(), **recipe.esam)
-    model.compile(
-        recipe.make_optimizer(recipe.epochs * len(train)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    optimizer = recipe.make_optimizer(recipe.epochs * len(train))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
     model.fit(train, epochs=recipe.epochs)
     ```
 
@@ -240,69 +197,63 @@ def get(name: str) -> Recipe:
             f'"cifar10/resnet18/esam". Received: name={name!r}'
         )
     dataset, network, method = name.split("/")
-    setting = _SETTINGS[network]
-    is_sgd = method == "sgd"
-    decay = setting.weight_decay_sgd if is_sgd else setting.weight_decay
+    training = _training(dataset, network, method)
+    esam = _esam(dataset, network, method)
     return Recipe(
         name=name,
-        epochs=setting.epochs,
-        batch_size=setting.batch_size,
-        learning_rate=setting.learning_rate,
-        weight_decay=decay,
-        momentum=0.9,
-        esam=_FrozenDict(_esam(setting, dataset, method)),
-        sources=_FrozenDict(_sources(setting, dataset, method)),
+        **{key: value for key, (value, _) in training.items()},
+        esam=_FrozenDict({key: value for key, (value, _) in esam.items()}),
+        sources=_FrozenDict(
+            {key: source for key, (_, source) in (training | esam).items()}
+        ),
     )
 
 
-def _esam(setting, dataset, method):
-    if method == "sgd":
-        return {"rho": 0.0}
-    arguments = {
-        "rho": setting.rho,
-        "beta": setting.beta if method in ("esam", "esam-swp") else 1.0,
-        "gamma": setting.gamma if method in ("esam", "esam-sds") else 1.0,
+def _training(dataset, network, method):
+    """Of each value of the training a pair of itself and its source."""
+    epochs, batch_size, *_ = _TABLE[network]
+    values = {
+        "epochs": (epochs, "Table 4"),
+        "batch_size": (batch_size, "Table 4"),
+        "learning_rate": (0.05, _RUN_SH),
+        "weight_decay": (1e-3, "Table 4"),
+        "momentum": (0.9, "README of the authors' code"),
     }
-    if method == "asam":
-        arguments |= {"rho": _ASAM_RHO[dataset], "adaptive": True}
-    elif method == "fast-sam":
-        arguments |= {"beta": 0.3, "granularity": "depth"}
-    else:
-        arguments["granularity"] = "variable"
-    if setting.micro_batch_size is not None:
-        arguments["micro_batch_size"] = setting.micro_batch_size
-    return arguments
+    if dataset == "imagenet":
+        values["epochs"] = epochs, "Table 5"
+        values["batch_size"] = batch_size, "Table 5" + _UNCHECKED
+        values["learning_rate"] = 0.2, _GOYAL + ": 0.1 per 256 samples"
+        values["weight_decay"] = 1e-4, _GOYAL
+    elif method == "sgd":
+        values["weight_decay"] = 5e-4, "Table 4" + _UNCHECKED
+    return values
 
 
-def _sources(setting, dataset, method):
+def _esam(dataset, network, method):
+    """The same of each argument of `keras_esam.ESAMModel`."""
+    if method == "sgd":
+        return {"rho": (0.0, _METHOD)}
     on_imagenet = dataset == "imagenet"
-    unchecked = setting.table + _UNCHECKED
-    decay = unchecked if method == "sgd" else setting.table
-    arguments = _esam(setting, dataset, method)
-    sources = {
-        "epochs": setting.table,
-        "batch_size": unchecked if on_imagenet else setting.table,
-        "learning_rate": (
-            f"{_GOYAL}: 0.1 per 256 samples" if on_imagenet else _RUN_SH
-        ),
-        "weight_decay": _GOYAL if on_imagenet else decay,
-        "momentum": "README of the authors' code",
+    *_, rho, beta, gamma = _TABLE[network]
+    values = {
+        "rho": (rho, "Table 5" + _UNCHECKED if on_imagenet else _RUN_SH),
+        "beta": (1.0, _METHOD),
+        "gamma": (1.0, _METHOD),
+        "granularity": ("variable", "the authors' code"),
     }
-    if method == "sgd":
-        return {**sources, "rho": "of the method"}
-    for name in ("beta", "gamma"):
-        is_used = arguments[name] < 1
-        sources[name] = "section 3.1" if is_used else "of the method"
+    if method in ("esam", "esam-swp"):
+        values["beta"] = beta, _SECTION
+    if method in ("esam", "esam-sds"):
+        values["gamma"] = gamma, _SECTION
+    if method == "swp-depth":
+        values |= {"beta": (0.3, _OURS), "granularity": ("depth", _OURS)}
     if method == "asam":
-        quoted = _KWON + ", quoted by others"
-        readme = "README of the code of " + _KWON
-        sources["rho"] = quoted if on_imagenet else readme
-        sources["adaptive"] = "of the method"
-    else:
-        sources["rho"] = unchecked if on_imagenet else _RUN_SH
-        sources["granularity"] = "the authors' code"
-    if method == "fast-sam":
-        sources["beta"] = sources["granularity"] = "our benchmarks"
+        source = "README of the code of " + _KWON
+        if on_imagenet:
+            source = _KWON + ", quoted by others"
+        values["rho"] = _ASAM_RHO[dataset], source
+        values["adaptive"] = True, _METHOD
+        del values["granularity"]
     if on_imagenet:
-        sources["micro_batch_size"] = "section 3.1" + _UNCHECKED
-    return sources
+        values["micro_batch_size"] = 128, _SECTION + _UNCHECKED
+    return values

@@ -1,268 +1,209 @@
 """What makes two trainings the same: the settings of a compiled model.
 
-They are plain values for JSON: the configurations of the model, its network,
-the optimizer and the loss, and the shapes of weights. Left out is what does not
-change the training: metrics, whether and by what the step is compiled, and all
-names, since Keras numbers those of layers through the whole process. Functions
-count by their name and the plain values that they close over.
+They are the configurations of model, optimizer and loss, and the shapes of all
+variables, by path: `"model.layers.1.units": 8`. Left out is what does not
+change the training: metrics, how the step is compiled, and all names, since
+Keras numbers those of layers through the whole process. Functions count by
+their name and the plain values that they close over.
 """
 
+import inspect
+import json
 import re
 import types
 import warnings
 
 import keras
-import numpy as np
 
-from keras_esam import arguments
 from keras_esam.esam_model import ESAMModel
 
-IGNORED_OF_COMPILE = "metrics", "weighted_metrics", "run_eagerly", "jit_compile"
-NUM_LISTED = 5
-PLAIN = bool, int, float, str
-OF_SHAPES = "weights", "optimizer_variables"
 # Shapes are among those of the weights; here they may have the batch size.
-IGNORED_OF_CONFIG = "name", "build_input_shape"
+IGNORED = "name", "build_input_shape"
 # Their configuration has a seed that they drew themselves.
 DRAW_THEIR_SEED = "RandomCrop", "RandomDeletion", "RandomSwap"
+OF_SHAPES = "weights", "optimizer_variables"
+NUM_LISTED = 5
+PLAIN = bool, int, float, str, type(None)
 
 
 def describe(model: keras.Model) -> dict:
-    """The settings of the training of a compiled model, as they are now."""
-    compiled = {
-        **_config_of(model.get_compile_config),
-        "optimizer": getattr(model, "optimizer", None),
-        "loss": getattr(model, "loss", None),
-    }
-    names = getattr(model, "output_names", None) or []
-    for key in ("loss", "loss_weights"):
-        compiled[key] = _by_output(compiled.get(key), names)
-    network = model.model if isinstance(model, ESAMModel) else model
-    weights = [
-        shape if weight.trainable else f"{shape}, not trainable"
-        for shape, weight in zip(
-            shapes(network.weights), network.weights, strict=True
-        )
-    ]
-    settings = {
-        "model": model,
-        **{k: v for k, v in compiled.items() if k not in IGNORED_OF_COMPILE},
-        "weights": weights,
-    }
-    return _plain(settings, {})
-
-
-def shapes(variables: list) -> list[str]:
-    """Shape and dtype of each variable."""
-    return [
-        f"{tuple(v.shape)} {keras.backend.standardize_dtype(v.dtype)}"
-        for v in variables
-    ]
-
-
-def differences(before, now, path: str = "") -> list[tuple]:
-    """Where two settings differ.
-
-    Args:
-        before: Settings, or a part of them.
-        now: The same part of others.
-        path: String, the place of this part.
+    """The settings of a compiled model as they are now.
 
     Returns:
-        List of tuples `(path, value before, value now)`.
+        Dict of paths to values for JSON. Where others are below a path it has
+        the name of the class, or the number of entries.
     """
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = _keys_to_compare(before, now, is_whole=not path)
-        pairs = {key: (before.get(key), now.get(key)) for key in keys}
-    elif (
-        isinstance(before, list)
-        and isinstance(now, list)
-        and len(before) == len(now)
-    ):
-        pairs = dict(enumerate(zip(before, now, strict=True)))
-    # By `repr` NaN equals NaN.
-    elif before == now or repr(before) == repr(now):
-        return []
-    else:
-        return [(path, _shown(before), _shown(now))]
-    return [
-        difference
-        for key, pair in pairs.items()
-        for difference in differences(*pair, f"{path}.{key}".strip("."))
-    ]
+    optimizer = getattr(model, "optimizer", None)
+    names = getattr(model, "output_names", None) or []
+    settings = {
+        "model": model,
+        "optimizer": optimizer,
+        "loss": getattr(model, "loss", None),
+        "loss_weights": _config(model.get_compile_config).get("loss_weights"),
+        "steps_per_execution": model.steps_per_execution,
+    }
+    for key in ("loss", "loss_weights"):
+        if isinstance(settings[key], dict):
+            settings[key] = {
+                names.index(name) if name in names else name: value
+                for name, value in settings[key].items()
+            }
+    network = model.model if isinstance(model, ESAMModel) else model
+    settings["weights"] = _shapes(network.weights)
+    if getattr(optimizer, "built", False):
+        settings["optimizer_variables"] = _shapes(optimizer.variables)
+    return {
+        path: value
+        for key, setting in settings.items()
+        for path, value in _flatten(key, setting, {})
+    }
 
 
-def _by_output(values, names):
-    """A dict by the names of outputs, by their places instead."""
-    if not isinstance(values, dict):
-        return values
-    return {names.index(k) if k in names else k: v for k, v in values.items()}
+def differences(now: dict, before: dict, changed: dict) -> list[str]:
+    """Where settings are not those of an earlier training, one a line.
 
+    Paths that only one of them has do not count: another version of a class may
+    have other arguments, and not all can always be had.
 
-def listed(found: list[tuple]) -> str:
-    """The first differences, one a line."""
+    Args:
+        now: Dict that `describe` returns.
+        before: Dict, the settings with which the earlier training began.
+        changed: Dict, those of them that were others in the end, since
+            callbacks change rates. A model that goes on has these.
+    """
+    lines = {}
+    for path, value in now.items():
+        known = [s[path] for s in (before, changed) if path in s]
+        # As text NaN equals NaN.
+        same = json.dumps(value) in map(json.dumps, known)
+        if known and not same and not path.startswith(tuple(lines)):
+            lines[f"{path}."] = (
+                f"- {path}: {_shown(value)}, not {_shown(known[0])}"
+            )
     # Other shapes most often follow from what differs elsewhere.
-    causes = [d for d in found if not d[0].startswith(OF_SHAPES)]
-    found = causes or found
-    lines = [f"- {path}: {now}, not {before}" for path, before, now in found]
-    more = [f"- and {len(lines) - NUM_LISTED} more"]
-    more = more if len(lines) > NUM_LISTED else []
-    return "\n".join([*lines[:NUM_LISTED], *more])
-
-
-def _keys_to_compare(before, now, is_whole):
-    keys = dict.fromkeys((*now, *before))
-    if before.get("class") != now.get("class"):
-        return ["class"]
-    if "class" in now or is_whole:
-        # Another version of the class may have other arguments, and not all
-        # can always be had.
-        keys = [key for key in keys if key in before and key in now]
-    # A restored model takes over the one that was drawn before.
-    drawn = ["seed"] if now.get("has_drawn_seed") else []
-    return [key for key in keys if key not in ("has_drawn_seed", *drawn)]
+    causes = [v for k, v in lines.items() if not k.startswith(OF_SHAPES)]
+    lines = causes or list(lines.values())
+    if len(lines) > NUM_LISTED:
+        lines[NUM_LISTED:] = [f"- and {len(lines) - NUM_LISTED} more"]
+    return lines
 
 
 def _shown(value):
-    if isinstance(value, float):
-        return f"{value:.7g}"
-    if isinstance(value, dict) and "class" in value:
-        return value["class"]
-    text = repr(value)
-    if len(text) <= 60:
-        return text
-    if isinstance(value, list):
-        return f"{len(value)} values"
-    return f"{text[:57]}..."
+    text = f"{value:.7g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _plain(value, places):
-    """A value of a configuration for JSON.
+def _shapes(variables):
+    return {
+        index: f"{tuple(v.shape)} {keras.backend.standardize_dtype(v.dtype)}"
+        + ("" if v.trainable else ", not trainable")
+        for index, v in enumerate(variables)
+    }
+
+
+def _flatten(path, value, places):
+    """Yields pairs of a path and a plain value, for a value and all within.
 
     Args:
+        path: String.
         value: Any object.
         places: Dict, the place of each layer of a functional network by name.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+    plain, parts = _open(value)
+    if isinstance(plain, list) and len(plain) == 3 and plain[0] in places:
+        # A reference to a tensor, `[name of a layer, node, tensor]`.
+        plain[0] = places[plain[0]]
+    yield path, plain
+    inner = places
+    if isinstance(parts.get("layers"), (list, tuple)):
+        names = [v.get("name") for v in parts["layers"] if type(v) is dict]
+        inner = {name: place for place, name in enumerate(names)}
+    for key, part in parts.items():
+        if key == "seed" and plain in DRAW_THEIR_SEED:
+            continue
+        # The name of a dtype policy is what it is.
+        if key in IGNORED and "DTypePolicy" not in str(plain):
+            continue
+        if key == "batch_shape" and part:
+            part = part[1:]
+        within = places if key == "inbound_nodes" else inner
+        yield from _flatten(f"{path}.{key}", part, within)
+
+
+def _open(value):
+    """What stands for a value in JSON, and a dict of the parts within it."""
+    if isinstance(value, PLAIN):
+        return value, {}
     if isinstance(value, dict):
-        if {"class_name", "config"} <= set(value):
-            return _plain_serialized(value, places)
-        if set(value) == {"name", "seed"}:  # Of a seed generator.
-            return {"seed": value["seed"]}
-        return {str(k): _plain(v, places) for k, v in value.items()}
+        if {"class_name", "config"} <= value.keys():
+            return _open_serialized(value)
+        return f"{len(value)} values", value
     if isinstance(value, (list, tuple)):
-        return [_plain(v, places) for v in _by_place(value, places)]
-    if isinstance(value, (np.ndarray, np.generic)) or keras.ops.is_tensor(
-        value
-    ):
-        return keras.ops.convert_to_numpy(value).tolist()
+        if all(isinstance(part, PLAIN) for part in value):
+            return list(value), {}
+        return f"{len(value)} values", dict(enumerate(value))
+    if hasattr(value, "get_config") and not isinstance(value, type):
+        return type(value).__name__, _config_and_attributes(value)
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        given = [*cells, *(value.__defaults__ or ())]
+        given = [part for part in given if isinstance(part, PLAIN)]
+        return value.__name__, dict(enumerate(given))
+    if hasattr(value, "shape"):
+        return keras.ops.convert_to_numpy(value).tolist(), {}
     if isinstance(value, (set, frozenset)):
         # Their order is another one in each process.
-        return sorted(map(repr, value))
-    if hasattr(value, "get_config") and not isinstance(value, type):
-        return _plain_config(type(value).__name__, _config(value), places)
-    if isinstance(value, types.FunctionType):
-        return _function(value)
+        return sorted(map(repr, value)), {}
+    # In the text of an object the address is one of this process.
     name = getattr(value, "__name__", None)
-    # Of objects in it the address is of this process.
-    return name or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    return name or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)), {}
 
 
-def _function(function):
-    """A function by its name and the plain values that it was made with."""
-    cells = [c.cell_contents for c in function.__closure__ or ()]
-    values = [*cells, *(function.__defaults__ or ())]
-    values = [v for v in values if isinstance(v, PLAIN)]
-    if not values:
-        return function.__name__
-    return {"class": function.__name__, "values": values}
-
-
-def _plain_serialized(value, places):
+def _open_serialized(value):
     """What `keras.saving.serialize_keras_object()` made of an object."""
     kind, config = value["class_name"], value["config"]
     if kind == "__lambda__":
-        return "<lambda>"
+        return "<lambda>", {}
     if kind == "__keras_tensor__":
-        return _plain(config["keras_history"], places)
+        return _open(config["keras_history"])
     if not isinstance(config, dict):
-        return config if kind == "function" else kind
-    plain = _plain_config(kind, config, places)
-    if "inbound_nodes" in value:
-        plain["inbound_nodes"] = _plain(value["inbound_nodes"], places)
-    return plain
+        return config if kind == "function" else kind, {}
+    return kind, {**config, "inbound_nodes": value.get("inbound_nodes")}
 
 
-def _plain_config(kind, config, places):
-    layers = config.get("layers")
-    if isinstance(layers, (list, tuple)):
-        names = [layer.get("name") for layer in layers if type(layer) is dict]
-        places = {name: place for place, name in enumerate(names)}
-    # The name of a dtype policy is what it is.
-    is_policy = "DTypePolicy" in kind
-    ignored = () if is_policy else IGNORED_OF_CONFIG
-    if kind in DRAW_THEIR_SEED:
-        ignored = *ignored, "seed"
-    config = {k: v for k, v in config.items() if k not in ignored}
-    shape = config.get("batch_shape")
-    if isinstance(shape, (list, tuple)):
-        config["batch_shape"] = shape[1:]
-    return {"class": kind, **_plain(config, places)}
-
-
-def _by_place(values, places):
-    """A reference `(name of a layer, node, tensor)` by the layer's place."""
-    is_reference = len(values) == 3 and isinstance(values[0], str)
-    if is_reference and values[0] in places:
-        return [places[values[0]], *values[1:]]
-    return values
-
-
-def _config(value):
+def _config_and_attributes(value):
     """The configuration of an object, as much as can be had of it."""
-    config = _config_of(value.get_config)
+    config = _config(value.get_config)
+    is_loss = isinstance(value, keras.losses.Loss)
+    is_model = isinstance(value, keras.Model)
+    is_of_keras = type(value).__module__.startswith(("keras.", "keras_esam."))
+    # The configuration of Keras' `Huber` leaves out a part, which is private.
+    if is_loss or not (config and is_of_keras):
+        ignored = vars(keras.Model()) if is_model else ("built",)
+        attributes = {
+            name: attribute
+            for name, attribute in vars(value).items()
+            if isinstance(attribute, (*PLAIN, dict))
+            and (is_loss or not name.startswith("_"))
+            and name not in ignored
+        }
+        if isinstance(value, keras.optimizers.Optimizer):
+            # A schedule without configuration: its rate at this step.
+            attributes["learning_rate"] = value.learning_rate
+        config = {**attributes, **config}
     if isinstance(value, ESAMModel):
-        own = {name: getattr(value, name) for name in arguments.CHECKS}
-        drawn = value._has_drawn_seed
-        own |= {"has_drawn_seed": drawn, "model": value.model}
-        return {**_attributes(value, config), **config, **own}
-    config = {**_attributes(value, config), **config}
-    if isinstance(value, keras.Model) and "layers" not in config:
+        names = inspect.signature(ESAMModel).parameters
+        config |= {name: getattr(value, name) for name in names}
+    elif is_model and "layers" not in config:
         # They may be all that there is to compare.
         config["layers"] = value.layers
     return config
 
 
-def _attributes(value, config):
-    """Plain attributes of an object whose configuration may lack some."""
-    is_of_keras = type(value).__module__.split(".")[0] in (
-        "keras",
-        "keras_esam",
-    )
-    # Keras' `Huber` leaves out a part, which is private.
-    is_loss = isinstance(value, keras.losses.Loss)
-    if config and is_of_keras and not is_loss:
-        return {}
-    is_model = isinstance(value, keras.Model)
-    ignored = {"built", *(vars(keras.Model()) if is_model else ())}
-    found = {
-        name: attribute
-        for name, attribute in vars(value).items()
-        if isinstance(attribute, (*PLAIN, dict))
-        and (is_loss or not name.startswith("_"))
-        and name not in ignored
-    }
-    if isinstance(value, keras.optimizers.Optimizer):
-        # A schedule without configuration: its rate at this step.
-        found["learning_rate"] = value.learning_rate
-    return found
-
-
-def _config_of(method):
+def _config(get_config):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of lambdas
-            return dict(method() or {})
+            return dict(get_config() or {})
     except Exception:  # Whatever a class of the user raises.
         return {}

@@ -29,17 +29,8 @@ def draw_crops(batch_size, seed):
 
 
 def crop_and_flip(images, rows, columns, flips):
-    """Crops of the images with 4 black pixels on each side.
-
-    Args:
-        images: Tensor, shape `(batch_size, height, width, channels)`.
-        rows: Integers, shape `(batch_size,)`, from 0 to 8; 4 is no shift.
-        columns: Integers, shape `(batch_size,)`, from 0 to 8.
-        flips: Booleans, shape `(batch_size,)`, which are mirrored.
-
-    Returns:
-        Tensor like `images`.
-    """
+    """Crops of images, `(batch_size, height, width, channels)`, with 4 black
+    pixels on each side, by what `draw_crops` returns; `(4, 4)` is no shift."""
     height, width = images.shape[1:3]
     sides = (PADDING, PADDING)
     padded = tf.pad(images, ((0, 0), sides, sides, (0, 0)))
@@ -86,12 +77,9 @@ def cut_out(images, tops, lefts, size):
     Args:
         images: Tensor of floats, shape `(batch_size, height, width, channels)`.
         tops: Integers, shape `(batch_size,)`, first row of the square. It may
-            lie outside of the image in part or as a whole.
+            lie outside of the image in part or entirely.
         lefts: Integers, shape `(batch_size,)`, first column.
         size: Integer, side of the square.
-
-    Returns:
-        Tensor like `images`.
     """
 
     def inside(first, length):

@@ -8,8 +8,7 @@ import tensorflow as tf
 from keras_esam import arguments
 from keras_esam.balanced import balanced
 from keras_esam.data import augmentation
-from keras_esam.data import checks
-from keras_esam.data.array_batches import array_batches
+from keras_esam.data import epochs
 from keras_esam.data.prepared import prepared_builder
 
 # Mean and standard deviation of each channel over the 50,000 training images,
@@ -88,7 +87,7 @@ def cifar(
         Regularization of Convolutional Neural Networks with Cutout"
     """
     arguments.check_choice("name", name, tuple(STATISTICS))
-    checks.check_common(split, ("train", "test"), batch_size, seed, epoch)
+    epochs.check(split, ("train", "test"), batch_size, seed, epoch)
     arguments.check_count(cutout=cutout, minimum=0)
     arguments.check_boolean("augment", augment)
     if cutout and not augment:
@@ -108,7 +107,9 @@ def cifar(
 
     if split == "test":
         seed = None
-    return array_batches(images, labels, batch_size, prepare, seed, epoch)
+    return epochs.array_batches(
+        images, labels, batch_size, prepare, seed, epoch
+    )
 
 
 def _load(name, split, data_dir):
@@ -128,9 +129,6 @@ def augmented(images, mean, deviation, cutout, seed):
         deviation: Tuple of floats, one for each channel.
         cutout: Integer, side of the square, or 0.
         seed: Integers, shape `(2,)`.
-
-    Returns:
-        Tensor of float32 like `images`.
     """
     crop_seed, cutout_seed = tf.unstack(tf.random.split(seed))
     crops = augmentation.draw_crops(images.shape[0], crop_seed)

@@ -26,11 +26,6 @@ def class_folders(folder, split):
         Tuple of a list of paths, sorted within a class, and an array of
         labels, int32 of shape `(num_images,)`: the places of the classes in
         the sorted list of their names.
-
-    Raises:
-        FileNotFoundError: If there is no image in the folder of the split, or
-            of one of its classes.
-        ValueError: If training and validation part have other classes.
     """
     names = class_names(folder, split)
     (other,) = set(SPLITS) - {split}
@@ -44,7 +39,11 @@ def class_folders(folder, split):
             )
     paths, labels = [], []
     for label, name in enumerate(names):
-        found = _images(os.path.join(folder, split, name))
+        found = sorted(
+            entry.path
+            for entry in _visible(os.path.join(folder, split, name))
+            if entry.name.lower().endswith(EXTENSIONS)
+        )
         if not found:
             raise FileNotFoundError(
                 f"`folder` has no image of the class {name!r} in `{split}`. "
@@ -80,14 +79,6 @@ def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
             f"Received: folder={os.fspath(folder)!r}"
         )
     return names
-
-
-def _images(path):
-    return sorted(
-        entry.path
-        for entry in _visible(path)
-        if entry.name.lower().endswith(EXTENSIONS)
-    )
 
 
 def _visible(path):

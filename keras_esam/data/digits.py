@@ -4,8 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_esam.balanced import balanced
-from keras_esam.data import checks
-from keras_esam.data.array_batches import array_batches
+from keras_esam.data import epochs
 from keras_esam.extras import requires
 
 NUM_TRAIN = 1000
@@ -50,7 +49,7 @@ def digits(
     model.fit(train, epochs=20, validation_data=test)
     ```
     """
-    checks.check_common(split, ("train", "test"), batch_size, seed, epoch)
+    epochs.check(split, ("train", "test"), batch_size, seed, epoch)
     with requires("examples"):
         from sklearn.datasets import load_digits
 
@@ -62,11 +61,7 @@ def digits(
         seed = None
         chosen = np.setdiff1d(np.arange(len(data.target)), chosen)
     images = (data.images[chosen, :, :, None] / 16).astype("float32")
-    return array_batches(
-        images,
-        data.target[chosen],
-        batch_size,
-        lambda images, seed: images,
-        seed,
-        epoch,
+    labels = data.target[chosen]
+    return epochs.array_batches(
+        images, labels, batch_size, lambda x, seed: x, seed, epoch
     )

@@ -1,8 +1,8 @@
-"""The order and the random numbers of an epoch.
+"""What all pipelines share: checks, order and random numbers of an epoch.
 
-Both are functions of (seed, epoch) alone, by TensorFlow's stateless random
-numbers: they depend neither on the number of threads nor on what was drawn
-before, so a resumed training sees what the uninterrupted one sees.
+The last two are functions of (seed, epoch) alone, by TensorFlow's stateless
+random numbers: they depend neither on the number of threads nor on what was
+drawn before, so a resumed training sees what the uninterrupted one sees.
 """
 
 import concurrent.futures
@@ -10,15 +10,40 @@ import os
 
 import tensorflow as tf
 
+from keras_esam import arguments
+
 NUM_PARALLEL = os.cpu_count() or 1
 
 
-def make_epoch_variable(value=0):
-    """Scalar int64 variable that `tf.data` can read, wherever it is made.
+def check(split, splits, batch_size, seed, epoch):
+    """Raises a `TypeError` or `ValueError` unless these are right."""
+    arguments.check_choice("split", split, splits)
+    arguments.check_count(batch_size=batch_size)
+    if seed is None:
+        raise TypeError("`seed` must be an integer. Received: seed=None")
+    arguments.check_seed(seed)
+    is_variable = isinstance(epoch, tf.Variable)
+    if epoch is not None and not (
+        is_variable and epoch.dtype.is_integer and epoch.shape.rank == 0
+    ):
+        raise TypeError(
+            "`epoch` must be `None` or a scalar integer `tf.Variable`, such as "
+            "the attribute `epoch` of `keras_esam.callbacks.EpochCounter`. "
+            f"Received: epoch={arguments.short(epoch)} of type {type(epoch)}"
+        )
 
-    Returns:
-        A `tf.Variable` in host memory, where the pipelines run.
-    """
+
+def check_fills_a_batch(batch_size, num_samples):
+    """Training leaves out what does not fill a batch: there must be one."""
+    if batch_size > num_samples:
+        raise ValueError(
+            "`batch_size` must be at most the number of training samples, "
+            f"{num_samples}. Received: batch_size={batch_size}"
+        )
+
+
+def make_epoch_variable(value=0):
+    """Scalar int64 variable in host memory, where the pipelines run."""
 
     def make():
         with tf.device("CPU:0"):
@@ -84,6 +109,37 @@ def shuffled(num_samples, seed, epoch, batch_size=None):
         return indices, tf.random.split(keys[1], num_elements)
 
     return epoch_keys(seed, epoch).map(order).unbatch()
+
+
+def array_batches(images, labels, batch_size, prepare, seed=None, epoch=None):
+    """Data set of batches of images in memory.
+
+    Args:
+        images: Array, shape `(num_samples, height, width, channels)`.
+        labels: Array of integers, shape `(num_samples,)`.
+        batch_size: Integer.
+        prepare: Function of the images of a batch and its seed of shape `(2,)`,
+            or `None` in the test split, to the images to train on.
+        seed: Optional integer. With it the samples are shuffled, and what does
+            not fill a batch is left out.
+        epoch: See `epoch_keys`.
+    """
+    # One copy in host memory, which all iterators share.
+    with tf.device("CPU:0"):
+        images = tf.convert_to_tensor(images)
+        labels = tf.convert_to_tensor(labels, dtype="int32")
+
+    def batch(indices, seed=None):
+        x = prepare(tf.gather(images, indices), seed)
+        return x, tf.gather(labels, indices)
+
+    num_samples = len(labels)
+    if seed is None:
+        order = tf.data.Dataset.range(num_samples).batch(batch_size)
+    else:
+        check_fills_a_batch(batch_size, num_samples)
+        order = shuffled(num_samples, seed, epoch, batch_size)
+    return finish(order.map(batch, num_parallel_calls=NUM_PARALLEL))
 
 
 def finish(dataset):

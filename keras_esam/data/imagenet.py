@@ -1,13 +1,8 @@
-"""ImageNet-1k, or any tree of photographs in class folders.
+"""ImageNet-1k, or any tree of images in class folders.
 
-Crop and flip are functions of TensorFlow and not the layers of KerasCV. These
-work with Keras 3.15 (KerasCV 0.9), but draw from a generator whose state moves
-with every call, so what a photograph gets depends on which thread comes first
-and on all calls before: of 200 photographs some 70 were the same in two runs
-with the same seed. They cannot take part in a resumed training either. They
-also decode the whole photograph and take 4.7 ms of CPU time for one of 500
-pixels, without antialiasing, where these take 3.6 ms with it. With the draws
-replaced all that is left of them is `tf.image.crop_and_resize`.
+Crop and flip are functions of TensorFlow and not the layers of KerasCV, which
+draw from a generator whose state moves with every call: what an image gets
+would depend on the threads, and a resumed training could not repeat it.
 """
 
 import os
@@ -17,7 +12,6 @@ import tensorflow as tf
 
 from keras_esam import arguments
 from keras_esam.balanced import balanced
-from keras_esam.data import checks
 from keras_esam.data import epochs
 from keras_esam.data import jpeg
 from keras_esam.data.class_folders import SPLITS
@@ -41,7 +35,7 @@ def imagenet(
     seed: int = 0,
     epoch: tf.Variable | None = None,
 ) -> tf.data.Dataset:
-    """Photographs of ImageNet-1k, or of a tree of class folders.
+    """Images of ImageNet-1k, or of a tree of class folders.
 
     Training images are shuffled, and a random part of each (8% to 100% of its
     area, aspect ratio 3/4 to 4/3) is resized and in half of the cases mirrored;
@@ -94,7 +88,7 @@ def imagenet(
     model.fit(train, validation_data=imagenet("val", 256), callbacks=[counter])
     ```
     """
-    checks.check_common(split, SPLITS, batch_size, seed, epoch)
+    epochs.check(split, SPLITS, batch_size, seed, epoch)
     arguments.check_count(image_size=image_size)
     arguments.check_boolean("augment", augment)
     if num_samples is not None:
@@ -120,7 +114,7 @@ def imagenet(
 
     is_training = seed is not None
     if is_training:
-        checks.check_fills_a_batch(batch_size, int(samples.cardinality()))
+        epochs.check_fills_a_batch(batch_size, int(samples.cardinality()))
     dataset = samples.map(prepare, num_parallel_calls=epochs.NUM_PARALLEL)
     dataset = dataset.batch(batch_size, drop_remainder=is_training)
     return epochs.finish(dataset)

@@ -1,4 +1,4 @@
-"""From the bytes of a photograph to an image for the network."""
+"""From the bytes of an image file to an image for the network."""
 
 import tensorflow as tf
 
@@ -12,7 +12,7 @@ RESIZED, CROPPED = 256, 224
 
 
 def random_crop(contents, image_size, seed):
-    """A random part of a photograph, resized and in half of the cases mirrored.
+    """A random part of an image, resized and in half of the cases mirrored.
 
     Of a JPEG, only that part is decoded.
 
@@ -39,20 +39,17 @@ def random_crop(contents, image_size, seed):
         return image[top : top + height, left : left + width]
 
     image = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_other)
-    image = _resize(image, (image_size, image_size))
+    image = tf.image.resize(image, (image_size, image_size), antialias=True)
     image = tf.image.stateless_random_flip_left_right(image, flip_seed)
     return tf.ensure_shape(image, (image_size, image_size, 3))
 
 
 def draw_window(shape, seed):
-    """Draws the Inception crop.
+    """Draws the Inception crop: top, left, height and width, shape `(4,)`.
 
     Args:
         shape: Integers, shape `(3,)`: height, width and channels.
         seed: Integers, shape `(2,)`.
-
-    Returns:
-        Integers, shape `(4,)`: top, left, height and width.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -67,37 +64,27 @@ def draw_window(shape, seed):
 
 
 def centre_crop(contents, image_size):
-    """The centre of a photograph whose shorter side is 256/224 of the crop.
+    """The centre of an image whose shorter side is 256/224 of the crop.
 
-    Args:
-        contents: String tensor of shape `()`, the bytes of the file.
-        image_size: Integer.
-
-    Returns:
-        Tensor of float32, shape `(image_size, image_size, 3)`, from 0 to 255.
+    Arguments and result are those of `random_crop`.
     """
     image = decode(contents)
     shape = tf.shape(image)[:2]
     shorter = round(image_size * RESIZED / CROPPED)
     size = shape * shorter // tf.reduce_min(shape)
-    image = _resize(image, size)
+    image = tf.image.resize(image, size, antialias=True)  # As Pillow does.
     top, left = tf.unstack((size - image_size) // 2)
     image = image[top : top + image_size, left : left + image_size]
     return tf.ensure_shape(image, (image_size, image_size, 3))
 
 
 def decode(contents):
-    """Decodes a whole file of any kind that TensorFlow knows to RGB.
+    """Decodes the bytes of a file of any kind that TensorFlow knows to RGB.
 
     Greyscale is repeated in the three channels. JPEGs in CMYK or YCCK, as
     Photoshop writes them with its marker, become RGB; without the marker their
-    values are taken as they are, not as inverted.
-
-    Args:
-        contents: String tensor of shape `()`, the bytes of the file.
-
-    Returns:
-        Tensor of uint8, shape `(height, width, 3)`.
+    values are taken as they are, not as inverted. Returns a tensor of uint8,
+    shape `(height, width, 3)`.
     """
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
@@ -107,13 +94,7 @@ def find_broken(paths):
     """The first file that cannot be decoded, or `None`.
 
     TensorFlow's errors do not say which file it was, and within a pipeline they
-    cannot be caught. To decode a photograph takes a few ms of CPU time.
-
-    Args:
-        paths: List of strings.
-
-    Returns:
-        One of them.
+    cannot be caught. To decode an image takes a few ms of CPU time.
     """
 
     def height(path):
@@ -128,8 +109,3 @@ def find_broken(paths):
     except tf.errors.InvalidArgumentError:
         return paths[count]
     return None
-
-
-def _resize(image, size):
-    # As Pillow does it, at some 1.5 ms of CPU time.
-    return tf.image.resize(image, size, antialias=True)

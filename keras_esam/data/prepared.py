@@ -35,10 +35,6 @@ def prepared_builder(name, data_dir):
 
     Returns:
         A `tensorflow_datasets.core.DatasetBuilder` of the newest version.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ImportError: If tensorflow-datasets is not.
     """
     root = data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_DIR
     root = os.path.expanduser(os.fspath(root))

@@ -11,9 +11,9 @@ BUFFER_SIZE = 4096  # Photographs of 110 kB on average.
 
 
 def record_files(split, data_dir, seed, epoch, num_samples=None):
-    """Undecoded photographs of `imagenet2012`.
+    """Undecoded images of `imagenet2012`.
 
-    For training the files are shuffled, then the photographs within a buffer.
+    For training the files are shuffled, then the images within a buffer.
 
     Args:
         split: String, `"train"` or `"val"`.
@@ -26,10 +26,6 @@ def record_files(split, data_dir, seed, epoch, num_samples=None):
         A `tf.data.Dataset` of known length. Its elements are the bytes of an
         image, its label, int32, and with a seed that of the element, int64 of
         shape `(2,)`.
-
-    Raises:
-        FileNotFoundError: If the data set is not there.
-        ValueError: If it is not in TFRecord files, or has fewer samples.
     """
     builder = prepared_builder("imagenet2012", data_dir)
     info = builder.info.splits[SPLITS[split]]

@@ -113,11 +113,7 @@ def bottleneck_resnet(
         input_shape=input_shape,
         block_type="block",
     )
-    return keras.Model(
-        backbone.input,
-        parts.head(backbone.output, num_classes),
-        name="bottleneck_resnet",
-    )
+    return _with_head(backbone, num_classes, "bottleneck_resnet")
 
 
 def _from_applications(name, input_shape, num_classes):
@@ -126,8 +122,9 @@ def _from_applications(name, input_shape, num_classes):
     backbone = getattr(keras.applications, name)(
         weights=None, input_shape=input_shape, include_top=False
     )
-    return keras.Model(
-        backbone.input,
-        parts.head(backbone.output, num_classes),
-        name=name.lower(),
-    )
+    return _with_head(backbone, num_classes, name.lower())
+
+
+def _with_head(backbone, num_classes, name):
+    outputs = parts.head(backbone.output, num_classes)
+    return keras.Model(backbone.input, outputs, name=name)

@@ -6,8 +6,6 @@ from keras import ops
 from keras_esam import arguments
 from keras_esam.models import parts
 
-layers = keras.layers
-
 
 def pyramid_net(
     input_shape: tuple[int, int, int] = (32, 32, 3),
@@ -22,8 +20,7 @@ def pyramid_net(
     missing are zeros.
 
     Args:
-        input_shape: Tuple of integers, height, width and channels, or channels
-            first where `keras.config.image_data_format()` says so. Defaults to
+        input_shape: As for `keras_esam.models.resnet18`. Defaults to
             `(32, 32, 3)`.
         num_classes: Integer. Defaults to `10`.
         width: Integer, the paper's `alpha`: how many filters the last block has
@@ -32,8 +29,7 @@ def pyramid_net(
             the three stages. Defaults to `110`.
 
     Returns:
-        A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
+        A functional `keras.Model`, as `keras_esam.models.resnet18` does.
 
     Raises:
         TypeError: If a number is no integer.
@@ -72,10 +68,10 @@ def _pyramid_block(x, filters, strides):
     y = parts.conv(parts.norm(x), filters, strides=strides)
     y = parts.norm(parts.conv(parts.norm_relu(y), filters))
     if strides > 1:
-        x = layers.AveragePooling2D(2, padding="same")(x)
+        x = keras.layers.AveragePooling2D(2, padding="same")(x)
     missing = filters - x.shape[parts.channel_axis()]
     if missing:
         padding = [[0, 0]] * 4
         padding[parts.channel_axis()] = [0, missing]
         x = ops.pad(x, padding)
-    return layers.Add()([y, x])
+    return keras.layers.Add()([y, x])

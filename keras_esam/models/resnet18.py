@@ -5,8 +5,6 @@ import keras
 from keras_esam import arguments
 from keras_esam.models import parts
 
-layers = keras.layers
-
 
 def resnet18(
     input_shape: tuple[int, int, int] = (32, 32, 3),
@@ -65,4 +63,4 @@ def _basic_block(x, filters, strides):
         shortcut = parts.norm(parts.conv(x, filters, 1, strides))
     x = parts.norm_relu(parts.conv(x, filters, strides=strides))
     x = parts.norm(parts.conv(x, filters))
-    return layers.ReLU()(layers.Add()([x, shortcut]))
+    return keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))

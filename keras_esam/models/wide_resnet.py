@@ -5,8 +5,6 @@ import keras
 from keras_esam import arguments
 from keras_esam.models import parts
 
-layers = keras.layers
-
 
 def wide_resnet(
     input_shape: tuple[int, int, int] = (32, 32, 3),
@@ -20,8 +18,7 @@ def wide_resnet(
     with 100.
 
     Args:
-        input_shape: Tuple of integers, height, width and channels, or channels
-            first where `keras.config.image_data_format()` says so. Defaults to
+        input_shape: As for `keras_esam.models.resnet18`. Defaults to
             `(32, 32, 3)`.
         num_classes: Integer. Defaults to `10`.
         width: Integer, factor of the 16, 32 and 64 filters of the three stages.
@@ -30,8 +27,7 @@ def wide_resnet(
             stage. Defaults to `28`.
 
     Returns:
-        A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
+        A functional `keras.Model`, as `keras_esam.models.resnet18` does.
 
     Raises:
         TypeError: If a number is no integer.
@@ -70,4 +66,4 @@ def _wide_block(x, filters, strides):
     if strides > 1 or x.shape[parts.channel_axis()] != filters:
         x = parts.conv(activated, filters, 1, strides)
     y = parts.norm_relu(parts.conv(activated, filters, strides=strides))
-    return layers.Add()([parts.conv(y, filters), x])
+    return keras.layers.Add()([parts.conv(y, filters), x])

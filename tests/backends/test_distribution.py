@@ -97,4 +97,4 @@ def test_two_processes_equal_one_device(one_device, tmp_path):
     for path in paths:
         assert_equal(path, one_device)
     names = {path.name for path in (tmp_path / "backup").iterdir()}
-    assert names == {"epoch-000002", "log.csv"}
+    assert names == {"epoch-000002"}

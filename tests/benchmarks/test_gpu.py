@@ -89,7 +89,7 @@ def test_table1_refuses_other_settings(train, tmp_path):
         ("ESAM variable", "esam"),
         ("SWP variable", "esam-swp"),
         ("SDS", "esam-sds"),
-        ("SWP depth, beta 0.3", "fast-sam"),
+        ("SWP depth, beta 0.3", "swp-depth"),
     ],
 )
 def test_methods_of_table1_are_trained_by_their_recipes(method, name):

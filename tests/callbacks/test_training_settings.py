@@ -4,27 +4,14 @@ import functools
 import json
 
 import keras
+import numpy as np
 import pytest
 
 import keras_esam
 from keras_esam.callbacks import training_settings
 
 layers = keras.layers
-
-
-def custom_loss(y, y_pred, power=1):
-    return keras.ops.mean(keras.ops.abs(y - y_pred) ** power)
-
-
-class Weighted(keras.losses.Loss):
-    """Has no configuration."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = weight
-
-    def call(self, y, y_pred):
-        return self.weight * keras.ops.mean(keras.ops.abs(y - y_pred), -1)
+CosineDecay = keras.optimizers.schedules.CosineDecay
 
 
 class WithLayers:
@@ -81,29 +68,29 @@ def graph(num_outputs=2, is_swapped=False):
     return keras.Model(inputs, outputs)
 
 
-def images():
+def images(batch_size=None, size=8):
     return keras.Sequential(
         [
-            keras.Input((8, 8, 3)),
+            keras.Input((size, size, 3), batch_size=batch_size),
             layers.RandomCrop(4, 4),
             layers.RandomFlip(),
             layers.Lambda(lambda x: 2 * x, output_shape=(4, 4, 3)),
-            layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0] * 3),
+            layers.Normalization(
+                mean=np.arange(3.0), variance=np.full(3, np.nan)
+            ),
             layers.Flatten(),
             layers.Dense(1, kernel_initializer="he_normal"),
         ]
     )
 
 
-def low_precision():
-    return keras.Sequential(
-        [keras.Input((4,)), layers.Dense(3, dtype="mixed_bfloat16")]
-    )
+def dense(dtype="mixed_bfloat16", trainable=True):
+    layer = layers.Dense(3, dtype=dtype, trainable=trainable)
+    return keras.Sequential([keras.Input((4,)), layer])
 
 
 def compiled(network, **kwargs):
-    schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
-    optimizer = keras.optimizers.AdamW(schedule)
+    optimizer = keras.optimizers.AdamW(CosineDecay(0.1, 100))
     network.compile(
         **{"optimizer": optimizer, "loss": lambda y, p: y - p, **kwargs}
     )
@@ -111,110 +98,105 @@ def compiled(network, **kwargs):
 
 
 def found(before, now):
-    """The differences, by their paths."""
     written = json.loads(json.dumps(training_settings.describe(before)))
     now = training_settings.describe(now)
-    return {
-        path: values
-        for path, *values in training_settings.differences(written, now)
-    }
+    return training_settings.differences(now, written, {})
 
 
 @pytest.mark.parametrize("is_wrapped", [False, True])
 @pytest.mark.parametrize(
-    "make", [subclassed, with_custom_layer, graph, images, low_precision]
+    "make", [subclassed, with_custom_layer, graph, images, dense]
 )
 def test_network_that_is_made_twice_is_the_same(make, is_wrapped):
     networks = make(), make()
     if is_wrapped:
-        networks = map(keras_esam.ESAMModel, networks)
+        networks = (keras_esam.ESAMModel(n, seed=1) for n in networks)
     assert not found(*map(compiled, networks))
 
 
-@pytest.mark.parametrize("make", [subclassed, with_custom_layer])
-def test_width_without_a_configuration_is_seen(make):
-    assert found(compiled(make()), compiled(make(units=5))).keys() >= {
-        "weights.0",
-        "weights.1",
-    }
+@pytest.mark.parametrize(
+    "make, kwargs, line",
+    [
+        (subclassed, {"units": 5}, "model.layers.0.units: 5, not 3"),
+        (
+            with_custom_layer,
+            {"units": 5},
+            "weights.0: '(4, 5) float32', not '(4, 3) float32'",
+        ),
+        (subclassed, {"rate": 0.5}, "model.layers.1.rate: 0.5, not 0.1"),
+        (graph, {"num_outputs": 1}, "model.layers: "),
+        (graph, {"is_swapped": True}, "model.layers.2.inbound_nodes.0.args"),
+        (images, {"size": 9}, "model.layers.0.batch_shape: [9, 9, 3], not [8"),
+        (dense, {"dtype": "float32"}, "model.layers.1.dtype.name: 'float32'"),
+        (dense, {"trainable": False}, "model.layers.1.trainable: False"),
+    ],
+)
+def test_other_networks_are_seen(make, kwargs, line):
+    first, *_ = found(compiled(make()), compiled(make(**kwargs)))
+    assert first.startswith(f"- {line}")
 
 
-def test_layers_of_a_model_without_a_configuration_are_seen():
-    models = compiled(subclassed()), compiled(subclassed(rate=0.5))
-    assert found(*models) == {"model.layers.1.rate": ["0.1", "0.5"]}
+def custom_loss(y, y_pred, power=1):
+    return keras.ops.mean(keras.ops.abs(y - y_pred) ** power)
 
 
-def test_order_of_the_graph_is_seen():
-    paths = found(compiled(graph()), compiled(graph(is_swapped=True)))
-    assert any("inbound_nodes" in path for path in paths)
+def closure(weight):
+    def loss(y_true, y_pred):
+        return weight * keras.losses.mean_squared_error(y_true, y_pred)
+
+    return loss
 
 
-def test_dtypes_are_seen():
-    before, now = low_precision(), low_precision()
-    now.layers[-1].dtype_policy = "float32"
-    assert found(compiled(before), compiled(now)) == {
-        "model.layers.1.dtype.name": ["'mixed_bfloat16'", "'float32'"]
-    }
+class Weighted(keras.losses.Loss):
+    """Has no configuration."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def call(self, y, y_pred):
+        return self.weight * keras.ops.mean(keras.ops.abs(y - y_pred), -1)
 
 
-def test_frozen_weights_are_seen():
-    model = graph()
-    model.layers[-1].trainable = False
-    paths = found(compiled(graph()), compiled(model))
-    assert any(path.startswith("weights") for path in paths)
+def smooth(value):
+    return keras.losses.CategoricalCrossentropy(label_smoothing=value)
+
+
+@pytest.mark.parametrize(
+    "before, now, line",
+    [
+        (custom_loss, "mse", "loss: 'mse', not 'custom_loss'"),
+        (
+            functools.partial(custom_loss, power=2),
+            functools.partial(custom_loss, power=3),
+            "loss: 'functools.partial(<function custom_loss>, power=3)'",
+        ),
+        (
+            keras.losses.Huber(1.0),
+            keras.losses.Huber(2.0),
+            "loss._fn_kwargs.delta: 2, not 1",
+        ),
+        (Weighted(1.0), Weighted(2.0), "loss.weight: 2, not 1"),
+        (smooth(0.1), smooth(0.0), "loss.label_smoothing: 0, not 0.1"),
+        (closure(1.0), closure(2.0), "loss.0: 2, not 1"),
+    ],
+)
+def test_losses_are_compared(before, now, line):
+    models = [compiled(graph(1), loss=loss) for loss in (before, now)]
+    assert found(*models)[-1].startswith(f"- {line}")
+    assert not found(models[0], models[0])
 
 
 def test_losses_by_numbered_names_of_outputs():
     def model(weight):
         network = graph()
         names = network.output_names
-        return compiled(
-            network,
-            loss=dict.fromkeys(names, "mse"),
-            loss_weights=dict(zip(names, (1.0, weight), strict=True)),
-        )
+        weights = dict(zip(names, (1.0, weight), strict=True))
+        losses = dict.fromkeys(names, "mse")
+        return compiled(network, loss=losses, loss_weights=weights)
 
     assert not found(model(2.0), model(2.0))
-    assert found(model(2.0), model(3.0)) == {"loss_weights.1": ["2", "3"]}
-
-
-@pytest.mark.parametrize(
-    "before, now, path",
-    [
-        (custom_loss, "mse", "loss"),
-        (
-            functools.partial(custom_loss, power=2),
-            functools.partial(custom_loss, power=3),
-            "loss",
-        ),
-        (
-            keras.losses.Huber(delta=1.0),
-            keras.losses.Huber(delta=2.0),
-            "loss._fn_kwargs.delta",
-        ),
-        (Weighted(1.0), Weighted(2.0), "loss.weight"),
-        (
-            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
-            keras.losses.CategoricalCrossentropy(),
-            "loss.label_smoothing",
-        ),
-    ],
-)
-def test_losses_are_compared(before, now, path):
-    models = (compiled(graph(1), loss=loss) for loss in (before, now))
-    assert path in found(*models)
-
-
-def test_schedules_are_compared():
-    def model(steps):
-        schedule = keras.optimizers.schedules.CosineDecay(0.1, steps)
-        esam = keras_esam.ESAMModel(graph(), rho=schedule, seed=1)
-        return compiled(esam, optimizer=keras.optimizers.SGD(schedule))
-
-    assert found(model(100), model(200)) == {
-        "model.rho.decay_steps": ["100", "200"],
-        "optimizer.learning_rate.decay_steps": ["100", "200"],
-    }
+    assert found(model(2.0), model(3.0)) == ["- loss_weights.1: 3, not 2"]
 
 
 class Constant(keras.optimizers.schedules.LearningRateSchedule):
@@ -227,58 +209,47 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
         return self.value
 
 
-def test_schedules_without_a_configuration_are_compared():
-    def model(rho, rate, momentum):
-        esam = keras_esam.ESAMModel(graph(), rho=Constant(rho), seed=1)
-        optimizer = keras.optimizers.SGD(Constant(rate), momentum=momentum)
+def test_schedules_are_compared():
+    def model(schedule, momentum=0.0):
+        esam = keras_esam.ESAMModel(graph(), rho=schedule, seed=1)
+        optimizer = keras.optimizers.SGD(schedule, momentum=momentum)
         return compiled(esam, optimizer=optimizer)
 
-    assert not found(model(0.1, 1.0, 0.5), model(0.1, 1.0, 0.5))
-    paths = found(model(0.1, 1.0, 0.5), model(0.2, 2.0, 0.9))
-    assert {
-        "model.rho.value",
-        "optimizer.learning_rate",
-        "optimizer.momentum",
-    } == set(paths)
-
-
-def test_values_that_a_function_closes_over_are_compared():
-    def model(weight):
-        def loss(y_true, y_pred):
-            return weight * keras.losses.mean_squared_error(y_true, y_pred)
-
-        return compiled(graph(1), loss=loss)
-
-    assert not found(model(1.0), model(1.0))
-    assert found(model(1.0), model(2.0)) == {"loss.values.0": ["1", "2"]}
+    decays = model(CosineDecay(0.1, 100)), model(CosineDecay(0.1, 200))
+    assert found(*decays) == [
+        "- model.rho.decay_steps: 200, not 100",
+        "- optimizer.learning_rate.decay_steps: 200, not 100",
+    ]
+    assert found(model(0.1), decays[0]) == [
+        "- model.rho: 'CosineDecay', not 0.1",
+        "- optimizer.learning_rate: 'CosineDecay', not 0.1",
+    ]
+    assert not found(model(Constant(1.0), 0.5), model(Constant(1.0), 0.5))
+    assert set(found(model(Constant(1.0), 0.5), model(Constant(2.0), 0.9))) == {
+        "- model.rho.value: 2, not 1",
+        "- optimizer.momentum: 0.9, not 0.5",
+        "- optimizer.learning_rate: 2, not 1",
+    }
 
 
 def test_attributes_of_a_subclass_are_compared():
     class Distilled(keras_esam.ESAMModel):
         weight = 1.0
 
-    def model(weight):
-        distilled = Distilled(graph(1), seed=1)
-        distilled.weight = weight
-        return compiled(distilled)
-
-    assert found(model(0.1), model(0.2)) == {"model.weight": ["0.1", "0.2"]}
-
-
-def test_sets_have_no_order():
-    assert training_settings._plain({"b", "a"}, {}) == ["'a'", "'b'"]
+    models = [compiled(Distilled(graph(1), seed=1)) for _ in range(2)]
+    models[0].weight, models[1].weight = 0.1, 0.2
+    assert found(*models) == ["- model.weight: 0.2, not 0.1"]
 
 
 def test_what_does_not_change_the_training_is_not_compared():
+    now = keras_esam.ESAMModel(images(4), seed=1, name="other")
+    before = keras_esam.ESAMModel(images(8), seed=1)
     kwargs = {"metrics": ["mae"], "run_eagerly": True}
-    now = keras_esam.ESAMModel(graph(1), seed=1, name="other")
-    before = keras_esam.ESAMModel(graph(1), seed=1)
     assert not found(compiled(before), compiled(now, **kwargs))
 
 
 def test_arguments_that_one_version_has_are_not_compared():
     before = training_settings.describe(compiled(graph()))
-    now = json.loads(json.dumps(before))
-    now["optimizer"]["new"] = 1.0
-    del now["model"]["layers"][2]["trainable"]
-    assert not training_settings.differences(before, now)
+    now = {**before, "optimizer.new": 1.0}
+    del now["model.layers.2.trainable"]
+    assert not training_settings.differences(now, before, {})

@@ -25,8 +25,8 @@ def test_every_sample_once():
 def test_seed_and_epoch_tell_the_order():
     orders = {
         (seed, epoch): tuple(epoch_of(seed, epoch))
-        for seed in (0, 1, 2**31 - 1)
-        for epoch in (0, 1, 2)
+        for seed in (0, 2**31 - 1)
+        for epoch in (0, 1)
     }
     assert len(set(orders.values())) == len(orders)
     for (seed, epoch), order in orders.items():

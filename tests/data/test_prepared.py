@@ -1,7 +1,5 @@
 """A data set that is not there: the error says how to get it."""
 
-import sys
-
 import pytest
 
 from keras_esam import data
@@ -37,11 +35,3 @@ def test_newest_version_is_read_and_unfinished_ones_are_not(tmp_path):
         (folder / version).symlink_to(folder / "3.0.2")
     builder = prepared_builder("cifar10", tmp_path)
     assert builder.data_path.name == "3.0.10"
-
-
-def test_missing_tensorflow_datasets(tmp_path, monkeypatch):
-    (tmp_path / "cifar10/3.0.2").mkdir(parents=True)
-    (tmp_path / "cifar10/3.0.2/dataset_info.json").touch()
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match="pip install.*examples"):
-        data.cifar("cifar10", "train", 8, data_dir=tmp_path)

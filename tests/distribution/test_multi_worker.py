@@ -118,7 +118,7 @@ def check_kill(folder, killed):
                 )
     assert_equal_each_other(load_workers(folder))
     names = {path.name for path in (folder / "atomic").iterdir()}
-    assert names == {"epoch-000003", "log.csv"}
+    assert names == {"epoch-000003"}
 
 
 def test_run_resumes_after_the_chief_was_killed(tmp_path):

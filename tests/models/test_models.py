@@ -37,9 +37,26 @@ def assert_logits_alone_are_float32(network):
     ],
 )
 def test_trainable_parameters_are_those_of_the_papers(name, with_10, with_100):
-    make = getattr(models, name)
-    assert num_trainable(make()) == with_10
-    assert num_trainable(make(num_classes=100)) == with_100
+    network = getattr(models, name)()
+    assert num_trainable(network) == with_10
+    features = network.layers[-2].output.shape[-1]
+    assert with_10 + 90 * (features + 1) == with_100
+    if name == "pyramid_net":
+        check_pyramid(network)
+
+
+def check_pyramid(network):
+    """alpha=270 in 54 blocks: 5 filters more in each, 286 at the end."""
+    convolutions = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    ]
+    filters = [layer.filters for layer in convolutions]
+    assert len(convolutions) == 109
+    assert filters[0] == 16
+    assert filters[1::2] == filters[2::2] == list(range(21, 287, 5))
+    assert network.layers[-2].output.shape[-1] == 286
 
 
 @pytest.mark.parametrize(
@@ -178,21 +195,6 @@ def test_saved_network_is_plain_keras(name, tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
     outputs = [keras.ops.convert_to_numpy(m(x)) for m in (network, loaded)]
     np.testing.assert_array_equal(*outputs)
-
-
-def test_pyramid_grows_by_equal_steps_and_pads_with_zeros():
-    """alpha=270 in 54 blocks: 5 filters more in each, 286 at the end."""
-    network = models.pyramid_net()
-    convolutions = [
-        layer
-        for layer in network.layers
-        if isinstance(layer, keras.layers.Conv2D)
-    ]
-    filters = [layer.filters for layer in convolutions]
-    assert len(convolutions) == 109
-    assert filters[0] == 16
-    assert filters[1::2] == filters[2::2] == list(range(21, 287, 5))
-    assert network.layers[-2].output.shape[-1] == 286
 
 
 @pytest.mark.parametrize(
