@@ -1,7 +1,13 @@
 """What the replicas of a `tf.distribute` strategy send in a step, counted.
 
-Counted are the operations of the traced step that combine tensors of different
-devices, and the bytes of what one replica puts into each:
+Command:   python -m benchmarks.communication    (2 cores: about 2 minutes)
+Result:    a table; runs/communication/results.json and results.md
+Expected:  with `ascent_scope="replica"` SAM and ESAM reduce the gradients of
+           SGD and no more, beside BatchNormalization's statistics; with
+           `"global"` SAM those twice, ESAM those of a subset more
+
+Counted are the operations of the traced step of two replicas that combine
+tensors of different devices, and the bytes of what one replica puts into each:
 
 - `CollectiveReduceV2`, an all-reduce. `MirroredStrategy` emits one for all
   tensors that are reduced in one call, on logical CPUs too.
@@ -9,132 +15,137 @@ devices, and the bytes of what one replica puts into each:
   CPUs, what the replicas assign to one variable. On GPUs, by its code, it is an
   all-reduce for each variable, of as many bytes.
 
-The graph is that of the replicas' step within `strategy.run()`. No metric is
-reduced in it: logs are combined after the step. For what a reduction is, the
-functions that ask for one are traced in name scopes, which the operations keep;
-one that none of them asked for counts too, as `OTHER`.
+No metric is reduced in a step: logs are combined after it.
 """
 
-import collections
-import contextlib
-from unittest import mock
+import argparse
+import pathlib
 
-import keras
 import tensorflow as tf
 
+from benchmarks import measurement
 from benchmarks import operations
-from keras_esam import ESAMModel
-from keras_esam.trainers import tensorflow_replicas
+from benchmarks import report
+from benchmarks.measurement import Setting
+from benchmarks.networks import NETWORKS
+from benchmarks.networks import default_sizes
 
-# The gradient that the optimizer applies, that of the ascent
-# (`ascent_scope="global"`), that which one-step ESAM keeps, and
-# BatchNormalization's statistics.
-UPDATE, ASCENT, KEPT = "update", "ascent", "kept"
-STATISTICS, OTHER = "statistics", "other"
-GRADIENTS = (UPDATE, ASCENT, KEPT)
-PURPOSES = (*GRADIENTS, STATISTICS, OTHER)
-ASKING = {
-    UPDATE: (keras.optimizers.Optimizer, "apply"),
-    ASCENT: (tensorflow_replicas, "summed"),
-    KEPT: (ESAMModel, "_keep"),
-    STATISTICS: (tensorflow_replicas, "averaged"),
+# Method of `benchmarks.methods`, and what is added to its arguments.
+METHODS = {
+    "SGD": ("SGD", {}),
+    "SAM": ("SAM", {}),
+    "SAM, global": ("SAM", {"ascent_scope": "global"}),
+    "ESAM depth": ("ESAM depth", {}),
+    "ESAM depth, global": ("ESAM depth", {"ascent_scope": "global"}),
+    "one-step": ("one-step", {}),
 }
 
 
-def build(model, x, y):
-    """Creates all variables of a compiled `ESAMModel`, without a step.
-
-    Args:
-        model: Compiled `ESAMModel`.
-        x: Inputs, shape `(batch_size, d0, .. dN)`.
-        y: Targets, shape `(batch_size, d0, .. dN)`.
-    """
-    model.make_train_function()
-    model.train_function._build(iter([(x, y)]))
+def make_strategy():
+    """`MirroredStrategy` of two logical CPUs, before TensorFlow used any."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def per_step(model, x, y):
     """Bytes and number of the reductions of a training step.
 
     Args:
-        model: Compiled `ESAMModel` under a strategy of several replicas, built
-            by a step or by `build`.
+        model: Compiled `ESAMModel` under a strategy of several replicas. It is
+            trained for a round of its subsets.
         x: Inputs of one replica, shape `(batch_size, d0, .. dN)`.
         y: Targets of one replica, shape `(batch_size, d0, .. dN)`.
 
     Returns:
-        Dict of purpose to a dict of `bytes` and `reductions`, means over the
-        compiled steps; none for a purpose without a reduction.
+        Tuple of the bytes and the number, means over the round.
     """
-    totals = {}
-    for share, plan in operations.step_plans(model):
-        for purpose, num_bytes in reductions(trace(model, plan, x, y)):
-            total = totals.setdefault(purpose, collections.Counter())
-            total["bytes"] += share * num_bytes
-            total["reductions"] += share
-    return {purpose: dict(total) for purpose, total in totals.items()}
-
-
-def gradient_bytes(counted):
-    """Bytes of all gradients in what `per_step` returns."""
-    return sum(counted[p]["bytes"] for p in GRADIENTS if p in counted)
+    num_bytes = number = 0
+    plans = operations.plans_of_a_round(model, x, y)
+    for plan, count in plans.items():
+        sizes = reductions(trace(model, plan, x, y))
+        num_bytes += count * sum(sizes)
+        number += count * len(sizes)
+    return num_bytes / plans.total(), number / plans.total()
 
 
 def trace(model, plan, x, y):
     """The graph of the step of a plan on all replicas."""
-    strategy = model.distribute_strategy
-    model._traced_plan = plan
+    train_step = operations.step_of(model, plan)
 
     def step():
         batch = tf.constant(x), tf.constant(y)
-        return strategy.run(model.train_step, args=(batch,))
+        return model.distribute_strategy.run(train_step, args=(batch,))
 
-    try:
-        with contextlib.ExitStack() as stack:
-            for purpose, (owner, name) in ASKING.items():
-                scoped = _in_name_scope(f"{purpose}_of", getattr(owner, name))
-                stack.enter_context(mock.patch.object(owner, name, scoped))
-            function = tf.function(step, autograph=False)
-            return function.get_concrete_function().graph
-    finally:
-        model._traced_plan = None
-
-
-def _in_name_scope(scope, function):
-    def scoped(*args, **kwargs):
-        with tf.name_scope(scope):
-            return function(*args, **kwargs)
-
-    return scoped
+    function = tf.function(step, autograph=False)
+    return function.get_concrete_function().graph
 
 
 def reductions(graph):
-    """The reductions of one step: list of pairs of purpose and bytes.
-
-    Args:
-        graph: `tf.Graph` from `trace`.
-    """
+    """List of the bytes of each reduction in a graph from `trace`."""
     ops = graph.get_operations()
     collective = [op for op in ops if op.type.startswith("Collective")]
     # Each replica has an operation of its own for the same all-reduce.
     first = min((op.device for op in collective), default=None)
     own = [op for op in collective if op.device == first]
     own += [op for op in ops if op.type == "AddN" and _is_across_devices(op)]
-    return [(_purpose(op), _size(op.inputs[0])) for op in own]
+    sent = [op.inputs[0] for op in own]
+    return [t.shape.num_elements() * t.dtype.size for t in sent]
 
 
 def _is_across_devices(op):
     return len({tensor.op.device for tensor in op.inputs}) > 1
 
 
-def _purpose(op):
-    # The outermost one; TensorFlow makes names unique by numbers.
-    for scope in op.name.split("/"):
-        for purpose in ASKING:
-            if scope.startswith(f"{purpose}_of"):
-                return purpose
-    return OTHER
+def count(network, sizes):
+    """List of dicts of the methods, with two samples on each replica."""
+    setting = Setting(
+        network,
+        **sizes,
+        batch_size=2,
+        steps=1,
+        xla=False,
+        precision="float32",
+    )
+    rows = []
+    for method, (name, kwargs) in METHODS.items():
+        model = measurement.make_model(name, setting, **kwargs)
+        sent = per_step(model, *measurement.make_batch(setting.batch_size))
+        rows.append({"method": method, "bytes": sent[0], "reductions": sent[1]})
+        measurement.progress(f"counted {method} on {network}")
+    return rows
 
 
-def _size(tensor):
-    return tensor.shape.num_elements() * tensor.dtype.size
+def as_table(rows):
+    table = report.frame(rows)
+    table["KiB"] = table["bytes"] / 1024
+    table["bytes / SGD's"] = table["bytes"] / table["bytes"].iloc[0]
+    return table.drop(columns="bytes")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    option = parser.add_argument
+    networks = ["mlp", "wide_resnet"]
+    option("--networks", nargs="+", choices=NETWORKS, default=networks)
+    option("--width", type=measurement.positive)
+    option("--depth", type=measurement.positive)
+    default = pathlib.Path("runs/communication")
+    option("--out", type=pathlib.Path, default=default)
+    arguments = parser.parse_args(arguments)
+    counts = {}
+    with make_strategy().scope():
+        for network in arguments.networks:
+            given = {"width": arguments.width, "depth": arguments.depth}
+            given = {key: size for key, size in given.items() if size}
+            sizes = default_sizes(network) | given
+            title = "{}, width {width}, depth {depth}".format(network, **sizes)
+            counts[title] = count(network, sizes)
+    tables = {title: as_table(rows) for title, rows in counts.items()}
+    print(report.write(arguments.out / "results", tables, counts))
+
+
+if __name__ == "__main__":
+    main()
