@@ -108,80 +108,63 @@ def medians(samples):
     return {method: float(np.median(s)) for method, s in samples.items()}
 
 
-def table(runs, seconds):
-    """`DataFrame` of the finished runs, and a sentence on the long budget.
+def titled(runs, seconds):
+    """Table of the finished runs, below a sentence on the long budget.
 
     Args:
         runs: List of dicts, the results of the runs.
         seconds: Dict of method to seconds per epoch, may be empty.
 
     Returns:
-        Tuple. Differences to SAM's accuracy are those on the same seeds.
+        Dict of the sentence to a `DataFrame`, for `benchmarks.report`. The
+        differences to SAM's accuracy are those on the same seeds.
     """
     order = {"budget": BUDGETS, "method": tuple(METHODS)}
     runs = report.frame(runs).sort_values(
-        ["budget", "method", "seed"],
-        key=lambda c: c.map(order[c.name].index) if c.name in order else c,
+        list(order), key=lambda column: column.map(order[column.name].index)
     )
     sam = report.reference(
         runs, "test_accuracy", {"method": "SAM"}, ["budget", "seed"]
     )
     runs["difference"] = runs["test_accuracy"] - sam
-    mean, signed = (
-        report.mean_and_error,
-        functools.partial(report.mean_and_error, sign="+"),
-    )
+    mean = report.mean_and_error
     rows = runs.groupby(["budget", "method"], sort=False).agg(
         **{
-            "epochs": ("epochs", ranges),
+            "epochs": ("epochs", "max"),
             "test accuracy, %": ("test_accuracy", mean),
-            "minus SAM's, points": ("difference", signed),
+            "minus SAM's, points": (
+                "difference",
+                functools.partial(mean, sign="+"),
+            ),
             "training accuracy, %": ("train_accuracy", mean),
-            "seeds": ("seed", ranges),
+            "seeds": ("seed", "count"),
         }
     )
-    rows = rows.reset_index()
-    speed = seconds.get("SAM", np.nan) / rows["method"].map(seconds)
-    rows.insert(6, "speed / SAM", speed)
-    of_sgd = runs[(runs["budget"] == "long") & (runs["method"] == "SGD")]
-    sentence = ""
-    if len(of_sgd):
-        fitted = of_sgd["train_accuracy"].mean()
-        does = "fits" if fitted >= 99 else "DOES NOT FIT"
-        sentence = (
-            f"In the `long` budget the base optimizer {does} the training set: "
-            f"{fitted:.2f}%."
-        )
-    return rows, sentence
-
-
-def ranges(numbers):
-    """`"0 to 2, 7"` for the numbers 0, 1, 2 and 7."""
-    parts = []
-    for number in sorted(set(numbers)):
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(
-        str(first) if first == last else f"{first} to {last}"
-        for first, last in parts
+    speed = seconds.get("SAM", np.nan) / rows.reset_index()["method"].map(
+        seconds
     )
+    rows.insert(4, "speed / SAM", speed.to_numpy())
+    is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
+    fitted = runs["train_accuracy"][is_sgd].mean()
+    if not is_sgd.any():
+        return {"": rows}
+    does = "fits" if fitted >= 99 else "DOES NOT FIT"
+    return {
+        f"In the `long` budget the base optimizer {does} the training set: "
+        f"{fitted:.2f}%.": rows
+    }
 
 
 def write_results(folder):
     """Writes and returns the table of all runs that are finished."""
     files = sorted(folder.glob("*-*-*.json"))
-    if not files:
-        raise ValueError(f"There must be runs. Received: --out {folder}")
     runs = [json.loads(file.read_text()) for file in files]
     for run in runs:
         del run["accuracy_by_epoch"]
     path = folder / SPEEDS
     seconds = medians(json.loads(path.read_text())) if path.exists() else {}
-    rows, sentence = table(runs, seconds)
     values = {"cpu_seconds_per_epoch": seconds, "runs": runs}
-    return report.write(folder / "results", {sentence: rows}, values)
+    return report.write(folder / "results", titled(runs, seconds), values)
 
 
 def run_all(task, arguments, folder):
@@ -248,7 +231,6 @@ def parse_arguments(arguments=None):
     option("--data-dir", help="of tensorflow-datasets, or an .npz file")
     option("--export", help="write CIFAR-10 to an .npz file, and end")
     option("--threads", type=int, default=1)
-    option("--summary", action="store_true", help="only the table of the runs")
     option("--report", type=pathlib.Path, help="print the table of a result")
     option("--out", type=pathlib.Path, help="folder of the runs")
     return parser.parse_args(arguments)
@@ -258,25 +240,24 @@ def main(arguments=None):
     arguments = parse_arguments(arguments)
     if arguments.report:
         results = json.loads(arguments.report.read_text())
-        rows = table(results["runs"], results["cpu_seconds_per_epoch"])
-        print(report.titled(rows[1], rows[0]))
+        tables = titled(results["runs"], results["cpu_seconds_per_epoch"])
+        print(report.in_words(tables))
         return
     if arguments.export:
         arrays = cifar10_arrays(arguments.data_dir)
         np.savez_compressed(arguments.export, **arrays)
         return
+    engine.set_threads(arguments.threads)
+    keras.config.set_dtype_policy(arguments.precision)
+    given = {
+        name: getattr(arguments, name)
+        for name in ("num_train", "rho", "short", "long")
+        if getattr(arguments, name) is not None
+    }
+    task = dataclasses.replace(TASKS[arguments.task], **given)
     folder = arguments.out or pathlib.Path("runs/accuracy", arguments.task)
-    if not arguments.summary:
-        engine.set_threads(arguments.threads)
-        keras.config.set_dtype_policy(arguments.precision)
-        given = {
-            name: getattr(arguments, name)
-            for name in ("num_train", "rho", "short", "long")
-            if getattr(arguments, name) is not None
-        }
-        task = dataclasses.replace(TASKS[arguments.task], **given)
-        folder.mkdir(parents=True, exist_ok=True)
-        run_all(task, arguments, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_all(task, arguments, folder)
     print(write_results(folder))
 
 

@@ -148,8 +148,7 @@ def main(arguments=None):
         parser.error("--xla: a compiled step has no operations to tell apart")
     if arguments.report:
         rows = json.loads(arguments.report.read_text())["milliseconds_per_step"]
-        for title, table in tables(rows).items():
-            print(report.titled(title, table))
+        print(report.in_words(tables(rows)))
         return
     engine.set_threads(1)
     setting = measurement.make_setting(arguments)

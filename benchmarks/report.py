@@ -53,12 +53,13 @@ def write(path, tables, values=None):
         String, the Markdown.
     """
     about = {"command": command(), "machine": machine()}
-    text = "\n".join(
-        [
-            f"`{about['command']}`: {in_words(about['machine'])}.\n",
-            *(titled(title, table) for title, table in tables.items()),
-        ]
-    )
+    backend = about["machine"]["backend"]
+    text = (
+        "`{command}`: Keras {machine[keras]}, {backend} {version} on "
+        "{machine[devices]}, {machine[logical_cpus]} logical CPUs, commit "
+        "{machine[commit]}.\n\n"
+    ).format(backend=backend, version=about["machine"][backend], **about)
+    text += in_words(tables)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(about | (values or {}), path.parent / f"{path.name}.json")
@@ -66,9 +67,12 @@ def write(path, tables, values=None):
     return text
 
 
-def titled(title, table):
-    """A table in Markdown, below its title."""
-    return (f"{title}\n\n" if title else "") + markdown(table)
+def in_words(tables):
+    """Markdown of a dict of title to table."""
+    return "\n".join(
+        (f"{title}\n\n" if title else "") + markdown(table)
+        for title, table in tables.items()
+    )
 
 
 def markdown(table, digits=2):
@@ -183,10 +187,6 @@ def machine():
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1] for line in lines if "model name" in line]
-    versions = {}
-    for name in PACKAGES:
-        if name in sys.modules:
-            versions[name] = importlib.metadata.version(name)
     return {
         "processor": names[0].strip() if names else platform.machine(),
         "logical_cpus": os.cpu_count(),
@@ -194,31 +194,23 @@ def machine():
         "python": platform.python_version(),
         "commit": commit(),
         "backend": BACKEND,
-        "devices": engine.devices(),
-        **versions,
+        "devices": ", ".join(dict.fromkeys(engine.devices())),
+        **{
+            name: importlib.metadata.version(name)
+            for name in PACKAGES
+            if name in sys.modules
+        },
     }
 
 
-def in_words(machine):
-    """One line on a machine from `machine`."""
-    backend = machine["backend"]
-    devices = ", ".join(dict.fromkeys(machine["devices"]))
-    return (
-        f"Keras {machine['keras']}, {backend} {machine[backend]} on {devices}, "
-        f"{machine['logical_cpus']} logical CPUs, commit {machine['commit']}"
-    )
-
-
 def commit():
-    """Git's short name of the commit, `None` without a checkout."""
+    """Git's short name of the commit, `None` without a checkout or git."""
     root = pathlib.Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    words = ["describe", "--always", "--dirty", "--exclude=*"]
+    words = ["git", "-C", root, "describe", "--always", "--dirty"]
     try:
         result = subprocess.run(
-            ["git", "-C", root, *words], capture_output=True, text=True
+            [*words, "--exclude=*"], capture_output=True, text=True
         )
-    except OSError:  # without git
+    except OSError:
         return None
     return result.stdout.strip() or None

@@ -25,6 +25,8 @@ import functools
 import json
 import pathlib
 
+import numpy as np
+
 from benchmarks import measurement
 from benchmarks import operations
 from benchmarks import report
@@ -118,8 +120,12 @@ def table(results):
             "speed / SAM": ("SAM", ratio),
         }
     )
-    counts = rows.index.map(results["operations_per_step"])
-    rows["by count"] = results["operations_per_step"].get("SAM") / counts
+
+    def column(values):
+        return [values.get(method, np.nan) for method in rows.index]
+
+    counts = results["operations_per_step"]
+    rows["by count"] = counts.get("SAM", np.nan) / np.array(column(counts))
     rows["measured / count"] = groups["SAM"].median() / rows["by count"]
     for name in REFERENCES[1:]:
         rows[f"speed / {name}"] = groups[name].agg(ratio)
@@ -129,16 +135,16 @@ def table(results):
         for method, steps in results["tracing_cpu_seconds"].items()
     }
     own = {method: sums.median() for method, sums in tracing.items()}
-    rows["tracing, s"] = rows.index.map(own)
+    rows["tracing, s"] = column(own)
     if own.get("SAM", 0) > 0.05:  # PyTorch traces nothing.
         rows["tracing / SAM's"] = rows["tracing, s"] / own["SAM"]
-    rows["first use, s"] = rows.index.map(results["first_use_seconds"])
+    rows["first use, s"] = column(results["first_use_seconds"])
     peaks = {
         method: f"{report.frame(runs)['peak'].median():.0f}"
         for method, runs in results["memory_mib"].items()
         if runs
     }
-    rows["peak memory, MiB"] = rows.index.map(peaks)
+    rows["peak memory, MiB"] = column(peaks)
     return rows.dropna(axis="columns", how="all")
 
 
@@ -185,8 +191,7 @@ def main(arguments=None):
     arguments = parse_arguments(arguments)
     if arguments.report:
         results = json.loads(arguments.report.read_text())
-        for title, rows in titled(results).items():
-            print(report.titled(title, rows))
+        print(report.in_words(titled(results)))
         return
     report.frame([])  # A missing package is told now, and not at the end.
     setting = measurement.make_setting(arguments)
