@@ -91,9 +91,9 @@ def markdown(table, digits=2):
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
 
+    table = table.astype(object).where(table.notna(), "")
+
     def cell(value):
-        if value is None or value != value:
-            return ""
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
     rows = [map(cell, row) for row in table.itertuples(index=False, name=None)]

@@ -145,7 +145,7 @@ def table(results):
         if runs
     }
     rows["peak memory, MiB"] = column(peaks)
-    return rows.dropna(axis="columns", how="all")
+    return rows.replace("", np.nan).dropna(axis="columns", how="all")
 
 
 def titled(results):

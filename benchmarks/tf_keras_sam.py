@@ -9,6 +9,7 @@ computes that gradient in training mode too.
 """
 
 import importlib.util
+import inspect
 
 import keras
 
@@ -73,23 +74,22 @@ def convert(network, fused=True):
     inputs = tf_keras.Input(network.input_shape[1:])
     tensors = {id(network.input): inputs}
     for layer in network.layers[1:]:
-        kind = type(layer).__name__
+        kind = getattr(tf_keras.layers, type(layer).__name__)
         # Initialisers, regularisers and the like are not of the same classes.
         options = {
             key: value
             for key, value in layer.get_config().items()
             if isinstance(value, bool | int | float | str | list | tuple)
-            and key not in ("data_format", "flash_attention", "trainable")
+            and key in inspect.signature(kind).parameters
         }
         options["dtype"] = layer.dtype_policy.name
-        if kind == "BatchNormalization":
-            options = {"fused": fused, **options}
-            del options["renorm"], options["synchronized"]
-        new = getattr(tf_keras.layers, kind)(**options)
+        if kind is tf_keras.layers.BatchNormalization:
+            options["fused"] = fused
+        new = kind(**options)
         called = keras.tree.map_structure(
             lambda tensor: tensors[id(tensor)], layer.input
         )
-        is_attention = kind == "MultiHeadAttention"
+        is_attention = kind is tf_keras.layers.MultiHeadAttention
         output = new(*called) if is_attention else new(called)
         tensors[id(layer.output)] = output
     return tf_keras.Model(inputs, tensors[id(network.output)])
