@@ -2,18 +2,19 @@
 
 Command:   python -m benchmarks.accuracy digits --seeds 20
            python -m benchmarks.accuracy cifar10 --seeds 3 --data-dir DIR
+           python -m benchmarks.accuracy digits --report FILE
 Result:    a file for each run in runs/accuracy/TASK, and a table of all runs
-           that are finished, as text and as summary.json
+           that are finished, in results.json and results.md
 Time:      on one core about 10 s a run (digits) and 30 s (CIFAR-10)
 
-Budgets: `short` and `long` epochs (in the long one the base optimizer fits the
-training set), and with `_time` as many epochs as a method can do in the CPU
+Tasks and methods are in `benchmarks.accuracy_tasks`; `cifar10_paper` is for a
+GPU. Budgets: `short` and `long` epochs (in the long one the base optimizer fits
+the training set), and with `_time` as many epochs as a method can do in the CPU
 time that SAM takes for these, measured beforehand (`speeds.json`). Each budget
 is a whole training with cosine decay. For a seed, all methods start from the
 same weights and see the data in the same order. Among the default methods are
 the random ranking and the base optimizer with half the batch: SDS also changes
-the noise of the gradient. The tasks' `rho` is the one of several at which SAM
-was best after the long budget, on seeds from 100 on.
+the noise of the gradient.
 
 A finished run is not repeated: start the command again to go on. Several
 processes may share the work, each with its own seeds; for budgets of equal time
@@ -22,40 +23,31 @@ start the others when `speeds.json` is there.
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import time
 
 import keras
-import tensorflow as tf
+import numpy as np
 
-from benchmarks.accuracy_speeds import SPEEDS
-from benchmarks.accuracy_speeds import load_or_measure
-from benchmarks.accuracy_speeds import medians
-from benchmarks.accuracy_summary import markdown
-from benchmarks.accuracy_summary import summarise
+from benchmarks import accuracy_training
+from benchmarks import report
+from benchmarks.accuracy_tasks import DEFAULT
+from benchmarks.accuracy_tasks import METHODS
 from benchmarks.accuracy_tasks import TASKS
-from benchmarks.accuracy_training import HALF_BATCH
-from benchmarks.accuracy_training import STAGES
-from benchmarks.accuracy_training import make_model
-from benchmarks.accuracy_training import start
-from benchmarks.accuracy_training import train
-from benchmarks.measurement import describe_machine
-from benchmarks.measurement import write_json
-from benchmarks.methods import METHODS
+from benchmarks.accuracy_tasks import cifar10_arrays
+from benchmarks.engines import engine
+from benchmarks.measurement import PRECISIONS
+from benchmarks.methods import file_name
 
-ALL = ["SGD", HALF_BATCH, *list(METHODS)[1:], STAGES]
-DEFAULT = [
-    *("SGD", HALF_BATCH, "SAM", "SWP variable", "SWP depth"),
-    *("ESAM variable", "ESAM depth", "ESAM depth by loss"),
-    *("ESAM depth random", STAGES, "SWP depth, beta 0.3", "one-step"),
-]
 BUDGETS = ("short", "long", "short_time", "long_time")
+SPEEDS = "speeds.json"
 
 
 def result_path(folder, settings):
     name = "{method}-{budget}-{seed}.json".format(**settings)
-    return folder / name.replace(" ", "_").replace(",", "")
+    return folder / file_name(name)
 
 
 def is_finished(path, settings):
@@ -67,7 +59,7 @@ def is_finished(path, settings):
     if not path.exists():
         return False
     result = json.loads(path.read_text())
-    other = {k: result[k] for k in settings if result[k] != settings[k]}
+    other = {k: result[k] for k in settings if result.get(k) != settings[k]}
     if other:
         raise ValueError(
             f"`{path}` is of a run with other settings, {other}. Choose "
@@ -88,80 +80,99 @@ def copy_equal_run(settings, folder):
     if other == path or not other.exists():
         return False
     result = json.loads(other.read_text())
-    if any(result[key] != value for key, value in equal.items()):
+    if any(result.get(key) != value for key, value in equal.items()):
         return False
-    write_json({**result, "budget": settings["budget"]}, path)
+    report.write_json({**result, "budget": settings["budget"]}, path)
     return True
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--methods", nargs="+", choices=ALL, default=DEFAULT)
-    parser.add_argument("--budgets", nargs="+", choices=BUDGETS)
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--num-train", type=int, help="training samples")
-    parser.add_argument("--short", type=int, help="epochs of the budget")
-    parser.add_argument("--long", type=int, help="epochs of the budget")
-    parser.add_argument("--rho", type=float, help="of all methods")
-    parser.add_argument("--data-dir", help="of tensorflow-datasets")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--summary", action="store_true", help="only the table")
-    parser.add_argument("--out", type=pathlib.Path, help="folder of the runs")
-    return parser.parse_args()
-
-
-def main():
-    arguments = parse_arguments()
-    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
-    given = {
-        name: getattr(arguments, name)
-        for name in ("num_train", "rho", "short", "long")
-        if getattr(arguments, name) is not None
-    }
-    task = dataclasses.replace(TASKS[arguments.task], **given)
-    folder = arguments.out or pathlib.Path("runs/accuracy", arguments.task)
-    if arguments.summary:
-        if not any(folder.glob("*-*-*.json")):
-            raise ValueError(f"There must be runs. Received: --out {folder}")
+def load_or_measure_speeds(task, data, methods, folder):
+    """Dict of method to seconds per epoch, measured once and kept."""
+    path = folder / SPEEDS
+    if path.exists():
+        samples = json.loads(path.read_text())
+        missing = set(methods) - set(samples)
+        if missing:
+            raise ValueError(
+                f"`{path}` must have all methods. Choose another folder with "
+                f"--out. Received: a file without {missing}"
+            )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        run_all(task, arguments, folder)
-    print(write_summary(folder))
-    print(f"Written to {folder}")
+        samples = accuracy_training.measure_speeds(task, data, methods)
+        report.write_json(samples, path)
+    return medians(samples)
 
 
-def write_summary(folder):
+def medians(samples):
+    """Dict of method to the median of its samples."""
+    return {method: float(np.median(s)) for method, s in samples.items()}
+
+
+def titled(runs, seconds):
+    """Table of the finished runs, below a sentence on the long budget.
+
+    Args:
+        runs: List of dicts, the results of the runs.
+        seconds: Dict of method to seconds per epoch, may be empty.
+
+    Returns:
+        Dict of the sentence to a `DataFrame`, for `benchmarks.report`. The
+        differences to SAM's accuracy are those on the same seeds.
+    """
+    order = {"budget": BUDGETS, "method": tuple(METHODS)}
+    runs = report.frame(runs).sort_values(
+        list(order), key=lambda column: column.map(order[column.name].index)
+    )
+    sam = report.reference(
+        runs, "test_accuracy", {"method": "SAM"}, ["budget", "seed"]
+    )
+    runs["difference"] = runs["test_accuracy"] - sam
+    mean = report.mean_and_error
+    rows = runs.groupby(["budget", "method"], sort=False).agg(
+        **{
+            "epochs": ("epochs", "max"),
+            "test accuracy, %": ("test_accuracy", mean),
+            "minus SAM's, points": (
+                "difference",
+                functools.partial(mean, sign="+"),
+            ),
+            "training accuracy, %": ("train_accuracy", mean),
+            "seeds": ("seed", "count"),
+        }
+    )
+    speed = seconds.get("SAM", np.nan) / rows.reset_index()["method"].map(
+        seconds
+    )
+    rows.insert(4, "speed / SAM", speed.to_numpy())
+    is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
+    fitted = runs["train_accuracy"][is_sgd].mean()
+    if not is_sgd.any():
+        return {"": rows}
+    does = "fits" if fitted >= 99 else "DOES NOT FIT"
+    return {
+        f"In the `long` budget the base optimizer {does} the training set: "
+        f"{fitted:.2f}%.": rows
+    }
+
+
+def write_results(folder):
     """Writes and returns the table of all runs that are finished."""
     files = sorted(folder.glob("*-*-*.json"))
     runs = [json.loads(file.read_text()) for file in files]
     for run in runs:
         del run["accuracy_by_epoch"]
-    seconds, path = {}, folder / SPEEDS
-    if path.exists():
-        seconds = medians(json.loads(path.read_text()))
-    rows = summarise(runs, BUDGETS, ALL)
-    summary = {
-        "machine": describe_machine(),
-        "cpu_seconds_per_epoch": seconds,
-        "rows": rows,
-        "runs": runs,
-    }
-    write_json(summary, folder / "summary.json")
-    table = markdown(rows, seconds)
-    (folder / "summary.md").write_text(table)
-    return table
+    path = folder / SPEEDS
+    seconds = medians(json.loads(path.read_text())) if path.exists() else {}
+    values = {"cpu_seconds_per_epoch": seconds, "runs": runs}
+    return report.write(folder / "results", titled(runs, seconds), values)
 
 
 def run_all(task, arguments, folder):
     data = task.load(task.num_train, arguments.data_dir)
-    budgets = arguments.budgets or BUDGETS
-    if any(budget.endswith("_time") for budget in budgets):
-        methods = [m for m in ALL if m == "SAM" or m in arguments.methods]
-        seconds = load_or_measure(task, data, methods, folder)
-    for budget in budgets:
+    if any(budget.endswith("_time") for budget in arguments.budgets):
+        methods = [m for m in METHODS if m in ("SAM", *arguments.methods)]
+        seconds = load_or_measure_speeds(task, data, methods, folder)
+    for budget in arguments.budgets:
         for method in arguments.methods:
             epochs = getattr(task, budget.removesuffix("_time"))
             if budget.endswith("_time"):
@@ -174,6 +185,8 @@ def run_all(task, arguments, folder):
                 "num_train": task.num_train,
                 "rho": task.rho,
             }
+            if arguments.precision != "float32":
+                settings["precision"] = arguments.precision
             first = arguments.first_seed
             seeds = range(first, first + arguments.seeds)
             run_seeds(task, data, settings, seeds, folder)
@@ -190,16 +203,62 @@ def run_seeds(task, data, settings, seeds, folder):
         begin = time.perf_counter()
         if model is None:
             keras.backend.clear_session()
-            model = make_model(task, settings)
-        start(model, task, settings)
-        result = train(model, task, data, settings)
-        write_json(result, path)
+            model = accuracy_training.make_model(task, settings)
+        accuracy_training.start(model, task, settings)
+        result = accuracy_training.train(model, task, data, settings)
+        report.write_json(result, path)
         print(
             f"{path.stem}: train {result['train_accuracy']:.2f}%, "
             f"test {result['test_accuracy']:.2f}%, "
             f"{time.perf_counter() - begin:.0f} s",
             flush=True,
         )
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    option = parser.add_argument
+    option("task", choices=TASKS)
+    option("--methods", nargs="+", choices=METHODS, default=DEFAULT)
+    option("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS)
+    option("--seeds", type=int, default=3, help="how many")
+    option("--first-seed", type=int, default=0)
+    option("--num-train", type=int, help="training samples")
+    option("--short", type=int, help="epochs of the budget")
+    option("--long", type=int, help="epochs of the budget")
+    option("--rho", type=float, help="of all methods")
+    option("--precision", choices=PRECISIONS, default="float32")
+    option("--data-dir", help="of tensorflow-datasets, or an .npz file")
+    option("--export", help="write CIFAR-10 to an .npz file, and end")
+    option("--threads", type=int, default=1)
+    option("--report", type=pathlib.Path, help="print the table of a result")
+    option("--out", type=pathlib.Path, help="folder of the runs")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    arguments = parse_arguments(arguments)
+    if arguments.report:
+        results = json.loads(arguments.report.read_text())
+        tables = titled(results["runs"], results["cpu_seconds_per_epoch"])
+        print(report.in_words(tables))
+        return
+    if arguments.export:
+        arrays = cifar10_arrays(arguments.data_dir)
+        np.savez_compressed(arguments.export, **arrays)
+        return
+    engine.set_threads(arguments.threads)
+    keras.config.set_dtype_policy(arguments.precision)
+    given = {
+        name: getattr(arguments, name)
+        for name in ("num_train", "rho", "short", "long")
+        if getattr(arguments, name) is not None
+    }
+    task = dataclasses.replace(TASKS[arguments.task], **given)
+    folder = arguments.out or pathlib.Path("runs/accuracy", arguments.task)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_all(task, arguments, folder)
+    print(write_results(folder))
 
 
 if __name__ == "__main__":

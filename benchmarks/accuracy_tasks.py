@@ -1,15 +1,50 @@
-"""Data and networks of `benchmarks.accuracy`, sized for two cores."""
+"""Tasks and methods of `benchmarks.accuracy`: two tables."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
+from benchmarks import methods
+from benchmarks.networks import small_resnet
+from keras_esam import recipes
 from keras_esam.balanced import balanced
 from keras_esam.extras import requires
 
-layers = keras.layers
+# Arguments of `ESAMModel`. A function is called with the number of steps;
+# `batch_factor` multiplies the batch size, and `rho_factor` the task's `rho`.
+METHODS = {
+    **methods.METHODS,
+    "SGD half batch": {**methods.METHODS["SGD"], "batch_factor": 0.5},
+    "ESAM depth, full batches first": {
+        **methods.METHODS["ESAM depth"],
+        "gamma": lambda num_steps: (
+            keras.optimizers.schedules.PiecewiseConstantDecay(
+                [num_steps // 2], [1.0, 0.5]
+            )
+        ),
+    },
+}
+# A method of two stages takes the mean of their times.
+STAGES = {"ESAM depth, full batches first": ("SWP depth", "ESAM depth")}
+DEFAULT = [
+    *("SGD", "SGD half batch", "SAM", "SWP variable", "SWP depth"),
+    *("ESAM variable", "ESAM depth", "ESAM depth by loss"),
+    *("ESAM depth random", *STAGES, "SWP depth, beta 0.3", "one-step"),
+]
+
+
+def make_optimizer(is_sgd, num_steps):
+    """SGD with momentum and cosine decay, the same for all methods."""
+    del is_sgd
+    schedule = keras.optimizers.schedules.CosineDecay(0.05, num_steps)
+    return keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=5e-4)
+
+
+def paper_recipe(is_sgd):
+    return recipes.get(f"cifar10/resnet18/{'sgd' if is_sgd else 'esam'}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,26 +55,27 @@ class Task:
         load: Function `load(num_train, data_dir)` that returns training and
             test data, two pairs of images `(n, height, width, channels)` and
             labels `(n,)`.
-        input_shape: Shape of an image.
-        strides: Strides of the network's stages.
+        make_network: Function without arguments that returns the network.
         num_train: Integer, default number of training samples.
         batch_size: Integer.
-        learning_rate: Float, the first one of a cosine decay.
         rho: Float.
         short: Integer, epochs of the short budget.
         long: Integer, epochs of the long one, in which the base optimizer fits
             the training set.
+        make_optimizer: Function of whether the method is SGD, and the number of
+            steps.
+        augment: Boolean, whether images are cropped and flipped.
     """
 
     load: Callable
-    input_shape: tuple
-    strides: tuple
+    make_network: Callable
     num_train: int
     batch_size: int
-    learning_rate: float
     rho: float
     short: int
     long: int
+    make_optimizer: Callable = make_optimizer
+    augment: bool = False
 
 
 def load_digits(num_train, data_dir=None):
@@ -58,6 +94,26 @@ def load_digits(num_train, data_dir=None):
 
 def load_cifar10(num_train, data_dir=None):
     """A balanced part of CIFAR-10's training set, and the whole test set."""
+    arrays = cifar10_arrays(data_dir)
+    parts = []
+    for split, count in (("train", num_train), ("test", None)):
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"].ravel()
+        chosen = balanced(y, count or len(y))
+        x = (x[chosen].astype("float32") - 120.7) / 64.1  # mean, deviation
+        parts.append((x, y[chosen].astype("int32")))
+    return parts
+
+
+def cifar10_arrays(data_dir):
+    """Images and labels from an .npz file or from tensorflow-datasets.
+
+    Args:
+        data_dir: Path of a file with uint8 images, `x_train` and `x_test`, and
+            labels, `y_train` and `y_test`; or folder of tensorflow-datasets.
+    """
+    if str(data_dir).endswith(".npz"):
+        with np.load(data_dir) as file:
+            return dict(file)
     with requires("benchmarks"):
         import tensorflow_datasets as tfds
 
@@ -71,59 +127,46 @@ def load_cifar10(num_train, data_dir=None):
             '`tensorflow_datasets.load("cifar10", data_dir=...)` and give the '
             f"folder as --data-dir. Received: data_dir={data_dir!r}"
         ) from error
-    parts = []
-    for split, count in (("train", num_train), ("test", 10_000)):
-        x, y = data[split]["image"].numpy(), data[split]["label"].numpy()
-        chosen = balanced(y, count)
-        x = (x[chosen].astype("float32") - 120.7) / 64.1  # mean, deviation
-        parts.append((x, y[chosen].astype("int32")))
-    return parts
+    return {
+        f"{name}_{split}": data[split][key].numpy()
+        for split in ("train", "test")
+        for name, key in (("x", "image"), ("y", "label"))
+    }
 
 
-def make_network(task, width=16):
-    """Residual BatchNormalization network, one block in each stage."""
-
-    def conv_norm(x, filters, strides=1):
-        x = layers.Conv2D(
-            filters, 3, strides=strides, padding="same", use_bias=False
-        )(x)
-        # The default momentum, 0.99, is too slow for a few hundred steps.
-        return layers.BatchNormalization(momentum=0.9)(x)
-
-    inputs = keras.Input(task.input_shape)
-    x = layers.ReLU()(conv_norm(inputs, width, task.strides[0]))
-    for stage, strides in enumerate(task.strides[1:]):
-        filters = width * 2**stage
-        shortcut = x
-        if strides > 1:
-            shortcut = conv_norm(x, filters, strides)
-        x = layers.ReLU()(conv_norm(x, filters, strides))
-        x = layers.ReLU()(layers.Add()([conv_norm(x, filters), shortcut]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(10)(x))
-
-
+# `rho` is the one of several at which SAM was best after the long budget, on
+# seeds from 100 on.
 TASKS = {
     "digits": Task(
         load=load_digits,
-        input_shape=(8, 8, 1),
-        strides=(1, 1, 2, 2),
+        make_network=functools.partial(small_resnet, (8, 8, 1), (1, 1, 2, 2)),
         num_train=200,
         batch_size=50,
-        learning_rate=0.05,
         rho=0.4,
         short=10,
         long=60,
     ),
     "cifar10": Task(
         load=load_cifar10,
-        input_shape=(32, 32, 3),
-        strides=(2, 1, 2, 2),
+        make_network=functools.partial(small_resnet, (32, 32, 3), (2, 1, 2, 2)),
         num_train=1000,
         batch_size=64,
-        learning_rate=0.05,
         rho=0.2,
         short=10,
         long=40,
+    ),
+    # A row of the paper's Table 1, for a GPU: its settings, from the recipes.
+    "cifar10_paper": Task(
+        load=load_cifar10,
+        make_network=lambda: paper_recipe(False).make_network(),
+        num_train=50_000,
+        batch_size=paper_recipe(False).batch_size,
+        rho=paper_recipe(False).esam["rho"],
+        short=30,
+        long=paper_recipe(False).epochs,
+        make_optimizer=lambda is_sgd, num_steps: paper_recipe(
+            is_sgd
+        ).make_optimizer(num_steps),
+        augment=True,
     ),
 }

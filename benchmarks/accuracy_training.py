@@ -1,47 +1,29 @@
-"""One training of `benchmarks.accuracy`."""
+"""Trainings of `benchmarks.accuracy`, and how long their epochs take."""
 
 import pathlib
 import tempfile
 import time
 
 import keras
-import tensorflow as tf
+import numpy as np
 
 import keras_esam
-from benchmarks.accuracy_tasks import make_network
-from benchmarks.methods import METHODS
+from benchmarks.accuracy_tasks import METHODS
+from benchmarks.accuracy_tasks import STAGES
+from benchmarks.engines import engine
+from benchmarks.measurement import in_turn
 
-HALF_BATCH = "SGD half batch"
-STAGES = "ESAM depth, full batches first"
-
-
-def method_arguments(method, num_steps):
-    """Arguments of `ESAMModel`."""
-    if method == HALF_BATCH:
-        return METHODS["SGD"]
-    if method == STAGES:
-        gamma = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [num_steps // 2], [1.0, 0.5]
-        )
-        return {**METHODS["ESAM depth"], "gamma": gamma}
-    return METHODS[method]
+ROUNDS = 7
 
 
 def make_model(task, settings):
     """The compiled model of a method and budget; `start` gives it a seed."""
     num_steps = settings["epochs"] * steps_per_epoch(task, settings)
     model = keras_esam.ESAMModel(
-        make_network(task),
-        **{
-            "rho": settings["rho"],
-            **method_arguments(settings["method"], num_steps),
-        },
-    )
-    schedule = keras.optimizers.schedules.CosineDecay(
-        task.learning_rate, num_steps
+        task.make_network(), **model_arguments(settings, num_steps)
     )
     model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=5e-4),
+        task.make_optimizer(model.rho == 0, num_steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -50,8 +32,20 @@ def make_model(task, settings):
     return model
 
 
+def model_arguments(settings, num_steps):
+    """Arguments of `ESAMModel` from an entry of `METHODS`."""
+    arguments = {"rho": settings["rho"], **METHODS[settings["method"]]}
+    arguments.pop("batch_factor", None)
+    arguments["rho"] *= arguments.pop("rho_factor", 1)
+    return {
+        key: value(num_steps) if callable(value) else value
+        for key, value in arguments.items()
+    }
+
+
 def batch_size(task, settings):
-    return task.batch_size // (2 if settings["method"] == HALF_BATCH else 1)
+    factor = METHODS[settings["method"]].get("batch_factor", 1)
+    return int(task.batch_size * factor)
 
 
 def steps_per_epoch(task, settings):
@@ -76,11 +70,10 @@ def start(model, task, settings):
 def train(model, task, data, settings):
     """Trains a model and returns what the table needs of it."""
     history, _ = fit(model, task, data, settings)
-    (x, y), test = data
     return {
         **settings,
-        "train_accuracy": accuracy(model, x, y),
-        "test_accuracy": accuracy(model, *test),
+        "train_accuracy": accuracy(model, *data[0]),
+        "test_accuracy": accuracy(model, *data[1]),
         "accuracy_by_epoch": history["accuracy"],
     }
 
@@ -89,33 +82,51 @@ def fit(model, task, data, settings):
     """Trains a model.
 
     Returns:
-        Tuple of the history, and the CPU seconds per epoch.
+        Tuple of the history, and the seconds per epoch: of the process' CPU, or
+        with an accelerator of wall time.
     """
-    x, y = data[0]
-    dataset = tf.data.Dataset.from_tensor_slices((x, y))
-    dataset = dataset.shuffle(len(x), seed=settings["seed"])
-    dataset = dataset.batch(batch_size(task, settings), drop_remainder=True)
-    begin = time.process_time()
-    history = model.fit(
-        without_autotune(dataset),
-        epochs=settings["epochs"],
-        shuffle=False,
-        verbose=0,
-    ).history
-    return history, (time.process_time() - begin) / settings["epochs"]
-
-
-def accuracy(model, x, y):
-    """Accuracy in per cent, at the moving statistics."""
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(500)
-    scores = model.evaluate(
-        without_autotune(dataset), verbose=0, return_dict=True
+    clock = time.process_time
+    if engine.device_memory() is not None:
+        clock = time.perf_counter
+    dataset = engine.shuffled_batches(
+        *data[0], batch_size(task, settings), settings["seed"], task.augment
     )
-    return 100 * scores["accuracy"]
+    begin = clock()
+    history = model.fit(
+        dataset, epochs=settings["epochs"], shuffle=False, verbose=0
+    ).history
+    return history, (clock() - begin) / settings["epochs"]
 
 
-def without_autotune(dataset):
-    """The data set without tf.data's tuner, which can delay its end."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
+def accuracy(model, x, y, part=500):
+    """Accuracy in per cent, at the moving statistics."""
+    right = 0
+    for begin in range(0, len(x), part):
+        logits = model.predict_on_batch(x[begin : begin + part])
+        right += np.sum(logits.argmax(-1) == y[begin : begin + part])
+    return 100 * float(right) / len(x)
+
+
+def measure_speeds(task, data, methods, rounds=ROUNDS):
+    """Dict of method to a list of seconds per epoch, one a round.
+
+    The methods train a few epochs each in turn after each has compiled, so that
+    their ratios do not depend on what else the machine did.
+    """
+    parts = {part for m in methods for part in STAGES.get(m, [m])}
+    models = {}
+    for part in sorted(parts):
+        settings = {"method": part, "num_train": task.num_train, "seed": 0}
+        # Every compiled step equally often, and for about 20 steps.
+        settings["epochs"] = max(5, 20 // (task.num_train // task.batch_size))
+        settings["rho"] = task.rho
+        models[part] = make_model(task, settings), settings
+        fit(models[part][0], task, data, settings)
+    samples = {part: [] for part in models}
+    for part in in_turn(models, rounds):
+        model, settings = models[part]
+        samples[part].append(fit(model, task, data, settings)[1])
+    for method in set(STAGES) & set(methods):
+        pairs = zip(*[samples[part] for part in STAGES[method]], strict=True)
+        samples[method] = [float(np.mean(pair)) for pair in pairs]
+    return {method: samples[method] for method in methods}

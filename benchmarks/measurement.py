@@ -7,12 +7,11 @@ an accelerator the wall time counts.
 """
 
 import dataclasses
-import json
-import os
+import multiprocessing
 import pathlib
-import platform
-import subprocess
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import keras
 import numpy as np
@@ -27,8 +26,10 @@ from benchmarks.networks import NETWORKS
 from benchmarks.networks import NUM_CLASSES
 from benchmarks.networks import default_sizes
 from benchmarks.networks import make_network
+from benchmarks.operations import steps_per_round
 
 BARE = "bare fit"
+ALL = [BARE, *METHODS, *tf_keras_sam.NAMES]
 PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
 
 
@@ -45,9 +46,10 @@ class Setting:
     precision: str
 
 
-def add_setting_options(parser):
-    """The options of a benchmark from which `make_setting` makes a setting."""
+def add_options(parser):
+    """Adds the methods, and the options that `make_setting` reads."""
     option = parser.add_argument
+    option("--methods", nargs="+", choices=ALL, metavar="METHOD", help=str(ALL))
     option("--network", choices=NETWORKS, default="resnet18")
     option("--width", type=positive, help="see `benchmarks.networks`")
     option("--depth", type=positive, help="see `benchmarks.networks`")
@@ -77,102 +79,144 @@ def make_setting(arguments):
     return Setting(**{**default_sizes(arguments.network), **given})
 
 
+def choose_methods(names):
+    """Methods in the order of `ALL`, with SAM and without missing packages."""
+    methods = [m for m in ALL if m == "SAM" or m in (names or ALL)]
+    if not tf_keras_sam.is_available():
+        progress("Without tf_keras and TensorFlow, so without its methods.")
+        methods = [m for m in methods if m not in tf_keras_sam.NAMES]
+    return methods
+
+
 def make_model(method, setting, **kwargs):
-    """The compiled model of a method, or the bare network.
+    """The compiled model of a method, the bare network, or the peer.
 
     Args:
-        method: String.
+        method: String, one of `ALL`.
         setting: `Setting`.
         **kwargs: More arguments of `ESAMModel`.
 
     Returns:
         A compiled model.
     """
+    if method in tf_keras_sam.NAMES:
+        return tf_keras_sam.make_model(method, setting)
     keras.utils.set_random_seed(1)
     keras.config.set_dtype_policy(setting.precision)
     model = make_network(setting.network, setting.width, setting.depth)
     if method != BARE:
         model = keras_esam.ESAMModel(model, seed=1, **METHODS[method], **kwargs)
+    return compile_model(model, jit_compile=setting.xla)
+
+
+def compile_model(model, **kwargs):
+    """Compiles a network of 10 classes for measurements, and returns it."""
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=setting.xla,
+        **kwargs,
     )
     return model
 
 
-def make_batch(batch_size):
-    """Random images, shape `(batch_size, 32, 32, 3)`, and labels."""
+def make_batch(batch_size, shape=INPUT_SHAPE):
+    """Random images, shape `(batch_size, *shape)`, and labels."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(batch_size, *INPUT_SHAPE)).astype("float32")
+    x = rng.normal(size=(batch_size, *shape)).astype("float32")
     return x, rng.integers(0, NUM_CLASSES, batch_size).astype("int32")
 
 
-class EpochTimer:
-    """CPU and wall time from the first to the last batch of an epoch.
+def make_timer(callback):
+    """Callback with `seconds`, the CPU and wall seconds of the last epoch.
 
     Args:
         callback: Class `Callback` of the Keras that trains.
     """
 
-    def __init__(self, callback):
-        self.callback = callback()
-        self.callback.on_train_batch_begin = self._begin
-        self.callback.on_train_batch_end = self._end
-        # Or Keras, and `tf_keras`, wait for the device after every batch.
-        self.callback.async_safe = True
-        self.callback._supports_tf_logs = True
+    class EpochTimer(callback):
+        async_safe = True  # or Keras waits for the device after every batch
+        _supports_tf_logs = True  # the same for `tf_keras`
 
-    def _begin(self, batch, logs=None):
-        if batch == 0:
-            self.start = time.process_time(), time.perf_counter()
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                self.start = _clocks()
 
-    def _end(self, batch, logs=None):
-        if batch == self.callback.params["steps"] - 1:
-            float(logs["loss"])  # waits for the device
-            self.end = time.process_time(), time.perf_counter()
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == self.params["steps"] - 1:
+                float(logs["loss"])  # waits for the device
+                pairs = zip(self.start, _clocks(), strict=True)
+                self.seconds = [end - start for start, end in pairs]
 
-    @property
-    def seconds(self):
-        """List of the CPU seconds and the wall seconds."""
-        return [b - a for a, b in zip(self.start, self.end, strict=True)]
+    return EpochTimer()
 
 
-def timed_epoch(model, setting, steps, data=None):
-    """CPU and wall seconds of `steps` batches through `fit`.
+def _clocks():
+    return time.process_time(), time.perf_counter()
 
-    Args:
-        model: Compiled model.
-        setting: `Setting`.
-        steps: Integer.
-        data: Optional, of the steps, instead of one batch again and again.
 
-    Returns:
-        List of the CPU seconds and the wall seconds.
-    """
-    if data is None:
-        data = engine.make_data(make_batch(setting.batch_size), steps)
-    is_ours = isinstance(model, keras.Model)
-    timer = EpochTimer(
-        keras.callbacks.Callback if is_ours else tf_keras_sam.callback_class()
-    )
+def timed_epoch(model, data, steps):
+    """List of the CPU and wall seconds of `steps` batches through `fit`."""
+    callback = keras.callbacks.Callback
+    if not isinstance(model, keras.Model):
+        import tf_keras
+
+        callback = tf_keras.callbacks.Callback
+    timer = make_timer(callback)
     model.fit(
-        data,
-        shuffle=False,
-        verbose=0,
-        callbacks=[timer.callback],
+        data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[timer]
     )
     return timer.seconds
 
 
-def steps_per_round(model, steps):
-    """At least `steps`, and every compiled step as often as in training."""
-    period = getattr(model, "num_subsets", 1) * getattr(model, "interval", 1)
-    return -(-steps // period) * period
+def timed_steps(model, setting, at_least=None):
+    """CPU and wall seconds of a round of steps, and their number."""
+    steps = steps_per_round(model, at_least or setting.steps)
+    data = engine.make_data(make_batch(setting.batch_size))
+    return timed_epoch(model, data, steps), steps
 
 
-def resident_memory(key):
+def seconds_per_step(model, setting):
+    """List of the CPU and wall seconds of a step."""
+    seconds, steps = timed_steps(model, setting)
+    return [value / steps for value in seconds]
+
+
+def in_turn(names, rounds):
+    """Names to measure, in a new order each round; reports the progress."""
+    for index in range(rounds):
+        # So that no method always follows the same one.
+        yield from list(names)[:: 1 if index % 2 else -1]
+        progress(f"round {index + 1} of {rounds}")
+
+
+def measure_memory(method, setting):
+    """`memory_of` in a process of its own: a peak never falls."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(memory_of, method, setting).result()
+
+
+def memory_of(method, setting):
+    """Memory of a training.
+
+    Returns:
+        Dict of MiB: `peak` of the resident set, which has the compiled steps,
+        of which ESAM has one per subset, and `growth`, what came by training.
+        With an accelerator both are the peak of its memory.
+    """
+    model = make_model(method, setting)
+    before = _resident_memory("VmRSS")
+    for _ in range(2):
+        timed_steps(model, setting)
+    on_device = engine.device_memory()
+    if on_device is not None:
+        return {"peak": on_device / 2**20, "growth": on_device / 2**20}
+    peak = _resident_memory("VmHWM")
+    return {"peak": peak, "growth": peak - before}
+
+
+def _resident_memory(key):
     """MiB of the resident set, now (`VmRSS`) or at its peak (`VmHWM`)."""
     # Not `ru_maxrss`, which a process inherits from the one that started it.
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
@@ -181,46 +225,5 @@ def resident_memory(key):
     raise RuntimeError(f"/proc/self/status has no {key}. It needs Linux.")
 
 
-def write_json(value, path):
-    """Writes a file at once or, if interrupted, not at all."""
-    write_text(json.dumps(value, indent=1) + "\n", path)
-
-
-def write_text(text, path):
-    """Writes a file at once or, if interrupted, not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def describe_machine():
-    """Dict of the machine and the versions of what ran on it."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1] for line in lines if "model name" in line]
-    return {
-        "platform": platform.platform(),
-        "processor": names[0].strip() if names else platform.machine(),
-        "logical_cpus": len(names),
-        "python": platform.python_version(),
-        "keras_esam": keras_esam.__version__,
-        "commit": commit(),
-        "keras": keras.__version__,
-        "backend": BACKEND,
-        **engine.describe(),
-        "tf_keras": tf_keras_sam.version(),
-    }
-
-
-def commit():
-    """Git's short name of the package's commit, `None` without a checkout."""
-    root = pathlib.Path(keras_esam.__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", root, "describe", "--always", "--dirty"]
-    try:
-        result = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True
-        )
-    except OSError:  # without git
-        return None
-    return result.stdout.strip() or None
+def progress(message):
+    print(message, file=sys.stderr, flush=True)

@@ -1,49 +1,41 @@
 """The training methods that the benchmarks compare: arguments of ESAMModel."""
 
-PAPER = {"beta": 0.6, "gamma": 0.5}
+GRANULARITIES = ("weight", "variable", "depth")
+RANKINGS = {
+    "": {},
+    " by loss": {"rank_by": "loss"},
+    " random": {"rank_by": "random"},
+}
+SAM = {"beta": 1, "gamma": 1}
 
 METHODS = {
     "SGD": {"rho": 0},
-    "SAM": {"beta": 1, "gamma": 1},
-    "SWP weight": {"beta": 0.6, "gamma": 1, "granularity": "weight"},
-    "SWP variable": {"beta": 0.6, "gamma": 1, "granularity": "variable"},
-    "SWP depth": {"beta": 0.6, "gamma": 1, "granularity": "depth"},
-    "SDS": {"beta": 1, "gamma": 0.5},
-    "SDS by loss": {"beta": 1, "gamma": 0.5, "rank_by": "loss"},
-    "SDS random": {"beta": 1, "gamma": 0.5, "rank_by": "random"},
-    "ESAM weight": {**PAPER, "granularity": "weight"},
-    "ESAM weight by loss": {
-        **PAPER,
-        "granularity": "weight",
-        "rank_by": "loss",
+    "SAM": SAM,
+    **{
+        f"SWP {name}": {"beta": 0.6, "gamma": 1, "granularity": name}
+        for name in GRANULARITIES
     },
-    "ESAM weight random": {
-        **PAPER,
-        "granularity": "weight",
-        "rank_by": "random",
+    **{
+        f"SDS{name}": {"beta": 1, "gamma": 0.5, **ranking}
+        for name, ranking in RANKINGS.items()
     },
-    "ESAM variable": {**PAPER, "granularity": "variable"},
-    "ESAM variable by loss": {
-        **PAPER,
-        "granularity": "variable",
-        "rank_by": "loss",
+    # The paper's beta and gamma.
+    **{
+        f"ESAM {granularity}{name}": {
+            "beta": 0.6,
+            "gamma": 0.5,
+            "granularity": granularity,
+            **ranking,
+        }
+        for granularity in GRANULARITIES
+        for name, ranking in RANKINGS.items()
     },
-    "ESAM variable random": {
-        **PAPER,
-        "granularity": "variable",
-        "rank_by": "random",
-    },
-    "ESAM depth": {**PAPER, "granularity": "depth"},
-    "ESAM depth by loss": {**PAPER, "granularity": "depth", "rank_by": "loss"},
-    "ESAM depth random": {**PAPER, "granularity": "depth", "rank_by": "random"},
     "SWP depth, beta 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
-    "SAM, interval 2": {"beta": 1, "gamma": 1, "interval": 2},
-    "one-step": {"beta": 1, "gamma": 1, "ascent": "previous"},
+    "SAM, interval 2": {**SAM, "interval": 2},
+    "one-step": {**SAM, "ascent": "previous"},
     "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "previous"},
     "one-step by loss": {
-        "beta": 1,
-        "gamma": 0.5,
-        "ascent": "previous",
+        **{"beta": 1, "gamma": 0.5, "ascent": "previous"},
         "rank_by": "loss",
     },
 }

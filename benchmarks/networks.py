@@ -1,128 +1,45 @@
-"""The networks that the benchmarks measure, all for 32x32 images, 10 classes.
+"""The networks that the benchmarks train: images to logits of 10 classes.
 
-Each is a function of a width and a depth that returns logits, float32 in mixed
-precision too. They use layers that Keras 3 and `tf_keras` have alike; `api` is
-one or the other.
+Logits are float32 in mixed precision too: the losses that sharpness compares
+differ by less than half precision resolves.
 """
 
 import inspect
 
 import keras
 
+from keras_esam import models
+
 INPUT_SHAPE = (32, 32, 3)
 NUM_CLASSES = 10
+layers = keras.layers
 
 
-def resnet18(width=32, depth=2, api=keras):
-    """ResNet with the CIFAR stem (He et al., 2016).
-
-    Args:
-        width: Integer, number of filters in the first stage; 64 in the paper.
-        depth: Integer, number of blocks in each of the four stages; 2 in
-            ResNet-18.
-        api: Module `keras` or `tf_keras`.
-
-    Returns:
-        A functional model.
-    """
-    layers = api.layers
-    inputs = api.Input(INPUT_SHAPE)
-    x = layers.ReLU()(_conv_norm(inputs, width, layers))
-    for stage in range(4):
-        for block in range(depth):
-            strides = 2 if stage > 0 and block == 0 else 1
-            x = _basic_block(x, width * 2**stage, layers, strides)
-    x = layers.GlobalAveragePooling2D()(x)
-    return api.Model(inputs, _logits(x, layers))
+def resnet18(width=32, depth=2):
+    """ResNet-18; `width` is 64 in the paper, `depth` blocks in a stage."""
+    return models.resnet18(width=width, depth=depth)
 
 
-def _basic_block(x, filters, layers, strides):
-    shortcut = x
-    if strides > 1 or x.shape[-1] != filters:
-        shortcut = _conv_norm(x, filters, layers, strides, kernel_size=1)
-    x = layers.ReLU()(_conv_norm(x, filters, layers, strides))
-    x = layers.Add()([_conv_norm(x, filters, layers), shortcut])
-    return layers.ReLU()(x)
+def wide_resnet(width=2, depth=1):
+    """Wide ResNet; WRN-28-10 has width 10 and 4 blocks in a stage."""
+    return models.wide_resnet(width=width, depth=6 * depth + 4)
 
 
-def _conv_norm(x, filters, layers, strides=1, kernel_size=3):
-    x = layers.Conv2D(
-        filters, kernel_size, strides=strides, padding="same", use_bias=False
-    )(x)
-    return layers.BatchNormalization()(x)
-
-
-def _logits(x, layers):
-    # The losses that sharpness compares differ by less than half precision has.
-    return layers.Dense(NUM_CLASSES, dtype="float32")(x)
-
-
-def wide_resnet(width=2, depth=1, api=keras):
-    """Wide ResNet with pre-activation (Zagoruyko & Komodakis, 2016).
-
-    Args:
-        width: Integer, widening factor of the 16, 32 and 64 filters; 10 in
-            WRN-28-10.
-        depth: Integer, number of blocks in each of the three stages; 4 in
-            WRN-28-10.
-        api: Module `keras` or `tf_keras`.
-
-    Returns:
-        A functional model.
-    """
-    layers = api.layers
-
-    def conv(x, filters, strides=1, kernel_size=3):
-        return layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding="same",
-            use_bias=False,
-        )(x)
-
-    def norm_relu(x):
-        return layers.ReLU()(layers.BatchNormalization()(x))
-
-    inputs = api.Input(INPUT_SHAPE)
-    x = conv(inputs, 16)
-    for stage in range(3):
-        filters = 16 * width * 2**stage
-        for block in range(depth):
-            strides = 2 if stage > 0 and block == 0 else 1
-            activated = norm_relu(x)
-            if block == 0:
-                x = conv(activated, filters, strides, kernel_size=1)
-            y = norm_relu(conv(activated, filters, strides))
-            x = layers.Add()([conv(y, filters), x])
-    x = layers.GlobalAveragePooling2D()(norm_relu(x))
-    return api.Model(inputs, _logits(x, layers))
-
-
-def mlp(width=1024, depth=6, api=keras):
+def mlp(width=1024, depth=6):
     """Dense network with `depth` hidden layers of `width` units."""
-    layers = api.layers
-    inputs = api.Input(INPUT_SHAPE)
+    inputs = keras.Input(INPUT_SHAPE)
     x = layers.Flatten()(inputs)
     for _ in range(depth):
         x = layers.Dense(width, activation="relu")(x)
-    return api.Model(inputs, _logits(x, layers))
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, dtype="float32")(x))
 
 
-def transformer(width=128, depth=4, api=keras):
-    """Transformer encoder on the 64 patches of 4x4 pixels.
+def transformer(width=128, depth=4):
+    """Transformer encoder of `depth` blocks on the 64 patches of 4x4 pixels.
 
-    Args:
-        width: Integer, size of the embedding, a multiple of 32, the size of a
-            head.
-        depth: Integer, number of blocks.
-        api: Module `keras` or `tf_keras`.
-
-    Returns:
-        A functional model.
+    `width`, the size of the embedding, is a multiple of 32, the size of a head.
     """
-    layers = api.layers
-    inputs = api.Input(INPUT_SHAPE)
+    inputs = keras.Input(INPUT_SHAPE)
     x = layers.Conv2D(width, 4, strides=4)(inputs)
     x = layers.Reshape((64, width))(x)
     for _ in range(depth):
@@ -133,7 +50,34 @@ def transformer(width=128, depth=4, api=keras):
         y = layers.Dense(4 * width, activation="relu")(y)
         x = layers.Add()([x, layers.Dense(width)(y)])
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
-    return api.Model(inputs, _logits(x, layers))
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, dtype="float32")(x))
+
+
+def small_resnet(input_shape, strides, width=16):
+    """Residual BatchNormalization network of `benchmarks.accuracy`.
+
+    Args:
+        input_shape: Shape of an image.
+        strides: Strides of the stem and of the stages, one block each.
+        width: Integer, number of filters in the stem and the first stage.
+    """
+
+    def conv_norm(x, filters, strides=1):
+        x = layers.Conv2D(
+            filters, 3, strides=strides, padding="same", use_bias=False
+        )(x)
+        # The default momentum, 0.99, is too slow for a few hundred steps.
+        return layers.BatchNormalization(momentum=0.9)(x)
+
+    inputs = keras.Input(input_shape)
+    x = layers.ReLU()(conv_norm(inputs, width, strides[0]))
+    for stage, stride in enumerate(strides[1:]):
+        filters = width * 2**stage
+        shortcut = conv_norm(x, filters, stride) if stride > 1 else x
+        x = layers.ReLU()(conv_norm(x, filters, stride))
+        x = layers.ReLU()(layers.Add()([conv_norm(x, filters), shortcut]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(NUM_CLASSES, dtype="float32")(x))
 
 
 NETWORKS = {
@@ -147,9 +91,9 @@ NETWORKS = {
 def default_sizes(name):
     """Dict with the default `width` and `depth` of a network."""
     parameters = inspect.signature(NETWORKS[name]).parameters
-    return {key: parameters[key].default for key in ("width", "depth")}
+    return {key: value.default for key, value in parameters.items()}
 
 
-def make_network(name, width, depth, api=keras):
-    """A network by name."""
-    return NETWORKS[name](width=width, depth=depth, api=api)
+def make_network(name, width, depth):
+    """A network of `NETWORKS`."""
+    return NETWORKS[name](width=width, depth=depth)

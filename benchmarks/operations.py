@@ -3,7 +3,7 @@
 How they are counted depends on the backend, see `benchmarks.engines`.
 """
 
-import dataclasses
+import collections
 import gc
 import time
 
@@ -11,60 +11,71 @@ from benchmarks.engines import engine
 
 
 def operations_per_step(model, x, y, traces=1):
-    """Operations of a training step, mean over the compiled steps.
+    """Operations of a training step, mean over a round of the subsets.
 
     Args:
-        model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
+        model: Compiled model that has trained whole rounds of steps, or none.
+            It is trained for a round.
         x: Inputs, shape `(batch_size, d0, .. dN)`.
         y: Targets, shape `(batch_size, d0, .. dN)`.
-        traces: Integer, how often each step is traced for its time.
+        traces: Integer, how often each compiled step is traced for its time.
 
     Returns:
         Tuple of the number of floating-point operations, and a list for each
-        step of the CPU seconds of its traces: next to nothing on PyTorch, which
-        traces none.
+        compiled step of the CPU seconds of its traces: next to nothing on
+        PyTorch, which traces none.
     """
     operations, times = 0.0, []
-    plans = step_plans(model)
+    plans = plans_of_a_round(model, x, y)
     # The first trace in a process takes longer, whatever is traced.
-    engine.trace(model, plans[0][1], x, y)
-    for share, plan in plans:
+    engine.trace(step_of(model, next(iter(plans))), model, x, y)
+    for plan, count in plans.items():
+        step = step_of(model, plan)
         times.append([])
         # As in `timeit`: what else lives in the process is not to count.
         gc.disable()
         for _ in range(traces):
             start = time.process_time()
-            traced = engine.trace(model, plan, x, y)
+            traced = engine.trace(step, model, x, y)
             times[-1].append(time.process_time() - start)
         gc.enable()
-        operations += share * engine.count_operations(traced)
-    return operations, times
+        operations += count * engine.count_operations(traced)
+    return operations / plans.total(), times
 
 
-def largest_step(model):
-    """The plan of the step that perturbs most."""
-    plans = [plan for _, plan in step_plans(model)]
-    if plans == [None]:
-        return None
-    subsets = model.subset_pool.subsets
-    return max(plans, key=lambda p: (p.perturbs, len(subsets[p.subset_index])))
+def steps_per_round(model, at_least=1):
+    """Number of steps that has every compiled step as often as training has."""
+    period = getattr(model, "num_subsets", 1) * getattr(model, "interval", 1)
+    return -(-at_least // period) * period
 
 
-def step_plans(model):
-    """Pairs of the share of a plan in the training, and the plan."""
-    if not hasattr(model, "upcoming_step"):
-        return [(1, None)]
-    subsets = model.subset_pool.subsets
-    if model.rho == 0:
-        subsets = [()]
-    plan = dataclasses.replace(model.upcoming_step, perturbs=model.rho != 0)
-    between = dataclasses.replace(plan, perturbs=False, subset_index=0)
-    share = 1 / model.interval
-    plans = [(1 - share, between)] if model.interval > 1 else []
-    return plans + [
-        (
-            share * subsets.count(subset) / len(subsets),
-            dataclasses.replace(plan, subset_index=subsets.index(subset)),
-        )
-        for subset in dict.fromkeys(subsets)
-    ]
+def plans_of_a_round(model, x, y):
+    """`Counter` of the plans of the next steps; `None` for other models."""
+    plans = collections.Counter()
+    for _ in range(steps_per_round(model)):
+        plans[getattr(model, "upcoming_step", None)] += 1
+        model.train_on_batch(x, y)
+    return plans
+
+
+def step_of(model, plan):
+    """The model's `train_step`, doing what the plan says.
+
+    Args:
+        model: Compiled model.
+        plan: `StepPlan`, or `None` for a model that is no `ESAMModel`.
+
+    Returns:
+        Function of the arguments of `train_step`.
+    """
+    if plan is None:
+        return model.train_step
+
+    def step(*args):
+        model._traced_plan = plan
+        try:
+            return model.train_step(*args)
+        finally:
+            model._traced_plan = None
+
+    return step

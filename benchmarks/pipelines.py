@@ -1,32 +1,31 @@
 """How fast the input pipelines are, beside what training consumes.
 
 Command:   python -m benchmarks.pipelines --data-dir DIR --folder DIR
-Result:    runs/pipelines/results.json and results.md
+           python -m benchmarks.pipelines --report FILE  (table of a result)
+Result:    a table; runs/pipelines/results.json and results.md
 Time:      some 10 minutes on 2 CPU cores
 
 `--data-dir` is the folder in which tensorflow-datasets has CIFAR-10, `--folder`
-a tree of photographs in class folders; what is not given is left out. A round
-of a pipeline is as many whole epochs as fill some seconds, each with the start
-of its iterator and the shuffling. A round of training is a few steps of `fit`,
-on one batch that is repeated, which costs no time, and on the pipeline.
+a tree of images in class folders; what is not given is left out. A round of a
+pipeline is as many whole epochs as fill some seconds, each with the start of
+its iterator and the shuffling. A round of training is a few steps of `fit`, on
+one batch that is repeated, which costs no time, and on the pipeline.
 """
 
 import argparse
 import functools
+import json
 import pathlib
 import time
 
 import keras
-import numpy as np
 
+from benchmarks import report
 from benchmarks.engines import engine
-from benchmarks.measurement import EpochTimer
-from benchmarks.measurement import describe_machine
+from benchmarks.measurement import compile_model
+from benchmarks.measurement import make_batch
 from benchmarks.measurement import positive
-from benchmarks.measurement import write_json
-from benchmarks.report import median_and_quartiles
-from benchmarks.report import quartiles
-from keras_esam import data
+from benchmarks.measurement import timed_epoch
 from keras_esam import models
 
 RESNET18 = "ResNet-18, 32x32"
@@ -35,6 +34,8 @@ RESNET50 = "ResNet-50, 224x224"
 
 def make_pipelines(arguments):
     """Dict of name to `tf.data.Dataset`."""
+    from keras_esam import data
+
     pipelines = {
         "digits, training": data.digits("train", 100),
         "digits, test": data.digits("test", 100),
@@ -51,7 +52,7 @@ def make_pipelines(arguments):
         pipelines["CIFAR-10, test"] = cifar("test")
     if arguments.folder:
         for split, name in (("train", "training"), ("val", "validation")):
-            pipelines[f"photographs, {name}"] = data.imagenet(
+            pipelines[f"class folders, {name}"] = data.imagenet(
                 split, 32, folder=arguments.folder
             )
     return pipelines
@@ -69,125 +70,77 @@ def timed_epochs(dataset, seconds):
 
 
 def make_trainings(pipelines, arguments):
-    """Dict of name to a function that trains and returns what it took."""
-    batch_size = arguments.batch_size
-    model = compiled(models.resnet18(width=arguments.width))
-    batch = random_batch(batch_size, 32)
-    steps = arguments.steps
-    trainings = {RESNET18: (model, engine.make_data(batch, steps), batch_size)}
+    """Dict of name to the model, the data and the batch size of a training."""
+    model = models.resnet18(width=arguments.width)
+    small = compile_model(model, jit_compile=False)
+    size = arguments.batch_size
+    trainings = {RESNET18: (small, engine.make_data(make_batch(size)), size)}
     for name in ("CIFAR-10, training", "CIFAR-10, training, Cutout"):
         if name in pipelines:
-            trainings[f"{RESNET18}, on {name}"] = (
-                model,
-                pipelines[name].take(steps),
-                batch_size,
-            )
+            on_pipeline = small, pipelines[name].repeat(), size
+            trainings[f"{RESNET18}, on {name}"] = on_pipeline
     if arguments.folder and not arguments.no_resnet50:
-        batch = random_batch(8, 224)
-        model = compiled(models.resnet50())
-        dataset = engine.make_data(batch, steps)
-        trainings[RESNET50] = (model, dataset, 8)
-    return {
-        name: functools.partial(timed_training, *what)
-        for name, what in trainings.items()
-    }
-
-
-def random_batch(batch_size, image_size):
-    shape = (batch_size, image_size, image_size, 3)
-    images = np.random.default_rng(0).normal(size=shape).astype("float32")
-    return images, np.arange(batch_size, dtype="int32") % 10
-
-
-def compiled(model):
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    return model
-
-
-def timed_training(model, dataset, batch_size):
-    """CPU and wall seconds per image, from the first to the last batch."""
-    timer = EpochTimer(keras.callbacks.Callback)
-    model.fit(dataset, shuffle=False, verbose=0, callbacks=[timer.callback])
-    images = int(dataset.cardinality()) * batch_size
-    return [seconds / images for seconds in timer.seconds]
+        large = compile_model(models.resnet50(), jit_compile=False)
+        batch = make_batch(8, (224, 224, 3))
+        trainings[RESNET50] = large, engine.make_data(batch), 8
+    return trainings
 
 
 def measure(arguments):
-    """Dict of name to a list of CPU and wall seconds per image, one a round.
-
-    Returns:
-        Tuple of the dicts of the pipelines and of the trainings.
-    """
+    """Dict of name to a list of CPU and wall seconds per image, one a round."""
     pipelines = make_pipelines(arguments)
     trainings = make_trainings(pipelines, arguments)
-    for train in trainings.values():
-        train()  # compiles
+    steps = arguments.steps
+
+    def train(model, dataset, batch_size):
+        seconds = timed_epoch(model, dataset, steps)
+        return [value / (steps * batch_size) for value in seconds]
+
+    for training in trainings.values():
+        train(*training)  # compiles
     for dataset in pipelines.values():
         next(iter(dataset))
-    alone = {name: [] for name in pipelines}
-    trained = {name: [] for name in trainings}
+    samples = {name: [] for name in [*pipelines, *trainings]}
     for _ in range(arguments.rounds):
         for name, dataset in pipelines.items():
-            alone[name].append(timed_epochs(dataset, arguments.seconds))
-        for name, train in trainings.items():
-            trained[name].append(train())
-    return alone, trained
+            samples[name].append(timed_epochs(dataset, arguments.seconds))
+        for name, training in trainings.items():
+            samples[name].append(train(*training))
+    return samples
 
 
-def summarise(samples, reference):
-    """Dict of name to a dict of quartiles over the rounds.
+def table(samples):
+    """`DataFrame` with the quartiles over the rounds of what `measure` gives.
 
-    Args:
-        samples: Dict as from `measure`.
-        reference: List of the same form, of the training that the others are
-            compared with, in the same round.
-
-    Returns:
-        Dict of name to a dict. `times_the_training` has the ratio of the time
-        per image by wall time and by CPU time.
+    Ratios are those of the time per image in the same round.
     """
-    training = np.transpose(reference)
-    rows = {}
-    for name, values in samples.items():
-        cpu, wall = np.transpose(values)
-        rows[name] = {
-            "images_per_second": quartiles(1 / wall),
-            "cpu_us_per_image": quartiles(1e6 * cpu),
-            "times_the_training": {
-                "cpu": quartiles(training[0] / cpu),
-                "wall": quartiles(training[1] / wall),
-            },
-        }
-    return rows
-
-
-def markdown(rows):
-    """Markdown table of the rows. In brackets are the quartiles."""
-    lines = [
-        "| | images/s | CPU us/image "
-        f"| speed / training of {RESNET18} | by CPU time |",
-        "|---" * 5 + "|",
-    ]
-    for name, row in rows.items():
-        rate = row["images_per_second"]
-        cells = [
-            name,
-            median_and_quartiles(rate, 1 if rate[1] < 10 else 0),
-            median_and_quartiles(row["cpu_us_per_image"], 0),
+    rounds = report.frame(
+        [
+            {"": name, "round": index, "cpu": 1e6 * cpu, "wall": wall}
+            for name, values in samples.items()
+            for index, (cpu, wall) in enumerate(values)
         ]
-        for clock in ("wall", "cpu"):
-            ratio = row["times_the_training"][clock]
-            cells.append(median_and_quartiles(ratio, 2 if ratio[1] < 10 else 0))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    )
+    for clock in ("wall", "cpu"):
+        training = report.reference(rounds, clock, {"": RESNET18}, ["round"])
+        rounds[f"ratio by {clock}"] = training / rounds[clock]
+    rounds["images"] = 1 / rounds["wall"]
+    groups = rounds.groupby("", sort=False)
+
+    def quartiles(values):
+        digits = 2 if values.median() < 10 else 0
+        return report.median_and_quartiles(values, digits=digits)
+
+    titles = {
+        "images/s": ("images", quartiles),
+        "CPU us/image": ("cpu", quartiles),
+        f"speed / training of {RESNET18}": ("ratio by wall", quartiles),
+        "by CPU time": ("ratio by cpu", quartiles),
+    }
+    return groups.agg(**titles)
 
 
-def parse_arguments():
+def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
     option("--data-dir", help="of tensorflow-datasets, with CIFAR-10")
@@ -198,28 +151,26 @@ def parse_arguments():
     option("--steps", type=positive, default=4, help="of training in a round")
     option("--seconds", type=float, default=2, help="of a pipeline, at least")
     option("--no-resnet50", action="store_true", help="leave it out")
+    option("--report", type=pathlib.Path, help="print the table of a result")
     option("--out", type=pathlib.Path, default=pathlib.Path("runs/pipelines"))
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main():
-    arguments = parse_arguments()
+def main(arguments=None):
+    arguments = parse_arguments(arguments)
+    if arguments.report:
+        results = json.loads(arguments.report.read_text())
+        print(report.markdown(table(results["seconds_per_image"])))
+        return
     keras.utils.set_random_seed(1)
-    alone, trained = measure(arguments)
-    rows = summarise({**alone, **trained}, trained[RESNET18])
-    table = markdown(rows)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    samples = measure(arguments)
     results = {
-        "machine": describe_machine(),
         "batch_size": arguments.batch_size,
         "width": arguments.width,
-        "rows": rows,
-        "seconds_per_image": {**alone, **trained},
+        "seconds_per_image": samples,
     }
-    write_json(results, arguments.out / "results.json")
-    (arguments.out / "results.md").write_text(table)
-    print(table)
-    print(f"Written to {arguments.out}")
+    rows = {"": table(samples)}
+    print(report.write(arguments.out / "results", rows, results))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Command:   python -m benchmarks.profiling
            python -m benchmarks.profiling --network transformer
-Result:    tables; runs/profiling/results.json and table.md
+           python -m benchmarks.profiling --report FILE  (tables of a result)
+Result:    tables; runs/profiling/results.json and results.md
 Time:      about 8 minutes
 
 TensorFlow's profiler records every operation of a few steps, on one thread, so
@@ -15,45 +16,41 @@ turn, medians.
 import argparse
 import collections
 import dataclasses
+import json
 import pathlib
-import statistics
 import tempfile
 
 import tensorflow as tf
 
 from benchmarks import measurement
 from benchmarks import operations
+from benchmarks import report
 from benchmarks import tf_keras_sam
-from benchmarks import throughput
+from benchmarks.engines import engine
 from keras_esam.extras import requires
 
 METHODS = ["bare fit", "SAM", "ESAM variable", "ESAM depth"]
 METHODS += ["ESAM depth by loss", "SWP depth, beta 0.3", *tf_keras_sam.NAMES]
-COUNTED = ("Conv2D", "MatMul", "Einsum")
+COUNTED = "Conv2D|MatMul|Einsum"
 
 
 def time_by_operation(model, setting):
-    """Milliseconds per step of each type of operation.
+    """Milliseconds per step of each type of operation, and CPU time of a step.
 
     Args:
         model: Compiled model that has trained with all its compiled steps.
         setting: `benchmarks.measurement.Setting`.
-
-    Returns:
-        Dict of type to milliseconds, and the CPU and wall milliseconds of a
-        step.
     """
-    steps = measurement.steps_per_round(model, setting.steps)
     with tempfile.TemporaryDirectory() as folder:
         options = tf.profiler.experimental.ProfilerOptions(
             host_tracer_level=3, python_tracer_level=0
         )
         with tf.profiler.experimental.Profile(folder, options):
-            seconds = measurement.timed_epoch(model, setting, steps)
+            (cpu, _), steps = measurement.timed_steps(model, setting)
         (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
         times = read_profile(file)
     times = {kind: 1e3 * value / steps for kind, value in times.items()}
-    return times, [1e3 * value / steps for value in seconds]
+    return times, 1e3 * cpu / steps
 
 
 def read_profile(file):
@@ -80,112 +77,89 @@ def read_profile(file):
     return times
 
 
-def is_counted(kind):
-    return any(part in kind for part in COUNTED)
-
-
 def profile(methods, setting, rounds):
     """Times of all methods, medians over the rounds.
 
     Returns:
-        Dict of method to a dict: `rounds`, milliseconds per step by type, a
-        list each; `operations`, their medians; `counted`, `rest`, `cpu` and
-        `wall`, milliseconds; `count`, floating-point operations per step.
+        Dict of method to a dict: `operations`, milliseconds per step by type;
+        `cpu`, milliseconds; `count`, floating-point operations per step.
     """
     models, samples = {}, {method: [] for method in methods}
     for method in methods:
-        models[method] = throughput.make_model(method, setting)
-        throughput.seconds_per_step(models[method], setting)
+        models[method] = measurement.make_model(method, setting)
+        measurement.timed_steps(models[method], setting)
         time_by_operation(models[method], setting)  # The first takes longer.
-        throughput.progress(f"compiled {method}")
-    for index in range(rounds):
-        for method in methods[:: 1 if index % 2 else -1]:
-            samples[method].append(time_by_operation(models[method], setting))
-        throughput.progress(f"round {index + 1} of {rounds}")
+        measurement.progress(f"compiled {method}")
+    for method in measurement.in_turn(methods, rounds):
+        samples[method].append(time_by_operation(models[method], setting))
     batch = measurement.make_batch(setting.batch_size)
     rows = {}
     for method, values in samples.items():
-        kinds = {kind for times, _ in values for kind in times}
-        rounds = {
-            kind: [times.get(kind, 0) for times, _ in values] for kind in kinds
-        }
-        times = {kind: statistics.median(t) for kind, t in rounds.items()}
-        counted = sum(t for kind, t in times.items() if is_counted(kind))
+        times, cpu = zip(*values, strict=True)
+        count = operations.operations_per_step(models[method], *batch)[0]
         rows[method] = {
-            "rounds": rounds,
-            "operations": times,
-            "counted": counted,
-            "rest": sum(times.values()) - counted,
-            "cpu": statistics.median(cpu for _, (cpu, _) in values),
-            "wall": statistics.median(wall for _, (_, wall) in values),
-            "count": operations.operations_per_step(models[method], *batch)[0],
+            "operations": report.frame(times).fillna(0).median().to_dict(),
+            "cpu": report.frame(cpu)[0].median(),
+            "count": count,
         }
     return rows
 
 
-def markdown(rows, num_kinds=16):
-    """Two Markdown tables: the sums, and the types that take longest."""
-    sam = rows["SAM"]
-    lines = [
-        "| | CPU ms/step (SAM's / own) | convolutions and products, ms "
-        "| by count | all else, ms |",
-        "|---|---|---|---|---|",
-    ]
-    for method, row in rows.items():
-        cells = [method]
-        cells += [
-            f"{row[key]:.1f} ({sam[key] / row[key]:.3f})"
-            for key in ("cpu", "counted", "rest")
-        ]
-        cells.insert(3, f"{sam['count'] / row['count']:.3f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    longest = collections.Counter()
-    for row in rows.values():
-        for kind, time in row["operations"].items():
-            longest[kind] = max(longest[kind], time)
-    lines += ["", "| ms/step | " + " | ".join(rows) + " |"]
-    lines.append("|---" * (len(rows) + 1) + "|")
-    for kind, _ in longest.most_common(num_kinds):
-        times = [row["operations"].get(kind, 0) for row in rows.values()]
-        cells = [kind, *(f"{time:.1f}" for time in times)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def tables(rows, num_kinds=16):
+    """Dict of two tables: the sums, and the types that take longest.
+
+    Args:
+        rows: Dict from `profile`.
+        num_kinds: Integer, number of types in the second table.
+    """
+    times = report.frame({m: row["operations"] for m, row in rows.items()})
+    times = times.fillna(0)
+    counted = times.index.str.contains(COUNTED)
+    sums = {
+        "CPU ms/step": report.frame(rows).loc["cpu"],
+        "convolutions and products, ms": times[counted].sum(),
+        "all else, ms": times[~counted].sum(),
+    }
+    table = report.frame(
+        {
+            f"{title} (SAM's / own)": [
+                f"{own:.1f} ({values['SAM'] / own:.3f})" for own in values
+            ]
+            for title, values in sums.items()
+        }
+    )
+    counts = report.frame(rows).loc["count"]
+    table.insert(0, "", list(rows))
+    table.insert(3, "by count", (counts["SAM"] / counts).to_list())
+    longest = times.max(axis="columns").nlargest(num_kinds).index
+    kinds = times.loc[longest].astype(float).round(1).rename_axis("ms/step")
+    return {"": table, "Types that take longest:": kinds}
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    measurement.add_setting_options(parser)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=throughput.ALL,
-        metavar="METHOD",
-        default=METHODS,
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("runs/profiling")
-    )
-    arguments = parser.parse_args()
+    measurement.add_options(parser)
+    option = parser.add_argument
+    option("--rounds", type=measurement.positive, default=5)
+    option("--report", type=pathlib.Path, help="print the tables of a result")
+    option("--out", type=pathlib.Path, default=pathlib.Path("runs/profiling"))
+    arguments = parser.parse_args(arguments)
     if arguments.xla:
         parser.error("--xla: a compiled step has no operations to tell apart")
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if arguments.report:
+        rows = json.loads(arguments.report.read_text())["milliseconds_per_step"]
+        print(report.in_words(tables(rows)))
+        return
+    engine.set_threads(1)
     setting = measurement.make_setting(arguments)
-    methods = throughput.choose_methods(arguments.methods)
+    methods = measurement.choose_methods(arguments.methods or METHODS)
     rows = profile(methods, setting, arguments.rounds)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     results = {
-        "machine": measurement.describe_machine(),
         "setting": dataclasses.asdict(setting),
         "rounds": arguments.rounds,
         "milliseconds_per_step": rows,
     }
-    measurement.write_json(results, arguments.out / "results.json")
-    table = markdown(rows)
-    (arguments.out / "table.md").write_text(table)
-    print(table)
-    print(f"Written to {arguments.out}")
+    print(report.write(arguments.out / "results", tables(rows), results))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """The SAM that `tf_keras` has, and its bare `fit`.
 
 `tf_keras.models.experimental.SharpnessAwareMinimization` needs the older Keras,
-which does two things otherwise: it has a fused batch normalization, where Keras
-3 composes it of single operations, and its SAM takes the ascent's gradient in
-inference mode, without batch statistics and dropout. For a comparison of the
-same work there are methods that compose it, and one that computes that gradient
-in training mode too.
+which differs in two ways: its batch normalization is fused, where Keras 3
+composes it of single operations, and its SAM computes the ascent's gradient in
+inference mode, without batch statistics and dropout. For a comparison of equal
+work there are methods with a composed batch normalization, and one that
+computes that gradient in training mode too.
 """
 
-import functools
-import importlib.metadata
 import importlib.util
-import types
+import inspect
 
 import keras
 
@@ -32,18 +30,6 @@ def is_available():
     return importlib.util.find_spec("tf_keras") is not None
 
 
-def version():
-    """Version of `tf_keras`, or `None` if it is not installed."""
-    return importlib.metadata.version("tf_keras") if is_available() else None
-
-
-def callback_class():
-    """The `Callback` that `fit` of these models takes."""
-    import tf_keras
-
-    return tf_keras.callbacks.Callback
-
-
 def make_model(method, setting):
     """The compiled peer: same network, optimizer, loss and metrics.
 
@@ -57,17 +43,16 @@ def make_model(method, setting):
     import tf_keras
 
     tf_keras.utils.set_random_seed(1)
-    tf_keras.mixed_precision.set_global_policy(setting.precision)
-    api = tf_keras
-    if method in (BARE_COMPOSED, SAM_COMPOSED, SAM_EQUAL_WORK):
-        api = _with_composed_batch_normalization(tf_keras)
-    model = networks.make_network(
-        setting.network, setting.width, setting.depth, api=api
+    keras.config.set_dtype_policy(setting.precision)
+    network = networks.make_network(
+        setting.network, setting.width, setting.depth
     )
+    model = convert(network, fused=method in (BARE, SAM))
+    sam = tf_keras.models.experimental.SharpnessAwareMinimization
     if method in (SAM, SAM_COMPOSED):
-        model = _sam_class()(model, rho=0.05)
+        model = sam(model, rho=0.05)
     elif method == SAM_EQUAL_WORK:
-        model = _training_mode(_sam_class())(model, rho=0.05)
+        model = _training_mode(sam)(model, rho=0.05)
     model.compile(
         tf_keras.optimizers.SGD(0.01, momentum=0.9),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -77,10 +62,37 @@ def make_model(method, setting):
     return model
 
 
-def _sam_class():
+def convert(network, fused=True):
+    """The same functional network of the layers of `tf_keras`, new weights.
+
+    Args:
+        network: Functional `keras.Model` whose layers are called once.
+        fused: Boolean, whether batch normalization is one operation.
+    """
     import tf_keras
 
-    return tf_keras.models.experimental.SharpnessAwareMinimization
+    inputs = tf_keras.Input(network.input_shape[1:])
+    tensors = {id(network.input): inputs}
+    for layer in network.layers[1:]:
+        kind = getattr(tf_keras.layers, type(layer).__name__)
+        # Initialisers, regularisers and the like are not of the same classes.
+        options = {
+            key: value
+            for key, value in layer.get_config().items()
+            if isinstance(value, bool | int | float | str | list | tuple)
+            and key in inspect.signature(kind).parameters
+        }
+        options["dtype"] = layer.dtype_policy.name
+        if kind is tf_keras.layers.BatchNormalization:
+            options["fused"] = fused
+        new = kind(**options)
+        called = keras.tree.map_structure(
+            lambda tensor: tensors[id(tensor)], layer.input
+        )
+        is_attention = kind is tf_keras.layers.MultiHeadAttention
+        output = new(*called) if is_attention else new(called)
+        tensors[id(layer.output)] = output
+    return tf_keras.Model(inputs, tensors[id(network.output)])
 
 
 def _training_mode(sam):
@@ -89,13 +101,3 @@ def _training_mode(sam):
             return self.model(inputs, training=True)
 
     return TrainingModeSAM
-
-
-def _with_composed_batch_normalization(api):
-    layers = types.SimpleNamespace(**vars(api.layers))
-    layers.BatchNormalization = functools.partial(
-        api.layers.BatchNormalization, fused=False
-    )
-    return types.SimpleNamespace(
-        Input=api.Input, Model=api.Model, layers=layers
-    )

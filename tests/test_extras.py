@@ -18,9 +18,8 @@ OPTIONAL = [
     *("scipy", "sklearn", "tensorflow_datasets", "tf_keras"),
 ]
 COMMANDS = [
-    *("benchmarks.accuracy", "benchmarks.gpu", "benchmarks.pipelines"),
-    *("benchmarks.profiling", "benchmarks.scaling", "benchmarks.table1"),
-    *("benchmarks.throughput", "examples.digits", "examples.train_cifar"),
+    *("benchmarks.accuracy", "benchmarks.pipelines", "benchmarks.profiling"),
+    *("benchmarks.speed", "examples.digits", "examples.train_cifar"),
     *("examples.train_imagenet", "keras_esam.experiments"),
 ]
 on_tensorflow = pytest.mark.skipif(

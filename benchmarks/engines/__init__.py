@@ -1,7 +1,7 @@
 """What the benchmarks need of the Keras backend: one module for each.
 
-Each has `make_data()`, `describe()`, `device_memory()`, `keep_compiled()`,
-`compiled_memory()`, `trace()` and `count_operations()`.
+Each has `make_data()`, `shuffled_batches()`, `set_threads()`, `devices()`,
+`device_memory()`, `trace()` and `count_operations()`.
 """
 
 import importlib

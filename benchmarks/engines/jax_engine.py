@@ -6,15 +6,24 @@ ones are merged and unused ones are dropped.
 
 import jax
 
-from benchmarks.engines.repeated import RepeatedBatch as make_data
+from benchmarks.batches import ShuffledBatches as shuffled_batches
 
-__all__ = ["make_data"]
+__all__ = ["shuffled_batches"]
 
 
-def describe():
-    """Dict of the versions and the devices."""
-    devices = [f"{d.platform}: {d.device_kind}" for d in jax.devices()]
-    return {"jax": jax.__version__, "devices": devices}
+def make_data(batch):
+    """Generator that has one batch again and again."""
+    while True:
+        yield batch
+
+
+def set_threads(number):
+    """Does nothing: `taskset` is the way on JAX."""
+
+
+def devices():
+    """List of the names of the devices."""
+    return [f"{d.platform}: {d.device_kind}" for d in jax.devices()]
 
 
 def device_memory():
@@ -23,42 +32,20 @@ def device_memory():
     return statistics and statistics["peak_bytes_in_use"]
 
 
-def keep_compiled(folder):
-    """Keeps what is compiled in a folder, for later processes too."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def trace(model, plan, x, y):
-    """The training step of a plan, traced, and lowered for the CPU.
+def trace(step, model, x, y):
+    """A training step, traced, and lowered for the CPU.
 
     What a GPU's step has in calls of cuDNN and cuBLAS is not counted.
 
     Args:
-        model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
-        plan: `StepPlan`, or `None` for a `keras.Model`.
+        step: Function like `train_step`.
+        model: Its compiled model, which has trained a step.
         x: Inputs, shape `(batch_size, d0, .. dN)`.
         y: Targets, shape `(batch_size, d0, .. dN)`.
 
     Returns:
         `jax.stages.Lowered`.
     """
-    with jax.default_device(jax.devices("cpu")[0]):
-        return _lower(model, plan, x, y)
-
-
-def compiled_memory(model, plan, x, y):
-    """Bytes that the compiled step takes on its device, by the compiler.
-
-    Unlike the peak these have no scratch space of autotuning. Arguments as in
-    `trace`.
-    """
-    memory = _lower(model, plan, x, y).compile().memory_analysis()
-    arguments = memory.argument_size_in_bytes - memory.alias_size_in_bytes
-    return arguments + memory.output_size_in_bytes + memory.temp_size_in_bytes
-
-
-def _lower(model, plan, x, y):
     state = tuple(
         [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
         for variables in (
@@ -68,15 +55,12 @@ def _lower(model, plan, x, y):
             model.metrics_variables,
         )
     )
-    model._traced_plan = plan
-    try:
+    with jax.default_device(jax.devices("cpu")[0]):
         # A function of its own, so that nothing is found in JAX's cache.
-        step = jax.jit(
-            lambda state, data: model.train_step(state, data), donate_argnums=0
+        jitted = jax.jit(
+            lambda state, data: step(state, data), donate_argnums=0
         )
-        return step.lower(state, (x, y))
-    finally:
-        model._traced_plan = None
+        return jitted.lower(state, (x, y))
 
 
 def count_operations(lowered):

@@ -1,4 +1,4 @@
-"""Benchmarks on TensorFlow: data, threads, and operations of the traced graph.
+"""Benchmarks on TensorFlow: data, and operations of the traced graph.
 
 Counted are the convolutions and matrix products of the traced step, each once
 that TensorFlow runs once: it drops what nobody needs, and merges operations
@@ -12,22 +12,42 @@ import math
 import keras
 import tensorflow as tf
 
+from benchmarks.batches import ShuffledBatches
 
-def make_data(batch, steps):
-    """`tf.data.Dataset` that has one batch `steps` times."""
-    dataset = tf.data.Dataset.from_tensors(batch).repeat(steps)
-    # Its tuner can delay the end of an epoch.
+
+def make_data(batch):
+    """`tf.data.Dataset` that has one batch again and again."""
+    dataset = tf.data.Dataset.from_tensors(batch).repeat()
+    return without_autotune(dataset)
+
+
+def shuffled_batches(x, y, batch_size, seed, augment=False):
+    """What `ShuffledBatches` is, on simple tasks without its cost here."""
+    if augment:
+        return ShuffledBatches(x, y, batch_size, seed, augment)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    dataset = dataset.shuffle(len(x), seed=seed)
+    return without_autotune(dataset.batch(batch_size, drop_remainder=True))
+
+
+def set_threads(number):
+    """Sets the number of threads, before TensorFlow has used any."""
+    tf.config.threading.set_intra_op_parallelism_threads(number)
+    tf.config.threading.set_inter_op_parallelism_threads(number)
+
+
+def without_autotune(dataset):
+    """The data set without tf.data's tuner, which can delay an epoch's end."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
 
 
-def describe():
-    """Dict of the versions and the devices."""
-    return {
-        "tensorflow": tf.__version__,
-        "devices": [d.name for d in tf.config.list_logical_devices()],
-    }
+def devices():
+    """List of the names of the devices."""
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(g) for g in gpus]
+    return [d.get("device_name", "GPU") for d in details] or ["cpu"]
 
 
 def device_memory():
@@ -37,23 +57,11 @@ def device_memory():
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def keep_compiled(folder):
-    """Does nothing: TensorFlow cannot."""
-
-
-def compiled_memory(model, plan, x, y):
-    """`None`: TensorFlow does not say."""
-
-
-def trace(model, plan, x, y):
-    """The graph of the training step of a plan."""
-    model._traced_plan = plan
+def trace(step, model, x, y):
+    """The graph of a training step of the form of `train_step`."""
     # Without AutoGraph, as in the train function of Keras.
-    step = tf.function(lambda x, y: model.train_step((x, y)), autograph=False)
-    try:
-        return step.get_concrete_function(x, y).graph
-    finally:
-        model._traced_plan = None
+    function = tf.function(lambda x, y: step((x, y)), autograph=False)
+    return function.get_concrete_function(x, y).graph
 
 
 def count_operations(graph):

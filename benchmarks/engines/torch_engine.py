@@ -4,21 +4,31 @@
 none.
 """
 
+import functools
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.engines.repeated import RepeatedBatch as make_data
+from benchmarks.batches import ShuffledBatches as shuffled_batches
 
-__all__ = ["make_data"]
+__all__ = ["shuffled_batches"]
 
 
-def describe():
-    """Dict of the versions and the devices."""
-    devices = ["cpu"]
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        devices = [torch.cuda.get_device_name(i) for i in range(count)]
-    return {"torch": torch.__version__, "devices": devices}
+def make_data(batch):
+    """Generator that has one batch again and again."""
+    while True:
+        yield batch
+
+
+def set_threads(number):
+    """Sets the number of threads."""
+    torch.set_num_threads(number)
+
+
+def devices():
+    """List of the names of the devices."""
+    count = torch.cuda.device_count()
+    return [torch.cuda.get_device_name(i) for i in range(count)] or ["cpu"]
 
 
 def device_memory():
@@ -28,35 +38,9 @@ def device_memory():
     return torch.cuda.max_memory_allocated()
 
 
-def keep_compiled(folder):
-    """Does nothing: nothing is compiled."""
-
-
-def compiled_memory(model, plan, x, y):
-    """`None`: nothing is compiled."""
-
-
-def trace(model, plan, x, y):
-    """The training step of a plan, to be run.
-
-    Args:
-        model: Compiled `keras.Model` or `ESAMModel` that has trained a step.
-        plan: `StepPlan`, or `None` for a `keras.Model`.
-        x: Inputs, shape `(batch_size, d0, .. dN)`.
-        y: Targets, shape `(batch_size, d0, .. dN)`.
-
-    Returns:
-        Function without arguments.
-    """
-
-    def step():
-        model._traced_plan = plan
-        try:
-            model.train_step((x, y))
-        finally:
-            model._traced_plan = None
-
-    return step
+def trace(step, model, x, y):
+    """A training step without arguments, to be run: nothing is traced."""
+    return functools.partial(step, (x, y))
 
 
 def count_operations(step):

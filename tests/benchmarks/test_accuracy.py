@@ -1,117 +1,109 @@
 import dataclasses
 import json
-import subprocess
-import sys
 
+import keras
 import numpy as np
 import pytest
 
-from benchmarks import accuracy_speeds
-from benchmarks import accuracy_summary
+from benchmarks import accuracy
 from benchmarks import accuracy_tasks
 from benchmarks import accuracy_training
+from benchmarks import report
+from benchmarks.accuracy_tasks import STAGES
 from benchmarks.accuracy_tasks import TASKS
-from tests.benchmarks.test_throughput import ROOT
+from benchmarks.batches import ShuffledBatches
+from benchmarks.engines import engine
 from tests.networks import assert_identical
 
+(STAGED,) = STAGES
+SPLITS = ("train", "test")
 
-def run(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.accuracy", "digits"]
-        + ["--methods", "SGD", "SAM", "--num-train", "100", "--long", "2"]
-        + ["--budgets", "long", "--seeds", "2", "--out", folder, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+
+def small_network():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Flatten(),
+            layers.Dense(4),
+            layers.BatchNormalization(),
+            layers.Dense(10),
+        ]
     )
 
 
-def test_runs_are_kept_and_not_mixed_with_others(tmp_path):
-    first = run(tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("test ") == 2 * 2 + 1
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Function that runs the benchmark and returns what it prints."""
+    monkeypatch.setattr(engine, "set_threads", lambda number: None)
+    task = dataclasses.replace(TASKS["digits"], make_network=small_network)
+    monkeypatch.setitem(TASKS, "digits", task)
+
+    def run(folder, *arguments):
+        accuracy.main(
+            ["digits", "--methods", "SGD", "SAM", "--num-train", "50"]
+            + ["--long", "2", "--budgets", "long", "--seeds", "2"]
+            + ["--out", str(folder), *arguments]
+        )
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
+    assert run(tmp_path).count(" s\n") == 2 * 2
     (tmp_path / "SAM-long-1.json").unlink()
     again = run(tmp_path)
-    assert again.stdout.count(" s\n") == 1
-    assert "SAM-long-1: train" in again.stdout
-    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    assert [row["method"] for row in rows] == ["SGD", "SAM"]
-    assert all(row["seeds"] == [0, 1] for row in rows)
-    other = run(tmp_path, "--rho", "0.2")
-    assert other.returncode != 0
-    assert "run with other settings, {'rho': 0.4}" in other.stderr
+    assert again.count(" s\n") == 1 and "SAM-long-1: train" in again
+    with pytest.raises(ValueError, match="other settings, {'rho': 0.4}"):
+        run(tmp_path, "--rho", "0.2")
+    # Equal time gives a faster method more epochs. SAM's run is that of the
+    # other budget, and not trained again.
+    seconds = {"SGD": [1.0, 1.1, 9.0], "SAM": [2.0, 2.2, 2.4]}
+    (tmp_path / "speeds.json").write_text(json.dumps(seconds))
+    timed = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
+    assert timed.count(" s\n") == 1 and "SGD-long_time-0: train" in timed
+    results = json.loads((tmp_path / "results.json").read_text())
+    epochs = {
+        (run["method"], run["budget"]): run["epochs"] for run in results["runs"]
+    }
+    assert len(results["runs"]) == 6
+    assert epochs["SGD", "long_time"] == 4 and epochs["SAM", "long_time"] == 2
+    table = timed.split("\n\n", 1)[1]
+    assert run(tmp_path, "--report", str(tmp_path / "results.json")) == table
+    with pytest.raises(ValueError, match="a file without {'one-step'}"):
+        run(tmp_path, "--budgets", "long_time", "--methods", "one-step")
 
 
 def fake_run(method, seed, test_accuracy, budget="long"):
     return {
-        "budget": budget,
-        "method": method,
-        "epochs": 3,
-        "seed": seed,
-        "test_accuracy": test_accuracy,
-        "train_accuracy": 100.0,
+        **{"budget": budget, "method": method, "epochs": 3, "seed": seed},
+        **{"test_accuracy": test_accuracy, "train_accuracy": 100.0},
     }
-
-
-def test_mean_and_standard_error_by_hand():
-    values = enumerate([90.0, 92.0, 97.0])
-    runs = [fake_run("SAM", seed, value) for seed, value in values]
-    (row,) = accuracy_summary.summarise(runs, ["long"], ["SAM"])
-    assert row["test_accuracy"] == pytest.approx(93.0)
-    # Deviations -3, -1 and 4: variance 26 / 2, over 3 runs.
-    assert row["test_accuracy_sem"] == pytest.approx((13 / 3) ** 0.5)
-    assert "93.00 +- 2.08" in accuracy_summary.markdown([row], {})
-    assert np.isnan(accuracy_summary.standard_error([1.0]))
-
-
-def test_table_says_whether_the_base_optimizer_fits_the_training_set():
-    runs = [fake_run("SGD", 0, 90.0), fake_run("SGD", 2, 90.0)]
-    for training, words in ((100.0, "fits"), (97.0, "DOES NOT FIT")):
-        runs[0]["train_accuracy"] = training
-        table = accuracy_summary.markdown(
-            accuracy_summary.summarise(runs, ["long"], ["SGD"]), {}
-        )
-        assert f"the base optimizer {words} the training set" in table
-    assert "| 2 (0, 2) |" in table
-    assert accuracy_summary.ranges([0, 1, 2, 7]) == "0 to 2, 7"
 
 
 def test_difference_to_sam_is_that_on_the_same_seeds():
     runs = [fake_run("SAM", seed, 90.0 + seed) for seed in range(3)]
     runs += [fake_run("SGD", 2, 91.5), fake_run("SGD", 1, 90.0)]
     runs += [fake_run("SAM", 1, 50.0, budget="short")]
-    rows = accuracy_summary.summarise(runs, ["short", "long"], ["SGD", "SAM"])
-    assert [(r["budget"], r["method"]) for r in rows] == [
-        ("short", "SAM"),
-        ("long", "SGD"),
-        ("long", "SAM"),
+    ((sentence, rows),) = accuracy.titled(
+        runs, {"SAM": 3.0, "SGD": 2.0}
+    ).items()
+    assert "fits the training set: 100.00%" in sentence
+    table = report.markdown(rows).splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in table] == [
+        ["| short", "SAM"],
+        ["| long", "SGD"],
+        ["| long", "SAM"],
     ]
     # 91.5 - 92 and 90 - 91.
-    assert rows[1]["difference"] == pytest.approx(-0.75)
-    assert rows[1]["difference_sem"] == pytest.approx(0.25)
-    table = accuracy_summary.markdown(rows, {"SAM": 3.0, "SGD": 2.0})
-    assert "| 90.75 +- 0.75 | -0.75 +- 0.25 | 100.00 +- 0.00 | 1.50 |" in table
-
-
-def test_equal_time_gives_a_faster_method_more_epochs(tmp_path):
-    seconds = {"SGD": [1.0, 1.1, 9.0], "SAM": [2.0, 2.2, 2.4]}
-    (tmp_path / "speeds.json").write_text(json.dumps(seconds))
-    result = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
-    assert result.returncode == 0, result.stderr
-    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    epochs = {row["method"]: row["epochs"] for row in rows}
-    assert epochs == {"SGD": [4], "SAM": [2]}
-    # SAM's run is that of the other budget, and not trained again.
-    result = run(tmp_path, "--budgets", "long", "long_time", "--seeds", "2")
-    assert "SAM-long-1: train" in result.stdout
-    assert "SAM-long_time-1: train" not in result.stdout
-    path = tmp_path / "SAM-long_time-1.json"
-    assert json.loads(path.read_text())["budget"] == "long_time"
-    other = run(
-        *(tmp_path, "--budgets", "long_time"),
-        *("--methods", "SAM", "one-step", "--seeds", "1"),
+    assert table[1] == (
+        "| long | SGD | 3 | 90.75 +- 0.75 | -0.75 +- 0.25 | 100.00 +- 0.00 "
+        "| 1.50 | 2 |"
     )
-    assert "a file without {'one-step'}" in other.stderr
+    runs[3]["train_accuracy"] = 90.0
+    (sentence,) = accuracy.titled(runs, {})
+    assert "DOES NOT FIT the training set: 95.00%" in sentence
 
 
 def test_time_of_two_stages_is_the_mean_of_both(monkeypatch):
@@ -123,28 +115,30 @@ def test_time_of_two_stages_is_the_mean_of_both(monkeypatch):
 
     monkeypatch.setattr(accuracy_training, "fit", fit)
     monkeypatch.setattr(accuracy_training, "make_model", lambda *args: None)
-    methods = [accuracy_training.STAGES, "ESAM depth", "SWP depth"]
-    task = TASKS["digits"]
-    seconds = accuracy_speeds.measure(task, None, methods, rounds=2)
+    methods = [STAGED, "ESAM depth", "SWP depth"]
+    seconds = accuracy_training.measure_speeds(
+        TASKS["digits"], None, methods, rounds=2
+    )
     assert seconds == {
-        accuracy_training.STAGES: [6.0, 4.0],
+        STAGED: [6.0, 4.0],
         "ESAM depth": [4.0, 6.0],
         "SWP depth": [8.0, 2.0],
     }
 
 
-@pytest.mark.parametrize("method", ["ESAM variable", "one-step"])
-def test_model_that_has_trained_starts_as_a_new_one(method):
-    task = dataclasses.replace(TASKS["digits"], num_train=100)
+def test_model_that_has_trained_starts_as_a_new_one():
+    sizes = {"num_train": 50, "batch_size": 10}
+    task = dataclasses.replace(
+        TASKS["digits"], make_network=small_network, **sizes
+    )
     data = task.load(task.num_train)
-    settings = {"method": method, "num_train": 100, "epochs": 1, "rho": 0.1}
+    settings = {"method": "one-step", "num_train": 50, "epochs": 1, "rho": 0.1}
 
     def trained(model, seed):
         accuracy_training.start(model, task, {**settings, "seed": seed})
         accuracy_training.fit(model, task, data, {**settings, "seed": seed})
-        return [
-            v.numpy() for v in (*model.variables, *model.optimizer.variables)
-        ]
+        variables = *model.variables, *model.optimizer.variables
+        return [np.array(v) for v in variables]
 
     used = accuracy_training.make_model(task, settings)
     first = trained(used, 0)
@@ -152,6 +146,20 @@ def test_model_that_has_trained_starts_as_a_new_one(method):
     new = accuracy_training.make_model(task, settings)
     assert_identical(second, trained(new, 1))
     assert not np.array_equal(first[0], second[0])
+
+
+def test_arguments_of_a_method(monkeypatch):
+    settings = {"method": STAGED, "rho": 0.1}
+    arguments = accuracy_training.model_arguments(settings, 100)
+    gamma = arguments["gamma"]
+    assert float(gamma(50)) == 1.0 and float(gamma(51)) == 0.5
+    assert arguments["rho"] == 0.1
+    entry = {"beta": 1, "rho_factor": 1.5, "batch_factor": 0.5}
+    monkeypatch.setitem(accuracy_tasks.METHODS, "new", entry)
+    settings["method"] = "new"
+    arguments = accuracy_training.model_arguments(settings, 100)
+    assert arguments == {"beta": 1, "rho": pytest.approx(0.15)}
+    assert accuracy_training.batch_size(TASKS["digits"], settings) == 25
 
 
 def test_training_set_is_balanced_and_apart_from_the_test_set():
@@ -162,22 +170,44 @@ def test_training_set_is_balanced_and_apart_from_the_test_set():
     assert not any(image.tobytes() in together for image in x_test)
 
 
-@pytest.mark.parametrize("count", [0, 105, 1750])
-def test_balanced_part_that_there_is_not(count):
-    with pytest.raises(ValueError, match="multiple of 10 and at most 1740"):
-        accuracy_tasks.load_digits(count)
-
-
-def test_missing_cifar10_says_where_to_get_it(tmp_path):
+def test_cifar10_comes_from_a_file_and_else_the_error_says_where_to_get_it(
+    tmp_path,
+):
+    arrays = {f"x_{s}": np.full((20, 2, 2, 3), 121, "uint8") for s in SPLITS}
+    arrays |= {f"y_{s}": np.arange(20)[:, None] % 10 for s in SPLITS}
+    np.savez(tmp_path / "data.npz", **arrays)
+    train, test = accuracy_tasks.load_cifar10(10, tmp_path / "data.npz")
+    assert len(train[1]) == 10 and len(test[1]) == 20
+    assert train[0][0, 0, 0, 0] == pytest.approx(0.00468, rel=1e-3)
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(FileNotFoundError, match="Download it with"):
         accuracy_tasks.load_cifar10(10, str(tmp_path))
 
 
-def test_full_batches_come_first_in_the_method_of_stages():
-    arguments = accuracy_training.method_arguments(
-        accuracy_training.STAGES, 100
+def test_batches_are_crops_and_flips_in_an_order_of_the_seed_and_epoch():
+    x = np.random.default_rng(0).normal(size=(20, 6, 5, 3))
+    padded = np.pad(
+        x, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=x.min()
     )
-    gamma = arguments["gamma"]
-    assert float(gamma(50)) == 1.0 and float(gamma(51)) == 0.5
-    assert arguments["granularity"] == "depth"
+    crops = {
+        crop.tobytes(): label
+        for label, image in enumerate(padded)
+        for row in range(9)
+        for column in range(9)
+        for part in [image[row : row + 6, column : column + 5]]
+        for crop in (part, part[:, ::-1])
+    }
+    epochs = []
+    batches = ShuffledBatches(x, np.arange(20), 6, seed=1, augment=True)
+    assert len(batches) == 3
+    for _ in range(2):
+        images, labels = map(np.concatenate, zip(*batches, strict=True))
+        assert [crops[image.tobytes()] for image in images] == labels.tolist()
+        assert len(set(labels)) == 18
+        epochs.append(labels.tolist())
+        batches.on_epoch_end()
+    assert epochs[0] != epochs[1]
+    again = ShuffledBatches(x, np.arange(20), 6, seed=1)
+    images, labels = map(np.concatenate, zip(*again, strict=True))
+    assert labels.tolist() == epochs[0]
+    np.testing.assert_array_equal(images, x[labels])

@@ -5,6 +5,7 @@ Usage: python -m tests.distribution.mirrored_run FILE
 `FILE` gets the results as arrays, see the functions.
 """
 
+import functools
 import sys
 
 import keras
@@ -12,12 +13,27 @@ import numpy as np
 import tensorflow as tf
 
 import keras_esam
-from benchmarks.scaling import make_devices
-from benchmarks.scaling import make_strategy
 from tests.distribution import references
 from tests.trainers.test_reference_step import make_model
 
 NUM_DEVICES = 4
+
+
+@functools.cache
+def make_strategy(num_replicas):
+    # Strategies of one process else take one another's collectives for theirs.
+    tf.distribute.MirroredStrategy._collective_key_base = 1000 * num_replicas
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{index}" for index in range(num_replicas)]
+    )
+
+
+def make_devices(number):
+    """Makes so many logical CPUs, before TensorFlow has used any."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * number
+    )
 
 
 def train_as_the_reference(name, num_replicas):
