@@ -26,8 +26,8 @@ import shlex
 import subprocess
 import sys
 
-from benchmarks import report
 from benchmarks import table1
+from benchmarks import throughput_report as report
 from benchmarks.measurement import BARE
 from benchmarks.measurement import PRECISIONS
 from benchmarks.measurement import write_json

@@ -206,7 +206,7 @@ def describe_machine():
         "commit": commit(),
         "keras": keras.__version__,
         "backend": BACKEND,
-        **engine.describe(),
+        "devices": engine.devices(),
         "tf_keras": tf_keras_sam.version(),
     }
 

@@ -24,8 +24,8 @@ from benchmarks.measurement import EpochTimer
 from benchmarks.measurement import describe_machine
 from benchmarks.measurement import positive
 from benchmarks.measurement import write_json
-from benchmarks.report import median_and_quartiles
-from benchmarks.report import quartiles
+from benchmarks.throughput_report import median_and_quartiles
+from benchmarks.throughput_report import quartiles
 from keras_esam import data
 from keras_esam import models
 

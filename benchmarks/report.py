@@ -1,202 +1,224 @@
-"""Tables and pictures of `benchmarks.throughput`."""
+"""How a result is written: JSON with all values, Markdown with the tables.
 
-import numpy as np
+A table is a pandas `DataFrame`, or a list of dicts. Means, medians and
+comparisons within a round are pandas' own operations, with the functions here
+for the cells:
 
-CLOCKS = {"cpu": "CPU", "wall": "wall"}
+```python
+runs = report.frame(list_of_dicts)
+sam = report.reference(runs, "test", where={"method": "SAM"}, on=["seed"])
+runs["minus SAM's"] = runs["test"] - sam
+table = runs.groupby("method", sort=False).agg(
+    **{
+        "test accuracy, %": ("test", report.mean_and_error),
+        "minus SAM's": ("minus SAM's", report.mean_and_error),
+    }  # `functools.partial(report.mean_and_error, digits=1)` for other digits
+)
+report.write("runs/accuracy/results", {"Accuracy": table}, {"runs": runs})
+```
+"""
 
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
 
-def summarise(samples, operations, images, clock="cpu"):
-    """What the table says of each method.
+from keras_esam.extras import requires
 
-    Args:
-        samples: Dict of method to a list, one entry a round, of CPU and wall
-            seconds per step.
-        operations: Dict of method to counted operations per step.
-        images: Integer, number of images in a step.
-        clock: String, `"cpu"` or `"wall"`.
-
-    Returns:
-        Dict of method to a dict. Speeds are ratios of the clock's time in the
-        same round, as quartiles.
-    """
-    index = ("cpu", "wall").index(clock)
-    rows = {}
-    for method, values in samples.items():
-        cpu, wall = np.transpose(values)
-        rows[method] = {
-            "cpu_ms": quartiles(1e3 * cpu),
-            "wall_ms": quartiles(1e3 * wall),
-            "images_per_second": quartiles(images / wall),
-        }
-        for reference in ("SAM", "SGD", "bare fit"):
-            if reference not in samples:
-                continue
-            rows[method][f"speed_relative_to_{reference}"] = quartiles(
-                [
-                    other[index] / own[index]
-                    for own, other in zip(
-                        values, samples[reference], strict=True
-                    )
-                ]
-            )
-        if method in operations and "SAM" in operations:
-            rows[method]["predicted"] = operations["SAM"] / operations[method]
-    return rows
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "tf_keras", "numpy")
 
 
-def quartiles(values):
-    return [float(q) for q in np.percentile(values, [25, 50, 75])]
+def frame(records):
+    """`pandas.DataFrame` of a list of dicts, or of what it takes otherwise."""
+    with requires("benchmarks"):
+        import pandas as pd
+    return pd.DataFrame(records)
 
 
-def markdown(rows, tracing, first_use, memory):
-    """Markdown table of the methods. In brackets are the quartiles.
+def write(path, tables, values=None):
+    """Writes `path.json` and `path.md`, each written atomically.
 
     Args:
-        rows: Dict from `summarise`.
-        tracing: Dict of method to a list for each compiled step of the seconds
-            of its traces.
-        first_use: Dict of method to the seconds of the first use of all steps.
-        memory: Dict of method to a list of peaks in MiB.
+        path: Path without a suffix. Its folder is made if there is none.
+        tables: Dict of a table's title, which may be `""`, to a `DataFrame` or
+            a list of dicts. They are in the Markdown file.
+        values: Optional dict of what else is in the JSON file. `DataFrame`s
+            become lists of dicts. The command and the machine are added.
 
     Returns:
-        String.
+        String, the Markdown.
     """
-    lines = [
-        "| | CPU ms/step | wall ms/step | images/s | speed / SAM | by count "
-        "| measured / count | speed / SGD | speed / bare fit "
-        "| tracing, s | tracing / SAM's | first use, s | peak memory, MiB |",
-        "|---" * 13 + "|",
-    ]
-    # Of one trace of all steps.
-    totals = {m: quartiles(np.sum(steps, 0)) for m, steps in tracing.items()}
-    for method, row in rows.items():
-        cells = [
-            method,
-            median_and_quartiles(row["cpu_ms"], 0),
-            median_and_quartiles(row["wall_ms"], 0),
-            median_and_quartiles(row["images_per_second"], 0),
-            median_and_quartiles(row.get("speed_relative_to_SAM")),
+    about = {"command": command(), "machine": machine()}
+    text = "\n".join(
+        [
+            f"`{about['command']}`: {in_words(about['machine'])}.\n",
+            *(titled(title, table) for title, table in tables.items()),
         ]
-        predicted = row.get("predicted")
-        if predicted is None:
-            cells += ["", ""]
-        else:
-            measured = row["speed_relative_to_SAM"][1]
-            cells += [f"{predicted:.3f}", f"{measured / predicted:.3f}"]
-        for reference in ("SGD", "bare fit"):
-            cells.append(
-                median_and_quartiles(row.get(f"speed_relative_to_{reference}"))
-            )
-        total, sam_total = totals.get(method), totals.get("SAM")
-        cells.append(median_and_quartiles(total, 1))
-        # PyTorch traces nothing.
-        traces = total and round(sam_total[1], 1) > 0
-        cells.append(f"{total[1] / sam_total[1]:.1f}" if traces else "")
-        seconds = first_use.get(method)
-        cells.append("" if seconds is None else f"{seconds:.1f}")
-        peaks = memory.get(method)
-        cells.append(f"{np.median(peaks):.0f}" if peaks else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    )
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(about | (values or {}), path.parent / f"{path.name}.json")
+    write_text(text, path.parent / f"{path.name}.md")
+    return text
 
 
-def markdown_of_scaling(scaling):
-    """Markdown table of the CPU time against batch size or depth.
+def titled(title, table):
+    """A table in Markdown, below its title."""
+    return (f"{title}\n\n" if title else "") + markdown(table)
+
+
+def markdown(table, digits=2):
+    """Markdown table.
 
     Args:
-        scaling: List of dicts with `batch_size`, `depth` and `rows`.
+        table: `DataFrame` or list of dicts. Named levels of the index are
+            columns too. What is missing gives an empty cell.
+        digits: Integer, decimals of floats. Cells with other needs are strings,
+            as from `median_and_quartiles`.
 
     Returns:
         String.
     """
-    methods = list(scaling[0]["rows"])
-    lines = [
-        "| batch | depth | "
-        + " | ".join(
-            f"{m}, CPU ms/step (speed / SAM, by count)" for m in methods
-        )
-        + " |",
-        "|---" * (len(methods) + 2) + "|",
-    ]
-    for entry in scaling:
-        cells = [str(entry["batch_size"]), str(entry["depth"])]
-        for row in entry["rows"].values():
-            speed, count = row["speed_relative_to_SAM"][1], row["predicted"]
-            cells.append(f"{row['cpu_ms'][1]:.0f} ({speed:.2f}, {count:.2f})")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    table = frame(table)
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
+
+    def cell(value):
+        if value is None or value != value:
+            return ""
+        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+    rows = [map(cell, row) for row in table.itertuples(index=False, name=None)]
+    rows = [map(str, table.columns), ["---"] * table.shape[1], *rows]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def median_and_quartiles(values, digits=3):
-    """Median and, in brackets, the other quartiles."""
-    if values is None:
+def reference(runs, column, where, on):
+    """Values of a column in the rows that the others are compared with.
+
+    Args:
+        runs: `DataFrame`.
+        column: String.
+        where: Dict of a column to its value in the rows of the reference, for
+            instance `{"method": "SAM"}`.
+        on: List of the columns in which a row and its reference are equal, for
+            instance the round or the seed.
+
+    Returns:
+        Array of shape `(num_rows,)`; NaN for a row without a reference.
+    """
+    chosen = runs
+    for key, value in where.items():
+        chosen = chosen[chosen[key] == value]
+    chosen = chosen[[*on, column]]
+    both = runs[on].merge(chosen, on=on, how="left", validate="many_to_one")
+    return both[column].to_numpy()
+
+
+def mean_and_error(values, digits=2, sign=""):
+    """`"93.00 +- 2.08"`: mean and its standard error, if there are several.
+
+    Args:
+        values: `Series`. What is missing in it does not count.
+        digits: Integer, decimals.
+        sign: `"+"` to write the sign of a positive mean too.
+    """
+    values = values.dropna()
+    if values.empty:
         return ""
-    low, middle, high = (f"{value:.{digits}f}" for value in values)
-    return f"{middle} ({low} to {high})"
+    mean = f"{values.mean():{sign}.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} +- {values.sem():.{digits}f}"
 
 
-def draw(rows, scaling, title, path, clock="cpu"):
-    """Bars of the speeds beside what the count says, and the scaling.
-
-    Args:
-        rows: Dict from `summarise`.
-        scaling: List as in `markdown_of_scaling`, may be empty.
-        title: String.
-        path: Where the PNG goes.
-        clock: String, `"cpu"` or `"wall"`, of which the speeds are.
-    """
-    from matplotlib.figure import Figure
-
-    height = 1.6 + 0.34 * len(rows)
-    figure = Figure(
-        figsize=(13 if scaling else 7.5, max(height, 4)), layout="constrained"
-    )
-    axes = figure.subplots(1, 2 if scaling else 1, squeeze=False)
-    _draw_speeds(axes[0][0], rows, clock)
-    axes[0][0].set_title(title)
-    if scaling:
-        _draw_scaling(axes[0][1], scaling, clock)
-    figure.savefig(path, dpi=120)
+def median_and_quartiles(values, digits=2):
+    """`"3.00 (2.50 to 3.50)"`: median and, in brackets, the other quartiles."""
+    values = values.dropna()
+    if values.empty:
+        return ""
+    low, middle, high = values.quantile([0.25, 0.5, 0.75])
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _draw_speeds(axes, rows, clock):
-    positions = np.arange(len(rows))[::-1]
-    speeds = np.array([row["speed_relative_to_SAM"] for row in rows.values()])
-    middle = speeds[:, 1]
-    errors = [middle - speeds[:, 0], speeds[:, 2] - middle]
-    axes.barh(positions, middle, xerr=errors, color="C0", alpha=0.7, capsize=3)
-    predicted = [row.get("predicted", np.nan) for row in rows.values()]
-    axes.plot(predicted, positions, "kD", markersize=5)
-    axes.set_yticks(positions, list(rows))
-    axes.axvline(1, color="0.4", linewidth=1)
-    axes.set_xlabel(
-        f"speed relative to SAM, by {CLOCKS[clock]} time\n"
-        "bars: measured, median and quartiles; diamonds: by counted operations"
-    )
-    axes.grid(axis="x", alpha=0.3)
+def write_json(value, path):
+    """Writes a JSON file atomically; `DataFrame`s as lists of dicts."""
+
+    def convert(value):
+        if hasattr(value, "to_dict"):
+            missing = value.isna()
+            return value.astype(object).mask(missing, None).to_dict("records")
+        return value.item()  # of NumPy
+
+    text = json.dumps(value, indent=1, default=convert)
+    write_text(text + "\n", path)
 
 
-def _draw_scaling(axes, scaling, clock):
-    labels = [
-        f"batch {entry['batch_size']}\ndepth {entry['depth']}"
-        for entry in scaling
+def write_text(text, path):
+    """Writes a file atomically."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def command():
+    """The command that runs, without the folders of absolute paths."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
+    words = [
+        pathlib.Path(word).name if os.path.isabs(word) else word
+        for word in sys.argv[1:]
     ]
-    for method in scaling[0]["rows"]:
-        speeds = [
-            entry["rows"][method]["speed_relative_to_SAM"] for entry in scaling
-        ]
-        low, middle, high = np.transpose(speeds)
-        axes.errorbar(
-            range(len(scaling)),
-            middle,
-            yerr=[middle - low, high - middle],
-            fmt="o-",
-            capsize=3,
-            label=method,
+    return shlex.join(["python", "-m", name, *words])
+
+
+def machine():
+    """Dict of the machine and the versions of what runs on it."""
+    # The backend is loaded when it is asked for.
+    from benchmarks.engines import BACKEND
+    from benchmarks.engines import engine
+
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1] for line in lines if "model name" in line]
+    versions = {}
+    for name in PACKAGES:
+        if name in sys.modules:
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "processor": names[0].strip() if names else platform.machine(),
+        "logical_cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "commit": commit(),
+        "backend": BACKEND,
+        "devices": engine.devices(),
+        **versions,
+    }
+
+
+def in_words(machine):
+    """One line on a machine from `machine`."""
+    backend = machine["backend"]
+    devices = ", ".join(dict.fromkeys(machine["devices"]))
+    return (
+        f"Keras {machine['keras']}, {backend} {machine[backend]} on {devices}, "
+        f"{machine['logical_cpus']} logical CPUs, commit {machine['commit']}"
+    )
+
+
+def commit():
+    """Git's short name of the commit, `None` without a checkout."""
+    root = pathlib.Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    words = ["describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        result = subprocess.run(
+            ["git", "-C", root, *words], capture_output=True, text=True
         )
-    axes.set_xticks(range(len(scaling)), labels, fontsize=8)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(f"speed relative to SAM, by {CLOCKS[clock]} time")
-    axes.set_title("Against batch size and depth")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    except OSError:  # without git
+        return None
+    return result.stdout.strip() or None

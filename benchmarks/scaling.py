@@ -26,9 +26,9 @@ import tensorflow as tf
 
 from benchmarks import communication
 from benchmarks import measurement
-from benchmarks import report
 from benchmarks import scaling_model
 from benchmarks import scaling_report
+from benchmarks import throughput_report as report
 from benchmarks.measurement import Setting
 from benchmarks.networks import NETWORKS
 from benchmarks.networks import default_sizes

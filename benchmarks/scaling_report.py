@@ -4,8 +4,8 @@ import dataclasses
 
 from benchmarks import communication
 from benchmarks import measurement
-from benchmarks import report
 from benchmarks import scaling_model
+from benchmarks import throughput_report as report
 
 
 def markdown_of_times(entries):

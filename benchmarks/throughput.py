@@ -25,8 +25,8 @@ import sys
 
 from benchmarks import measurement
 from benchmarks import operations
-from benchmarks import report
 from benchmarks import tf_keras_sam
+from benchmarks import throughput_report as report
 from benchmarks.engines import BACKEND
 from benchmarks.engines import engine
 from benchmarks.measurement import BARE

@@ -1,6 +1,6 @@
 """What the benchmarks need of the Keras backend: one module for each.
 
-Each has `make_data()`, `describe()`, `device_memory()`, `keep_compiled()`,
+Each has `make_data()`, `devices()`, `device_memory()`, `keep_compiled()`,
 `compiled_memory()`, `trace()` and `count_operations()`.
 """
 

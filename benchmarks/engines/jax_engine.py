@@ -11,10 +11,9 @@ from benchmarks.engines.repeated import RepeatedBatch as make_data
 __all__ = ["make_data"]
 
 
-def describe():
-    """Dict of the versions and the devices."""
-    devices = [f"{d.platform}: {d.device_kind}" for d in jax.devices()]
-    return {"jax": jax.__version__, "devices": devices}
+def devices():
+    """List of the names of the devices."""
+    return [f"{d.platform}: {d.device_kind}" for d in jax.devices()]
 
 
 def device_memory():

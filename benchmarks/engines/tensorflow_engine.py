@@ -22,12 +22,11 @@ def make_data(batch, steps):
     return dataset.with_options(options)
 
 
-def describe():
-    """Dict of the versions and the devices."""
-    return {
-        "tensorflow": tf.__version__,
-        "devices": [d.name for d in tf.config.list_logical_devices()],
-    }
+def devices():
+    """List of the names of the devices."""
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(g) for g in gpus]
+    return [d.get("device_name", "GPU") for d in details] or ["cpu"]
 
 
 def device_memory():

@@ -12,13 +12,10 @@ from benchmarks.engines.repeated import RepeatedBatch as make_data
 __all__ = ["make_data"]
 
 
-def describe():
-    """Dict of the versions and the devices."""
-    devices = ["cpu"]
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        devices = [torch.cuda.get_device_name(i) for i in range(count)]
-    return {"torch": torch.__version__, "devices": devices}
+def devices():
+    """List of the names of the devices."""
+    count = torch.cuda.device_count()
+    return [torch.cuda.get_device_name(i) for i in range(count)] or ["cpu"]
 
 
 def device_memory():

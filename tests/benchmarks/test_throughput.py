@@ -15,9 +15,9 @@ from tf_keras.src.utils import tf_utils
 import keras_esam
 from benchmarks import measurement
 from benchmarks import operations
-from benchmarks import report
 from benchmarks import tf_keras_sam
 from benchmarks import throughput
+from benchmarks import throughput_report as report
 from benchmarks.engines import tensorflow_engine
 from benchmarks.networks import INPUT_SHAPE
 from benchmarks.networks import NETWORKS
