@@ -45,9 +45,9 @@ from benchmarks.turns import StopAfter
 from benchmarks.turns import TakeTurns
 from benchmarks.turns import end_with_parent
 from benchmarks.turns import run_together
+from examples.run_folder import locked
 from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
-from keras_esam.experiments.locked import locked
 
 COMPARED = [
     *("SGD", "SAM", "ESAM variable", "ESAM variable by loss"),

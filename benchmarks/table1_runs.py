@@ -9,11 +9,11 @@ from benchmarks import measurement
 from benchmarks.engines import BACKEND
 from benchmarks.methods import METHODS
 from benchmarks.methods import file_name
-from examples.settings import check_settings
+from examples.run_folder import check_settings
 from keras_esam import recipes
 from keras_esam.callbacks import AtomicBackup
 
-# Of `keras_esam.experiments.tables`, which needs TensorFlow.
+# Of `benchmarks.paper.tables`, which needs TensorFlow.
 PAPER = {
     "SGD": 95.41,
     "SAM": 96.52,

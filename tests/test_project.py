@@ -72,7 +72,6 @@ def imports(path):
 BACKENDS = {"tensorflow", "jax", "torch"}
 # Of the extra `analysis`, imported where they are used.
 LAZY = {"PIL", "matplotlib", "scipy"}
-WITH_EXTRAS = {"analysis", "experiments"}
 LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 
 
@@ -96,7 +95,7 @@ def test_library_imports_run_one_way(path):
             "keras_esam",
             "numpy",
             *BACKENDS,
-            *(LAZY if path.parent.name in WITH_EXTRAS else ()),
+            *(LAZY if path.parent.name == "analysis" else ()),
         }
         # The backend is left to the user: modules of its name know it.
         if package in BACKENDS:

@@ -15,9 +15,9 @@ from benchmarks import table1
 from benchmarks import table1_runs
 from benchmarks.measurement import describe_machine
 from benchmarks.table1_runs import summary
+from examples.run_folder import locked
 from keras_esam import recipes
 from keras_esam.callbacks import AtomicBackup
-from keras_esam.experiments.locked import locked
 from tests.benchmarks.test_throughput import ROOT
 
 SIZES = "--width 2 --depth 1 --num-train 20 --num-test 10 --precision float32"
@@ -138,8 +138,8 @@ def test_logits_of_table1_are_float32_in_bfloat16():
 
 def test_constants_of_table1_are_those_of_the_library():
     # Here, as they need TensorFlow.
+    from benchmarks.paper import tables
     from keras_esam.data.cifar import STATISTICS
-    from keras_esam.experiments import tables
 
     assert (table1.MEAN, table1.DEVIATION) == STATISTICS["cifar10"]
     labels = {

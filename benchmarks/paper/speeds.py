@@ -1,18 +1,17 @@
 """Training speed of the methods, measured in turn.
 
-What else the machine does then falls on all of them, and their ratios do not
+What else the machine does then affects all of them, and their ratios do not
 depend on it.
 """
 
 import json
-import time
 
 import keras
 
-from keras_esam.experiments.progress import announced
-from keras_esam.experiments.runs import Run
-from keras_esam.experiments.runs import Runner
-from keras_esam.experiments.runs import write_json
+from benchmarks.paper.runs import Run
+from benchmarks.paper.runs import Runner
+from benchmarks.paper.runs import write_json
+from keras_esam.callbacks import ThroughputLogger
 
 ROUNDS = 5
 # Four times through the five subsets.
@@ -53,34 +52,18 @@ def _measure(runner, runs):
         models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
         data = runner.images.training(runner.recipe(run), seed=0)
         batches[run] = data.take(1).cache().repeat(NUM_STEPS)
-    names = {f"first steps of {runner.name(run)}": run for run in runs}
-    for name in announced(dict.fromkeys(names, 1)):
-        models[names[name]].fit(batches[names[name]], shuffle=False, verbose=0)
-    print("speeds")
-    bar = keras.utils.Progbar(ROUNDS * len(runs), unit_name="measurement")
+    print("speeds, after a first round that compiles")
+    count = (ROUNDS + 1) * len(runs)
+    bar = keras.utils.Progbar(count, unit_name="measurement")
     samples = {run: [] for run in runs}
-    for index in range(ROUNDS):
+    for index in range(ROUNDS + 1):
         for run in runs[:: 1 if index % 2 else -1]:
-            watch = _Stopwatch()
-            models[run].fit(
-                batches[run], shuffle=False, verbose=0, callbacks=[watch]
+            history = models[run].fit(
+                batches[run],
+                shuffle=False,
+                verbose=0,
+                callbacks=[ThroughputLogger()],
             )
-            count = NUM_STEPS * runner.recipe(run).batch_size
-            samples[run].append(count / watch.seconds)
+            samples[run] += history.history["images_per_second"]
             bar.add(1)
-    return samples
-
-
-class _Stopwatch(keras.callbacks.Callback):
-    """Times an epoch, without the start and the end of its data set."""
-
-    # Without it Keras waits for the device after every batch.
-    async_safe = True
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if batch == 0:
-            self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        float(logs["loss"])  # waits for the device
-        self.seconds = time.perf_counter() - self._start
+    return {run: own[1:] for run, own in samples.items()}
