@@ -35,11 +35,7 @@ ESAM = {
     **{"rank_by": str, "ascent": str, "ascent_scope": str},
     **{"micro_batch_size": int, "interval": int, "scale": str},
 }
-HELP = {
-    "batch_size": "of all replicas together",
-    "weight_decay": "as in PyTorch",
-    "micro_batch_size": "0: none",
-}
+HELP = {"batch_size": "of all replicas together", "micro_batch_size": "0: none"}
 # What may change when a run resumes: places of files, and the kind of strategy.
 # The number of its replicas is part of the method and may not.
 FREE = ("out", "data_dir", "folder", "strategy", "name", "esam", "sources")
@@ -191,8 +187,8 @@ def report(arguments, recipe, history, out):
         for row in history
     ]
     rates = [row["images_per_second"] for row in history]
-    rates = [rate for rate in rates if rate is not None]
-    speed = statistics.median(rates) if rates else None
+    rates = [rate for rate in rates if rate is not None] or [math.nan]
+    speed = statistics.median(rates)
     used = {name: getattr(recipe, name) for name in TRAINING}
     result = {
         "recipe": recipe.name,
@@ -203,12 +199,12 @@ def report(arguments, recipe, history, out):
         "test_accuracy": last["val_accuracy"],
         "best_test_accuracy": max(row["val_accuracy"] for row in history),
         "train_accuracy": last["accuracy"],
-        "images_per_second": speed,
+        "images_per_second": None if math.isnan(speed) else speed,
         "history": history,
     }
     run_folder.write_json(result, out / "result.json")
     print(
         f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
         f"training accuracy {result['train_accuracy']:.2%}, "
-        f"{math.nan if speed is None else speed:.0f} images/s\nResults: {out}"
+        f"{speed:.0f} images/s\nResults: {out}"
     )

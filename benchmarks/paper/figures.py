@@ -80,13 +80,11 @@ def landscape(runner: Runner, run: Run) -> dict:
     """Loss landscape of a finished run on the probe batch, kept in its folder.
 
     Returns:
-        Dict for JSON: `coordinates`, a list of `num_points` floats, the filter
-        norms along both directions; `mean_losses`, `num_points` such lists,
-        means over the draws; and `settings`.
+        Dict of `settings`; `coordinates`, the filter norms along both
+        directions, and `mean_losses`, means over the draws at these.
     """
-    names = ("num_points", "num_draws")
-    settings = {name: getattr(runner.scale, name) for name in names}
-    settings = {"radius": RADIUS, **settings}
+    settings = {"radius": RADIUS, "num_points": runner.scale.num_points}
+    settings["num_draws"] = runner.scale.num_draws
     path = runner.folder_of(run) / "landscape.json"
     if path.exists():
         kept = json.loads(path.read_text())
@@ -157,12 +155,11 @@ def verdict(losses: dict):
     loss rises the most. Only the second one can fail.
 
     Args:
-        losses: Dict of label to a dict of a loss's name to a list, one entry an
-            epoch.
+        losses: Dict of label to a dict of a loss's name to its epochs.
 
     Returns:
-        `DataFrame` with a row for each label and a column for each inequality,
-        shares from 0 to 1 of the epochs whose losses are finite.
+        `DataFrame` with a row for each label, shares from 0 to 1 of the epochs
+        whose losses are finite.
     """
     shares = {}
     for label, own in losses.items():
@@ -195,11 +192,7 @@ def _title(runner, task, separator=", "):
 
 
 def _probed(runner, task, kind):
-    """What `SharpnessLogger` measured, by label, of the names with `kind`.
-
-    Returns:
-        Dict of label to a dict of name to a list, one entry an epoch.
-    """
+    """What `SharpnessLogger` measured, by label, of the names with `kind`."""
     seed = runner.scale.seeds[0]
     methods = {"SAM": "sam", "ESAM": "esam"}
     runs = [Run(f"{task}/{m}", seed, probed=True) for m in methods.values()]

@@ -27,7 +27,7 @@ def _save(figure, path):
 
 
 def speed_against_accuracy(summary: dict, path) -> None:
-    """One panel for each data set and network, one point for each method.
+    """One panel for each title, one point for each method.
 
     Args:
         summary: Dict from `tables.summarise`, by title instead of task.

@@ -11,6 +11,7 @@ from benchmarks import report
 from benchmarks.paper import workers
 from benchmarks.paper.images import Images
 from benchmarks.paper.scales import Scale
+from examples import fitting
 from examples.run_folder import check_settings
 from examples.run_folder import read_json
 from keras_esam import callbacks
@@ -101,13 +102,7 @@ class Runner:
         keras.config.set_dtype_policy(self.precision)
         make = self.scale.stand_ins.get(recipe.network, recipe.make_network)
         network = make(**self._sizes(recipe))
-        model = keras_esam.ESAMModel(network, seed=run.seed, **recipe.esam)
-        model.compile(
-            recipe.make_optimizer(num_steps),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        return model
+        return fitting.make_model(network, recipe, num_steps, run.seed)
 
     def trained_network(self, run: Run) -> keras.Model:
         """The network of a run that is finished."""

@@ -19,17 +19,10 @@ NUM_STEPS = 20
 
 
 def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
-    """Training speed of runs on one data set and network.
+    """Training speed in each round, of runs on one data set and network.
 
-    It is measured once and kept in the runner's folder.
-
-    Args:
-        runner: `Runner`.
-        runs: List of runs, one for each method.
-
-    Returns:
-        Dict of run to a list of images per second, one of each round, that of
-        the same batch again and again.
+    It is measured once, on one batch again and again, and kept in the runner's
+    folder.
     """
     dataset, network, _ = runs[0].recipe.split("/")
     path = runner.folder / f"{dataset}-{network}-speeds.json"
@@ -46,7 +39,7 @@ def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
 
 def _measure(runner, runs):
     keras.backend.clear_session()
-    models, batches = {}, {}
+    models, batches, samples = {}, {}, {run: [] for run in runs}
     for run in runs:
         # Before any of them trains: to seed TensorFlow clears its caches.
         models[run] = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
@@ -55,15 +48,11 @@ def _measure(runner, runs):
     print("speeds, after a first round that compiles")
     count = (ROUNDS + 1) * len(runs)
     bar = keras.utils.Progbar(count, unit_name="measurement")
-    samples = {run: [] for run in runs}
     for index in range(ROUNDS + 1):
         for run in runs[:: 1 if index % 2 else -1]:
-            history = models[run].fit(
-                batches[run],
-                shuffle=False,
-                verbose=0,
-                callbacks=[ThroughputLogger()],
-            )
-            samples[run] += history.history["images_per_second"]
+            logger = ThroughputLogger()
+            options = {"shuffle": False, "verbose": 0, "callbacks": [logger]}
+            logs = models[run].fit(batches[run], **options).history
+            samples[run] += logs["images_per_second"]
             bar.add(1)
     return {run: own[1:] for run, own in samples.items()}

@@ -71,11 +71,6 @@ def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
 def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
     """Trains what is missing, with all seeds of the scale.
 
-    Args:
-        runner: `Runner`.
-        tasks: List of strings, `DATASET/NETWORK`.
-        methods: Dict like `METHODS`, with `"SAM"`.
-
     Returns:
         Dict of task to a dict of label to a dict: the lists of `accuracies`,
         the list `images_per_second`, one entry a round, and the median of its
@@ -139,11 +134,9 @@ def markdown(summary: dict, scale: str) -> str:
             train = series(row["train_accuracy"]).mean()
             rate = series(row["images_per_second"]).median()
             rows.append(
-                (
-                    *(task, label, mean_and_deviation(row["test_accuracy"])),
-                    *(accuracy, f"{train:.1f}", f"{rate:.0f}"),
-                    *(row["speed_relative_to_sam"], speed),
-                )
+                [task, label, mean_and_deviation(row["test_accuracy"])]
+                + [accuracy, f"{train:.1f}", f"{rate:.0f}"]
+                + [row["speed_relative_to_sam"], speed]
             )
     return report.markdown(pd.DataFrame(rows, columns=columns))
 

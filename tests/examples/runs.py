@@ -1,4 +1,4 @@
-"""Runs of the training scripts within the process of a test, and their kills."""
+"""Training scripts run within the process of a test, and their kills."""
 
 import json
 import pathlib

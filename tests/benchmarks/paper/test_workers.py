@@ -45,7 +45,10 @@ def test_error_ends_all_calls(tmp_path):
     assert not any(map(is_running, paths))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_workers_end_with_their_parent(number, tmp_path):
     code = (
         "import pathlib, signal, sys\n"
