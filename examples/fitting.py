@@ -136,19 +136,19 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
             run_folder.check_settings(settings, run_folder.read_json(path), out)
         elif is_chief:
             run_folder.write_json(settings, path)
-        callbacks = [counter, keras_esam.callbacks.ThroughputLogger(), backup]
+        callbacks = [backup]
         if is_chief:
-            callbacks.insert(
-                2, keras.callbacks.TensorBoard(out / "tensorboard")
-            )
-            callbacks.append(BestWeights(out / "best.weights.h5", backup))
+            board = keras.callbacks.TensorBoard(out / "tensorboard")
+            best = BestWeights(out / "best.weights.h5", backup)
+            callbacks = [board, backup, best]
+        throughput = keras_esam.callbacks.ThroughputLogger()
         model.fit(
             train,
             epochs=recipe.epochs,
             validation_data=validation,
             shuffle=False,  # The pipeline does it.
             verbose="auto" if is_chief else 0,
-            callbacks=callbacks,
+            callbacks=[counter, throughput, *callbacks],
         )
         if is_chief:
             run_folder.save_whole(model.model.save, out / "last.keras")

@@ -47,17 +47,25 @@ PRINTED["cifar10/resnet18"] |= {
 }
 
 
-def table1(runner: Runner, tasks: list[str], out: pathlib.Path):
-    """Tables 1 and 2, of other data sets and networks."""
-    _write(runner, tasks, METHODS, out)
+def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
+    """The methods beside the paper's figures, as JSON and Markdown."""
+    summary = summarise(runner, tasks, methods or METHODS)
+    write_json(summary, out.with_suffix(".json"))
+    text = markdown(summary, runner.scale.name) + "\n"
+    seeds = ", ".join(map(str, runner.scale.seeds))
+    for task in summary:
+        described = ", ".join(runner.describe(task))
+        text += f"- {task}: {described}; seeds {seeds}\n"
+    report.write_text(text, out.with_suffix(".md"))
+    print(text)
 
 
-table2 = table1
+table2 = table1  # of other data sets and networks
 
 
 def table3(runner: Runner, tasks: list[str], out: pathlib.Path):
-    """SWP and SDS by themselves."""
-    _write(runner, tasks, ABLATION, out)
+    """SWP and SDS by themselves too."""
+    table1(runner, tasks, out, ABLATION)
 
 
 def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
@@ -107,18 +115,6 @@ def accuracies(runner: Runner, runs: list[Run]) -> dict:
         "test_accuracy": [row["test_accuracy"] for row in rows],
         "train_accuracy": [row["train_accuracy"] for row in rows],
     }
-
-
-def _write(runner, tasks, methods, out):
-    summary = summarise(runner, tasks, methods)
-    write_json(summary, out.with_suffix(".json"))
-    text = markdown(summary, runner.scale.name) + "\n"
-    seeds = ", ".join(map(str, runner.scale.seeds))
-    for task in summary:
-        described = ", ".join(runner.describe(task))
-        text += f"- {task}: {described}; seeds {seeds}\n"
-    report.write_text(text, out.with_suffix(".md"))
-    print(text)
 
 
 def markdown(summary: dict, scale: str) -> str:
