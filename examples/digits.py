@@ -7,8 +7,8 @@ Time:      2 to 4 minutes on 2 CPU cores
 
 Protocol: 1,000 of the 1,797 scans, enlarged from 8x8 to 16x16 pixels, are the
 training set, the other 797 the test set, one split for all runs. Of the
-training labels 40% are replaced by random ones, which the base optimizer learns
-by heart. All methods train the same small BatchNormalization network for the
+training labels 40% are replaced by random ones, which the base optimizer
+memorises. All methods train the same small BatchNormalization network for the
 same number of epochs with the same optimizer and learning rates; the seeds 0, 1
 and 2 set the initial weights and the order of the data.
 """
@@ -17,7 +17,6 @@ import argparse
 import json
 import pathlib
 import platform
-import statistics
 
 import keras
 import numpy as np
@@ -33,6 +32,7 @@ LEARNING_RATE = 0.05
 NUM_TRAIN = 1000
 LABEL_NOISE = 0.4
 RHO = 0.3
+LOGGED = ("loss", "accuracy")
 METHODS = {
     "SGD": {"rho": 0.0},
     "SAM": {"rho": RHO, "beta": 1.0, "gamma": 1.0},
@@ -93,6 +93,10 @@ def train(method, seed, epochs, data, out):
         .shuffle(NUM_TRAIN, seed=seed)
         .batch(BATCH_SIZE, drop_remainder=True)
     )
+    print(f"{method}, seed {seed}")
+    bar = keras.utils.Progbar(
+        epochs, unit_name="epoch", interval=2.0, stateful_metrics=LOGGED
+    )
     history = model.fit(
         dataset,
         epochs=epochs,
@@ -101,7 +105,11 @@ def train(method, seed, epochs, data, out):
         callbacks=[
             keras_esam.callbacks.ThroughputLogger(),
             keras.callbacks.CSVLogger(out / f"{method}_seed{seed}.csv"),
-            Progress(f"{method}, seed {seed}"),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: bar.update(
+                    epoch + 1, [(key, logs[key]) for key in LOGGED]
+                )
+            ),
         ],
     ).history
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
@@ -119,48 +127,17 @@ def train(method, seed, epochs, data, out):
     }
 
 
-class Progress(keras.callbacks.Callback):
-    """Progress bar over the epochs of a run."""
-
-    def __init__(self, title):
-        super().__init__()
-        self.title = title
-
-    def on_train_begin(self, logs=None):
-        print(self.title)
-        self.bar = keras.utils.Progbar(
-            self.params["epochs"],
-            unit_name="epoch",
-            interval=2.0,
-            stateful_metrics=["accuracy", "loss"],
-        )
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.bar.update(
-            epoch + 1, [("loss", logs["loss"]), ("accuracy", logs["accuracy"])]
-        )
-
-
 def summarise(runs):
-    """Mean and standard deviation over the seeds, for each method."""
-    summary = {}
-    for method in METHODS:
-        own = [run for run in runs if run["method"] == method]
-        row = {}
-        for key in ("test_accuracy", "train_accuracy", "sharpness"):
-            values = [run[key] for run in own]
-            row[key] = statistics.mean(values)
-            row[f"{key}_std"] = (
-                statistics.stdev(values) if len(values) > 1 else 0.0
-            )
-        row["images_per_second"] = statistics.median(
-            run["images_per_second"] for run in own
-        )
-        summary[method] = row
-    for row in summary.values():
-        row["speed_relative_to_sam"] = (
-            row["images_per_second"] / summary["SAM"]["images_per_second"]
-        )
+    """Means and deviations over the seeds, one row for each method."""
+    import pandas
+
+    groups = pandas.DataFrame(runs).groupby("method", sort=False)
+    scores = groups[["test_accuracy", "train_accuracy", "sharpness"]]
+    deviations = scores.std().fillna(0.0).add_suffix("_std")
+    summary = scores.mean().join(deviations)
+    rates = groups["images_per_second"].median()
+    summary["images_per_second"] = rates
+    summary["speed_relative_to_sam"] = rates / rates["SAM"]
     return summary
 
 
@@ -169,14 +146,14 @@ def print_table(summary, num_seeds):
         f"\n{'':6}  {'test accuracy':>15}  {'train accuracy':>14}"
         f"  {'images/s':>8}  {'speed/SAM':>9}  {'sharpness':>15}"
     )
-    for method, row in summary.items():
+    for row in summary.itertuples():
         print(
-            f"{method:6}"
-            f"  {row['test_accuracy']:6.2f} +- {row['test_accuracy_std']:4.2f}%"
-            f"  {row['train_accuracy']:13.2f}%"
-            f"  {row['images_per_second']:8.0f}"
-            f"  {row['speed_relative_to_sam']:8.2f}x"
-            f"  {row['sharpness']:6.3f} +- {row['sharpness_std']:5.3f}"
+            f"{row.Index:6}"
+            f"  {row.test_accuracy:6.2f} +- {row.test_accuracy_std:4.2f}%"
+            f"  {row.train_accuracy:13.2f}%"
+            f"  {row.images_per_second:8.0f}"
+            f"  {row.speed_relative_to_sam:8.2f}x"
+            f"  {row.sharpness:6.3f} +- {row.sharpness_std:5.3f}"
         )
     print(
         f"\nMean and standard deviation over {num_seeds} seeds. "
@@ -192,25 +169,13 @@ def draw(runs, summary, path):
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    for index, (method, row) in enumerate(summary.items()):
-        own = [run for run in runs if run["method"] == method]
-        axes.scatter(
-            [run["images_per_second"] for run in own],
-            [run["test_accuracy"] for run in own],
-            s=18,
-            alpha=0.4,
-            color=f"C{index}",
-        )
-        axes.errorbar(
-            row["images_per_second"],
-            row["test_accuracy"],
-            yerr=row["test_accuracy_std"],
-            fmt="o",
-            markersize=9,
-            capsize=4,
-            color=f"C{index}",
-            label=method,
-        )
+    x, y = "images_per_second", "test_accuracy"
+    for index, (method, row) in enumerate(summary.iterrows()):
+        color = f"C{index}"
+        points = [(run[x], run[y]) for run in runs if run["method"] == method]
+        axes.scatter(*np.transpose(points), s=18, alpha=0.4, color=color)
+        style = {"fmt": "o", "markersize": 9, "capsize": 4, "color": color}
+        axes.errorbar(row[x], row[y], row[f"{y}_std"], label=method, **style)
     axes.set_xlabel("training speed in images per second")
     axes.set_ylabel("test accuracy in %")
     axes.set_title(
@@ -232,8 +197,9 @@ def main():
     arguments = parser.parse_args()
     with requires("examples"):  # Now, and not after the training.
         import matplotlib.figure  # noqa: F401
+        import pandas  # noqa: F401
         import sklearn.datasets  # noqa: F401
-    out = pathlib.Path(arguments.out)
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
 
     data = load_data()
@@ -254,7 +220,7 @@ def main():
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
         },
-        "summary": summary,
+        "summary": summary.to_dict("index"),
         "runs": runs,
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -1,15 +1,13 @@
-"""What the example fits on CIFAR and on ImageNet share.
+"""What the two training scripts share: options, model, and the run's folder.
 
-A run is a folder. A kill at any moment damages none of its files: they are
-written under another name and renamed, and the backup of the last epoch that
-was finished decides what the others hold. Of several workers the chief writes
-them.
+A kill at any moment damages no file of a run: each is written under another
+name and renamed, and the backup of the last epoch that was finished decides
+what the others hold. Of several workers the chief writes them.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import statistics
@@ -18,10 +16,8 @@ import keras
 import tensorflow as tf
 
 import keras_esam
-from examples.settings import check_settings
-from examples.settings import make_settings
+from examples import run_folder
 from keras_esam import recipes
-from keras_esam.experiments.locked import locked
 
 STRATEGIES = {
     "none": tf.distribute.get_strategy,
@@ -29,8 +25,7 @@ STRATEGIES = {
     "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
 }
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
-# May be given instead of those of the recipe: its own values, and arguments of
-# ESAMModel.
+# Options that replace values of the recipe: its own, and ESAMModel's arguments.
 TRAINING = {
     **{"epochs": int, "batch_size": int},
     **{"learning_rate": float, "weight_decay": float, "momentum": float},
@@ -40,26 +35,22 @@ ESAM = {
     **{"rank_by": str, "ascent": str, "ascent_scope": str},
     **{"micro_batch_size": int, "interval": int, "scale": str},
 }
-HELP = {
-    "batch_size": "of all replicas together",
-    "weight_decay": "as in PyTorch",
-    "micro_batch_size": "0: none",
-}
+HELP = {"batch_size": "of all replicas together", "micro_batch_size": "0: none"}
+# What may change when a run resumes: places of files, and the kind of strategy.
+# The number of its replicas is part of the method and may not.
+FREE = ("out", "data_dir", "folder", "strategy", "name", "esam", "sources")
 
 
 def make_parser(description, recipe):
-    """Parser of the options of both scripts.
+    """Parser of the options of both scripts, with a default recipe.
 
-    Args:
-        description: String, shown by --help.
-        recipe: String, the default. Others are of data sets of this kind.
+    Other recipes may be chosen of data sets of the same kind.
     """
-    kind = recipe[:5]
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
     option = parser.add_argument
-    names = [name for name in recipes.names() if name.startswith(kind)]
+    names = [name for name in recipes.names() if name.startswith(recipe[:5])]
     option("--recipe", default=recipe, choices=names, metavar="NAME")
     for name, value_type in {**TRAINING, **ESAM}.items():
         flag = f"--{name.replace('_', '-')}"
@@ -119,13 +110,57 @@ def make_model(network, recipe, num_steps, seed):
     return model
 
 
+def fit(model, train, validation, counter, recipe, arguments, out, **more):
+    """Trains or resumes, saves the network, and reports what came out.
+
+    Raises:
+        RuntimeError: If another process trains in `out`.
+        ValueError: If there are epochs in `out` with other settings, to which
+            `more` belongs.
+    """
+    # Without a strategy, or on another backend, that of a single device.
+    default = tf.distribute.get_strategy()
+    strategy = getattr(model, "distribute_strategy", default)
+    is_chief = strategy.extended.should_checkpoint
+    settings = vars(arguments) | vars(recipe) | recipe.esam | more
+    settings |= {
+        "steps_per_epoch": len(train),
+        # Each has a perturbation and a choice of samples of its own.
+        "num_replicas": strategy.num_replicas_in_sync,
+    }
+    settings = {k: v for k, v in settings.items() if k not in FREE}
+    with run_folder.locked(out) if is_chief else contextlib.nullcontext():
+        backup = keras_esam.callbacks.AtomicBackup(out / "backup")
+        path = out / "settings.json"
+        if backup.history:
+            run_folder.check_settings(settings, run_folder.read_json(path), out)
+        elif is_chief:
+            run_folder.write_json(settings, path)
+        callbacks = [backup]
+        if is_chief:
+            board = keras.callbacks.TensorBoard(out / "tensorboard")
+            best = BestWeights(out / "best.weights.h5", backup)
+            callbacks = [board, backup, best]
+        throughput = keras_esam.callbacks.ThroughputLogger()
+        model.fit(
+            train,
+            epochs=recipe.epochs,
+            validation_data=validation,
+            shuffle=False,  # The pipeline does it.
+            verbose="auto" if is_chief else 0,
+            callbacks=[counter, throughput, *callbacks],
+        )
+        if is_chief:
+            run_folder.save_whole(model.model.save, out / "last.keras")
+            report(arguments, recipe, backup.history, out)
+
+
 class BestWeights(keras.callbacks.Callback):
     """Saves the network's weights whenever `val_accuracy` is the highest yet.
 
-    It goes behind the `AtomicBackup` that it is given, and does at the start of
-    a training what a kill may have prevented after the last epoch. The file is
-    then always that of the best epoch in the backup's history, even if an epoch
-    that is trained again ends differently, as on a GPU.
+    It comes after its `AtomicBackup`, and does at the start of a training what
+    a kill may have prevented after the last epoch. So the file is always that
+    of the best epoch in the backup's history.
     """
 
     def __init__(self, path, backup):
@@ -140,82 +175,7 @@ class BestWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         *before, last = (row["val_accuracy"] for row in self.backup.history)
         if last > max(before, default=-math.inf):
-            save_whole(self.model.model.save_weights, self.path)
-
-
-def save_whole(save, path):
-    """Calls `save` so that its file is at `path` as a whole or not at all."""
-    unfinished = path.with_name(f"unfinished.{path.name}")
-    save(unfinished)
-    unfinished.replace(path)
-
-
-def write_json(content, path):
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    save_whole(lambda path: path.write_text(text), path)
-
-
-def is_chief(model):
-    """Whether this is the worker that writes files, or the only one."""
-    return strategy_of(model).extended.should_checkpoint
-
-
-def strategy_of(model):
-    """The strategy of a model; without one, or on another backend, that of a
-    single device."""
-    default = tf.distribute.get_strategy()
-    return getattr(model, "distribute_strategy", default)
-
-
-def fit(model, train, validation, counter, recipe, arguments, out, **more):
-    """Trains, or goes on, saves the network and reports what came out.
-
-    Raises:
-        RuntimeError: If another process trains in `out`.
-        ValueError: If there are epochs in `out` with other settings, to which
-            `more` belongs.
-    """
-    more = {
-        "steps_per_epoch": len(train),
-        # Each has a perturbation and a choice of samples of its own.
-        "num_replicas": strategy_of(model).num_replicas_in_sync,
-        **more,
-    }
-    settings = make_settings(arguments, recipe, more)
-    with locked(out) if is_chief(model) else contextlib.nullcontext():
-        backup = keras_esam.callbacks.AtomicBackup(out / "backup")
-        keep_settings(settings, model, backup, out)
-        model.fit(
-            train,
-            epochs=recipe.epochs,
-            validation_data=validation,
-            shuffle=False,  # The pipeline does it.
-            verbose="auto" if is_chief(model) else 0,
-            callbacks=[counter, *make_callbacks(model, backup, out)],
-        )
-        if is_chief(model):
-            save_whole(model.model.save, out / "last.keras")
-            report(arguments, recipe, backup.history, out)
-
-
-def keep_settings(settings, model, backup, out):
-    """Writes the settings of a new run, or checks those of a resumed one."""
-    path = out / "settings.json"
-    if backup.history:
-        before = json.loads(path.read_text()) if path.exists() else {}
-        check_settings(settings, before, out)
-    elif is_chief(model):
-        write_json(settings, path)
-
-
-def make_callbacks(model, backup, out):
-    """The callbacks of a worker, in the order in which they must be called."""
-    throughput = keras_esam.callbacks.ThroughputLogger()
-    if not is_chief(model):
-        return [throughput, backup]
-    tensorboard = keras.callbacks.TensorBoard(out / "tensorboard")
-    best = BestWeights(out / "best.weights.h5", backup)
-    return [throughput, tensorboard, backup, best]
+            run_folder.save_whole(self.model.model.save_weights, self.path)
 
 
 def report(arguments, recipe, history, out):
@@ -227,8 +187,8 @@ def report(arguments, recipe, history, out):
         for row in history
     ]
     rates = [row["images_per_second"] for row in history]
-    rates = [rate for rate in rates if rate is not None]
-    speed = statistics.median(rates) if rates else None
+    rates = [rate for rate in rates if rate is not None] or [math.nan]
+    speed = statistics.median(rates)
     used = {name: getattr(recipe, name) for name in TRAINING}
     result = {
         "recipe": recipe.name,
@@ -239,12 +199,12 @@ def report(arguments, recipe, history, out):
         "test_accuracy": last["val_accuracy"],
         "best_test_accuracy": max(row["val_accuracy"] for row in history),
         "train_accuracy": last["accuracy"],
-        "images_per_second": speed,
+        "images_per_second": None if math.isnan(speed) else speed,
         "history": history,
     }
-    write_json(result, out / "result.json")
+    run_folder.write_json(result, out / "result.json")
     print(
         f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
         f"training accuracy {result['train_accuracy']:.2%}, "
-        f"{math.nan if speed is None else speed:.0f} images/s\nResults: {out}"
+        f"{speed:.0f} images/s\nResults: {out}"
     )

@@ -14,7 +14,7 @@ Hardware:  one GPU. Small, on two busy CPU cores: --width 8 --subset 1000
 Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
            or the environment variable TFDS_DATA_DIR say where it is
 
-A run that was killed goes on when the same command is given again; a run with
+An interrupted run resumes when the same command is given again; a run with
 other settings needs another `--out`. With `--strategy multiworker` the command
 is that for each worker, which has its place in the cluster in the environment
 variable TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow

@@ -8,22 +8,19 @@ Result:    runs/imagenet/resnet50/esam with result.json, backup/log.csv, the
            `best_test_accuracy` of the epoch that is the best by it, which is
            too high for a comparison
 Hardware:  GPUs; at this scale it has not been run. Small, on two busy CPU
-           cores, 800 photographs of ten classes for training and 200 others for
+           cores, 800 images of ten classes for training and 200 others for
            validation: --folder FOLDER --image-size 64 --batch-size 20
            --learning-rate 0.002 --granularity depth --epochs 6 took 8 minutes,
-           two of them to compile, and gave 20.5% (seed 0; 19.8% of the training
-           samples, at random it is 10%). With --learning-rate 0.01 and the
-           recipe's --granularity variable it gave 11.0%: these are too few
-           steps for a ResNet-50. A smaller network of the same kind takes
-           its place with --width or --blocks, such as --width 16 --blocks 1 1
-           1 1. On the CPU let the samples that are kept, ceil(gamma *
-           batch_size), be an even number, see the README
+           two of them to compile, and gave 20.5% (seed 0; chance is 10%).
+           --width 16 --blocks 1 1 1 1 trains a smaller network of the same
+           kind. On the CPU let the number of kept samples, ceil(gamma *
+           batch_size), be even, see the README
 Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
-           the environment variable TFDS_DATA_DIR say where it is. Or any
-           photographs, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG,
-           with --folder FOLDER
+           the environment variable TFDS_DATA_DIR say where it is. Or your own
+           images, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG, with
+           --folder FOLDER
 
-A run that was killed goes on when the same command is given again; a run with
+An interrupted run resumes when the same command is given again; a run with
 other settings needs another `--out`. With `--strategy multiworker` the command
 is that for each worker, which has its place in the cluster in the environment
 variable TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow
@@ -48,19 +45,9 @@ def parse_arguments():
     option = parser.add_argument
     option("--folder", help="class folders instead of ImageNet")
     option("--image-size", type=int, default=224, help="pixels")
-    option(
-        "--width",
-        type=int,
-        help="of `keras_esam.models.bottleneck_resnet`, which is trained\n"
-        "instead of the recipe's network; default: 64",
-    )
-    option(
-        "--blocks",
-        type=int,
-        nargs=4,
-        metavar="N",
-        help="of its stages, also instead; default: 3 4 6 3",
-    )
+    small = "of a `bottleneck_resnet` instead of the recipe's network"
+    option("--width", type=int, help=f"{small}; default: 64")
+    option("--blocks", type=int, nargs=4, metavar="N", help=small)
     return parser.parse_args()
 
 

@@ -14,13 +14,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Packages by the names by which they are imported.
 OPTIONAL = [
-    *("PIL", "importlib_resources", "keras_cv", "matplotlib", "pandas"),
-    *("scipy", "sklearn", "tensorflow_datasets", "tf_keras"),
+    *("PIL", "filelock", "importlib_resources", "keras_cv", "matplotlib"),
+    *("pandas", "scipy", "sklearn", "tensorflow_datasets", "tf_keras"),
 ]
 COMMANDS = [
     *("benchmarks.accuracy", "benchmarks.pipelines", "benchmarks.profiling"),
     *("benchmarks.speed", "examples.digits", "examples.train_cifar"),
-    *("examples.train_imagenet", "keras_esam.experiments"),
+    *("examples.train_imagenet", "benchmarks.paper"),
 ]
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="JAX needs SciPy itself"
@@ -97,8 +97,8 @@ USES = [
         "examples",
     ),
     *(
-        (name, "import keras_esam.experiments.pictures", "examples")
-        for name in ("matplotlib", "PIL")
+        (name, "import benchmarks.paper.pictures", "benchmarks")
+        for name in ("matplotlib", "PIL", "pandas")
     ),
 ]
 
@@ -143,7 +143,7 @@ def test_extras_that_are_named_have_the_packages():
     for package, _, extra in USES:
         brought = PROJECT["optional-dependencies"][extra]
         assert pypi.get(package, package) in brought
-    for path in [*ROOT.glob("*/*.py"), *ROOT.glob("keras_esam/*/*.py")]:
+    for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py")]:
         for extra in re.findall(r'requires\("(\w+)"\)', path.read_text()):
             assert extra in PROJECT["optional-dependencies"]
 

@@ -8,6 +8,7 @@ import pytest
 from tests.backends import tensorflow_only
 from tests.data.files import write_cifar
 from tests.distribution import workers
+from tests.examples.runs import FILES
 
 pytestmark = tensorflow_only
 
@@ -27,10 +28,7 @@ def test_workers_train_and_only_the_chief_writes(tmp_path):
     workers.finish(workers.start_workers(command, tmp_path), tmp_path)
     result = json.loads((out / "result.json").read_text())
     assert [row["epoch"] for row in result["history"]] == [*range(EPOCHS)]
-    assert {path.name for path in out.iterdir()} == {
-        *("backup", "best.weights.h5", "last.keras"),
-        *("result.json", "settings.json", "tensorboard"),
-    }
+    assert {path.name for path in out.iterdir()} == FILES
     outputs = read_outputs(tmp_path)
     assert "Results:" in outputs[0] and "Results:" not in outputs[1]
     assert "Epoch 1/" not in outputs[0] and f"Epoch {EPOCHS}/" in outputs[0]

@@ -1,10 +1,19 @@
-"""Runs of the example fits within the process of a test, and their kills."""
+"""Training scripts run within the process of a test, and their kills."""
 
 import json
 import pathlib
 import sys
 
 import keras
+import pytest
+
+from examples import fitting
+from keras_esam import recipes
+
+FILES = {
+    *("backup", "best.weights.h5", "last.keras", "lock"),
+    *("result.json", "settings.json", "tensorboard"),
+}
 
 
 class Cut(BaseException):
@@ -12,16 +21,11 @@ class Cut(BaseException):
 
 
 def run(script, options, out, monkeypatch):
-    """Runs a script of `examples` and returns its result.
-
-    Args:
-        script: Module.
-        options: String.
-        out: Path.
-        monkeypatch: The fixture.
-    """
+    """Runs a module of `examples` and returns its result."""
     command = [script.__name__, *options.split(), "--out", str(out)]
     with monkeypatch.context() as patch:
+        for network in ("resnet18", "wrn-28-10", "resnet50"):
+            patch.setitem(recipes.MAKERS, network, make_small_network)
         patch.setattr(sys, "argv", command)
         try:
             script.main()
@@ -30,25 +34,48 @@ def run(script, options, out, monkeypatch):
     return json.loads((out / "result.json").read_text())
 
 
-def make_small_network(input_shape=(32, 32, 3), num_classes=1000):
+def make_small_network(
+    input_shape=(32, 32, 3), num_classes=1000, width=4, depth=1
+):
     """Instead of a ResNet, which takes long to compile."""
+    layers = keras.layers
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            keras.layers.Conv2D(4, 3, strides=2),
-            keras.layers.BatchNormalization(),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(num_classes),
+            *(layers.Conv2D(width, 3, strides=2) for _ in range(depth)),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(num_classes),
         ]
     )
 
 
-def assert_same_history(result, expected):
-    """Asserts that two runs had the same losses and accuracies, bit for bit."""
-    pairs = zip(result["history"], expected["history"], strict=True)
-    for row, expected_row in pairs:
-        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert row[key] == expected_row[key]
+def assert_resumed_run_ends_as_the_whole_one(script, options, folder, patch):
+    """Cuts a run after two epochs; losses must agree bit for bit.
+
+    Returns:
+        The result of the whole run.
+    """
+    whole = run(script, options, folder / "whole", patch)
+    assert whole["history"][1]["loss"] != whole["history"][0]["loss"]
+    save = fitting.BestWeights.on_epoch_end
+
+    def cut_after_two(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if epoch == 1:
+            raise Cut
+
+    with patch.context() as cut:
+        cut.setattr(fitting.BestWeights, "on_epoch_end", cut_after_two)
+        with pytest.raises(Cut):
+            run(script, options, folder / "cut", patch)
+    resumed = run(script, options, folder / "cut", patch)
+    keys = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+    assert [[row[key] for key in keys] for row in resumed["history"]] == [
+        [row[key] for key in keys] for row in whole["history"]
+    ]
+    assert {path.name for path in (folder / "cut").iterdir()} == FILES
+    return whole
 
 
 def cut_in_file(patch, owner, method, part, call=1):

@@ -1,4 +1,4 @@
-"""The example fit on CIFAR, on a few made-up images."""
+"""Training on CIFAR, on a few made-up images."""
 
 import json
 import pathlib
@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from examples import fitting
+from examples import train_cifar
+from examples.run_folder import locked
 from keras_esam import data
 from keras_esam import recipes
-from keras_esam.experiments.locked import locked
+from tests.backends import BACKEND
 from tests.backends import tensorflow_only
 from tests.data.files import write_cifar
 from tests.examples import runs
-
-pytestmark = tensorflow_only
-FILES = {
-    *("backup", "best.weights.h5", "last.keras", "lock"),
-    *("result.json", "settings.json", "tensorboard"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -29,52 +26,54 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def train(data_dir, out, monkeypatch, more="", epochs=3):
-    from examples import train_cifar
+@pytest.fixture
+def train(data_dir, tmp_path, monkeypatch):
+    """Function of more options, which trains in a folder for all of them."""
 
-    options = "--width 2 --depth 1 --batch-size 10 --learning-rate 0.01"
-    options += f" --epochs {epochs} --rho 0.1 --granularity depth --cutout 16"
-    options += f" --data-dir {data_dir} {more}"
-    return runs.run(train_cifar, options, out, monkeypatch)
+    def train(more="", out=tmp_path, patch=monkeypatch, data_dir=data_dir):
+        options = "--batch-size 10 --learning-rate 0.1 --epochs 1 "
+        options += f"--recipe cifar10/resnet18/sgd --data-dir {data_dir} {more}"
+        return runs.run(train_cifar, options, out, patch)
+
+    return train
 
 
 def test_resumed_run_ends_as_the_whole_one(data_dir, tmp_path, monkeypatch):
-    from examples import fitting
-
-    more = "--beta 0.5"
-    whole = train(data_dir, tmp_path / "whole", monkeypatch, more)
-    assert [row["epoch"] for row in whole["history"]] == [0, 1, 2]
-    assert whole["esam"]["rho"] == 0.1
-    assert whole["esam"]["granularity"] == "depth"
+    options = "--batch-size 10 --epochs 3 --rho 0.1 --granularity depth "
+    options += f"--cutout 16 --seed 3 --beta 0.5 --data-dir {data_dir}"
+    whole = runs.assert_resumed_run_ends_as_the_whole_one(
+        train_cifar, options, tmp_path, monkeypatch
+    )
+    assert whole["recipe"] == "cifar10/resnet18/esam"
+    assert whole["esam"] == {
+        **{"rho": 0.1, "beta": 0.5, "gamma": 0.5, "granularity": "depth"}
+    }
     assert whole["settings"]["weight_decay"] == 1e-3
-
-    save = fitting.BestWeights.on_epoch_end
-
-    def cut_after_two(self, epoch, logs=None):
-        save(self, epoch, logs)
-        if epoch == 1:
-            raise runs.Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fitting.BestWeights, "on_epoch_end", cut_after_two)
-        with pytest.raises(runs.Cut):
-            train(data_dir, tmp_path / "cut", patch, more)
-    resumed = train(data_dir, tmp_path / "cut", monkeypatch, more)
-    runs.assert_same_history(resumed, whole)
+    assert whole["settings"]["seed"] == 3
     networks = [
         keras.saving.load_model(tmp_path / name / "last.keras")
         for name in ("whole", "cut")
     ]
     for a, b in zip(*(n.get_weights() for n in networks), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert {path.name for path in (tmp_path / "cut").iterdir()} == FILES
 
 
-def test_kill_amid_a_file_damages_none(data_dir, tmp_path, monkeypatch):
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="has strategies")
+@pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
+def test_strategies_are_refused_on_other_backends(strategy, train, capsys):
+    with pytest.raises(SystemExit):
+        train(f"--strategy {strategy}")
+    message = f"Received: {strategy} with KERAS_BACKEND={BACKEND}"
+    assert message in capsys.readouterr().err
+
+
+@tensorflow_only
+def test_kill_amid_a_file_damages_none(train, data_dir, tmp_path, monkeypatch):
     """Each run is killed a bit later than the one before."""
     test = data.cifar("cifar10", "test", 20, data_dir=data_dir)
-    recipe = recipes.get("cifar10/resnet18/sgd")
-    network = recipe.make_network(width=2, depth=1)
+    network = runs.make_small_network(num_classes=10)
+    # At this seed the second epoch is better than the first.
+    options = "--epochs 3 --seed 4"
 
     def accuracy_of_best():
         network.load_weights(tmp_path / "best.weights.h5")
@@ -90,7 +89,7 @@ def test_kill_amid_a_file_damages_none(data_dir, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             runs.cut_in_file(patch, *cut)
             with pytest.raises(runs.Cut):
-                train(data_dir, tmp_path, patch, "--rho 0")
+                train(options, patch=patch)
 
     train_until(keras.Model, "save_weights", "backup", 2)
     assert len(history()) == 1
@@ -105,22 +104,15 @@ def test_kill_amid_a_file_damages_none(data_dir, tmp_path, monkeypatch):
     train_until(pathlib.Path, "write_text", "result.json")
     keras.saving.load_model(tmp_path / "last.keras")
     assert not (tmp_path / "result.json").exists()
-    result = train(data_dir, tmp_path, monkeypatch, "--rho 0")
-    assert result["best_test_accuracy"] == max(history())
-    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert train(options)["best_test_accuracy"] == max(history())
+    assert {path.name for path in tmp_path.iterdir()} == runs.FILES
 
 
-def test_other_settings_need_another_folder(data_dir, tmp_path, monkeypatch):
-    from examples import train_cifar
-
-    options = "--recipe cifar10/resnet18/sgd --width 2 --depth 1 --epochs 1 "
-    options += "--subset 20 --batch-size 10"
-
-    def train(more, data_dir=data_dir):
-        more = f"{options} {more} --data-dir {data_dir}"
-        return runs.run(train_cifar, more, tmp_path, monkeypatch)
-
-    before = train("")
+@tensorflow_only
+def test_other_settings_need_another_folder(
+    train, data_dir, tmp_path, monkeypatch
+):
+    before = train("--subset 20")
     # A text, as NaN is no JSON: an epoch of two steps is too short to time.
     text = (tmp_path / "result.json").read_text()
     assert before["history"][0]["images_per_second"] is None
@@ -132,78 +124,74 @@ def test_other_settings_need_another_folder(data_dir, tmp_path, monkeypatch):
         ("--subset 30", "subset=20, steps_per_epoch=2. Rec.*steps_per_epoch=3"),
     ):
         with pytest.raises(ValueError, match=f"choose another.*{message}"):
-            train(more)
+            train(f"--subset 20 {more}")
     with monkeypatch.context() as patch:
         patch.setattr(tf.distribute.Strategy, "num_replicas_in_sync", 2)
         with pytest.raises(ValueError, match="num_replicas=1. .*replicas=2$"):
-            train("")
+            train("--subset 20")
     with locked(tmp_path), pytest.raises(RuntimeError, match="Another proc"):
-        train("")
+        train("--subset 20")
     assert (tmp_path / "result.json").read_text() == text
     # The same, from another place.
     moved = tmp_path / "moved"
     moved.symlink_to(data_dir)
-    assert (
-        train("--seed 0 --strategy none", moved)["history"] == before["history"]
-    )
+    again = train("--subset 20 --seed 0 --strategy none", data_dir=moved)
+    assert again["history"] == before["history"]
 
 
-def test_best_accuracy_is_said_to_be_chosen_by_test_accuracy(
-    data_dir, tmp_path, monkeypatch, capsys
-):
-    with pytest.raises(SystemExit):
-        train(data_dir, tmp_path, monkeypatch, "--help")
-    text = " ".join(capsys.readouterr().out.split())
-    assert "`best_test_accuracy` that of the epoch that is the best" in text
-
-
-def test_settings_without_an_epoch_do_not_count(
-    data_dir, tmp_path, monkeypatch
-):
+@tensorflow_only
+def test_settings_without_an_epoch_do_not_count(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         runs.cut_in_file(patch, keras.Model, "save_weights", "backup")
         with pytest.raises(runs.Cut):
-            train(data_dir, tmp_path, patch, "--rho 0", epochs=1)
-    result = train(data_dir, tmp_path, monkeypatch, "--rho 0 --seed 1", 1)
+            train(patch=patch)
+    result = train("--seed 1")
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert result["settings"]["seed"] == settings["seed"] == 1
 
 
+@tensorflow_only
 def test_mirrored_strategy_on_one_device_changes_nothing(
-    data_dir, tmp_path, monkeypatch
+    train, tmp_path, monkeypatch
 ):
-    from examples import fitting
+    used, rows = [], []
 
-    used = []
-
-    def is_chief(model):
+    def make_model(*args, make_model=fitting.make_model):
+        model = make_model(*args)
         used.append(model.distribute_strategy)
-        return True
+        return model
 
-    monkeypatch.setattr(fitting, "is_chief", is_chief)
-    rows = []
+    monkeypatch.setattr(fitting, "make_model", make_model)
     for strategy in ("none", "mirrored"):
         more = f"--recipe cifar10/resnet18/sam --strategy {strategy}"
-        result = train(data_dir, tmp_path / strategy, monkeypatch, more, 1)
-        rows += result["history"]
+        rows += train(more, tmp_path / strategy)["history"]
     assert isinstance(used[-1], tf.distribute.MirroredStrategy)
     for key in ("loss", "sharpness", "val_loss"):
         assert rows[1][key] == pytest.approx(rows[0][key], rel=1e-5)
 
 
-def test_recipe_of_another_method_in_half_precision(
-    data_dir, tmp_path, monkeypatch
-):
+@tensorflow_only
+def test_size_and_precision_are_those_of_the_network(train, tmp_path):
     more = "--recipe cifar10/wrn-28-10/sgd --precision mixed_bfloat16"
-    more += " --subset 20 --depth 10 --width 1"
-    result = train(data_dir, tmp_path, monkeypatch, more, epochs=1)
+    result = train(f"{more} --width 3 --depth 2")
     assert result["recipe"] == "cifar10/wrn-28-10/sgd"
-    assert result["settings"]["subset"] == 20
     assert 0 <= result["test_accuracy"] <= 1
+    network = keras.saving.load_model(tmp_path / "last.keras")
+    expected = runs.make_small_network(num_classes=10, width=3, depth=2)
+    assert network.count_params() == expected.count_params()
+    assert network.layers[0].compute_dtype == "bfloat16"
 
 
-def test_unknown_recipe_is_refused(data_dir, tmp_path, monkeypatch, capsys):
-    more = "--recipe imagenet/resnet50/esam"
+@tensorflow_only
+def test_recipe_of_another_data_set_is_refused(train, capsys):
     with pytest.raises(SystemExit):
-        train(data_dir, tmp_path, monkeypatch, more)
+        train("--recipe imagenet/resnet50/esam")
     assert "cifar100/pyramidnet-110/esam" in capsys.readouterr().err
+
+
+@tensorflow_only
+def test_width_and_depth_are_arguments_of_the_networks():
+    for name in ("resnet18", "wrn-28-10", "pyramidnet-110"):
+        depth = {"resnet18": 1, "wrn-28-10": 10, "pyramidnet-110": 8}[name]
+        recipe = recipes.get(f"cifar10/{name}/sgd")
+        assert recipe.make_network(width=6, depth=depth).count_params()

@@ -1,12 +1,12 @@
-"""Folders that one process at a time writes to."""
+"""The folder of a training."""
 
 import subprocess
 import sys
 
 import pytest
 
-from keras_esam.experiments import locked as module
-from keras_esam.experiments.locked import locked
+from examples.run_folder import check_settings
+from examples.run_folder import locked
 
 
 def test_folder_is_locked_until_the_context_ends(tmp_path):
@@ -25,9 +25,8 @@ def test_folder_is_locked_until_the_context_ends(tmp_path):
 
 def test_lock_ends_with_its_process(tmp_path):
     code = (
-        "import pathlib, sys, time\n"
-        "from keras_esam.experiments.locked import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])):\n"
+        "import pathlib, sys, time, filelock\n"
+        "with filelock.FileLock(sys.argv[1] + '/lock'):\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -43,7 +42,9 @@ def test_lock_ends_with_its_process(tmp_path):
         pass
 
 
-def test_nothing_is_locked_where_there_is_no_fcntl(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fcntl", None)
-    with locked(tmp_path), locked(tmp_path):
-        pass
+def test_other_settings_are_named(tmp_path):
+    check_settings({"a": 1, "b": [2]}, {"b": [2], "a": 1}, tmp_path)
+    with pytest.raises(
+        ValueError, match="trained with a=1, c=None. Received: "
+    ):
+        check_settings({"a": 2, "c": 3}, {"a": 1}, tmp_path)

@@ -9,15 +9,11 @@ import time
 
 import pytest
 
-from keras_esam.experiments import __main__ as command
-from keras_esam.experiments import tensorflow_devices
-from keras_esam.experiments import workers
-from keras_esam.experiments.scales import PAPER
-from keras_esam.experiments.scales import SMALL
+from benchmarks.paper import workers
 from tests.backends import tensorflow_only
 
 pytestmark = tensorflow_only
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def call(path):
@@ -28,31 +24,38 @@ def call(path):
     time.sleep(600)
 
 
-def is_running(process_id):
+def is_running(path):
+    """Whether the process that left its id in a file still runs."""
+    if not path.exists():
+        return False
     try:
-        status = pathlib.Path(f"/proc/{process_id}/stat").read_text()
+        status = pathlib.Path(f"/proc/{path.read_text()}/stat").read_text()
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_error_ends_the_other_calls_and_those_to_come(tmp_path):
-    paths = [tmp_path / name for name in ("long", "wrong", "never")]
+def test_error_ends_all_calls(tmp_path):
+    names = ("long", "wrong", "next", "never", "never", "never")
+    paths = [tmp_path / name for name in names]
     with pytest.raises(ValueError, match="wrong"):
         for _ in workers.call_beside(call, paths, num_workers=2):
             pass
-    assert not paths[2].exists()
-    assert not (paths[0].exists() and is_running(paths[0].read_text()))
+    assert (tmp_path / "wrong").exists() and not (tmp_path / "never").exists()
+    assert not any(map(is_running, paths))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_workers_end_with_their_parent(number, tmp_path):
     code = (
         "import pathlib, signal, sys\n"
         # In the background of a shell it would be ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from keras_esam.experiments import workers\n"
-        "from tests.experiments.test_workers import call\n"
+        "from benchmarks.paper import workers\n"
+        "from tests.benchmarks.paper.test_workers import call\n"
         "if __name__ == '__main__':\n"
         "    paths = [pathlib.Path(path) for path in sys.argv[1:]]\n"
         "    list(workers.call_beside(call, paths, 1))\n"
@@ -68,7 +71,7 @@ def test_workers_end_with_their_parent(number, tmp_path):
     wait_for(lambda: path.exists() and path.read_text())
     process.send_signal(number)
     process.wait()
-    wait_for(lambda: not is_running(path.read_text()))
+    wait_for(lambda: not is_running(path))
     assert not (tmp_path / "never").exists()
 
 
@@ -81,12 +84,15 @@ def wait_for(condition):
 
 def test_number_of_trainings_at_a_time(monkeypatch):
     monkeypatch.setattr(workers, "num_cpus", lambda: 8)
-    assert command.number_of_jobs(None, SMALL) == 2
-    assert command.number_of_jobs(None, PAPER) == 1
-    assert command.number_of_jobs(6, PAPER) == 6
+    assert workers.number_of_jobs(None, 2) == 2
+    assert workers.number_of_jobs(None, 100) == 8
+    assert workers.number_of_jobs(6, 1) == 6
     with pytest.raises(ValueError, match="--jobs must be positive"):
-        command.number_of_jobs(0, SMALL)
-    monkeypatch.setattr(tensorflow_devices, "has_gpu", lambda: True)
-    assert command.number_of_jobs(None, SMALL) == 1
+        workers.number_of_jobs(0, 2)
+    devices = ["GPU:0"]
+    monkeypatch.setattr(
+        "tensorflow.config.list_physical_devices", lambda kind: devices
+    )
+    assert workers.number_of_jobs(None, 2) == 1
     with pytest.raises(ValueError, match="On a GPU .*Received: --jobs 2"):
-        command.number_of_jobs(2, SMALL)
+        workers.number_of_jobs(2, 2)

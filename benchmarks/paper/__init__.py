@@ -1,0 +1,1 @@
+"""The ESAM paper's tables and figures, `python -m benchmarks.paper`."""

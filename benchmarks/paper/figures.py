@@ -1,0 +1,206 @@
+"""Figures 1 and 3 to 6 of the paper."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from benchmarks import report
+from benchmarks.paper import pictures
+from benchmarks.paper import tables
+from benchmarks.paper.runs import Run
+from benchmarks.paper.runs import Runner
+from benchmarks.paper.runs import write_json
+from keras_esam import analysis
+
+RADIUS = 1.0
+
+
+def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """Training speed against accuracy, of the runs of Table 1."""
+    summary = tables.summarise(runner, tasks, tables.METHODS)
+    write_json(summary, out.with_suffix(".json"))
+    titles = [_title(runner, task, "\n") for task in tasks]
+    summary = dict(zip(titles, summary.values(), strict=True))
+    pictures.speed_against_accuracy(summary, out.with_suffix(".png"))
+
+
+def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """Accuracy and speed by beta and by gamma, and accuracy by both.
+
+    The pairs have the first seed only, and no speeds, for which the steps of
+    all of them would be compiled once more.
+    """
+    (task,), grid = tasks, runner.scale.grid
+    alone, pairs = {"SAM": ("sam", ())}, {}
+    for value in grid:
+        beta, gamma = ("beta", value), ("gamma", value)
+        alone[pictures.label_of(value, 1.0)] = ("esam-swp", (beta,))
+        alone[pictures.label_of(1.0, value)] = ("esam-sds", (gamma,))
+        for other in grid:
+            label = pictures.label_of(value, other)
+            pairs[label] = ("esam", (beta, ("gamma", other)))
+    pairs = tables.runs_of(task, pairs, runner.scale.seeds[:1])
+    runner.results([run for own in pairs.values() for run in own])
+    summary = tables.summarise(runner, tasks, alone)[task]
+    for label, own in pairs.items():
+        summary[label] = tables.accuracies(runner, own)
+    write_json(summary, out.with_suffix(".json"))
+    title = _title(runner, task)
+    pictures.grid(summary, grid, title, out.with_suffix(".png"))
+
+
+def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """Loss landscapes of SGD, SAM and ESAM."""
+    (task,) = tasks
+    methods = {key: tables.METHODS[key] for key in ("SGD", "SAM", "ESAM")}
+    runs = tables.runs_of(task, methods, runner.scale.seeds[:1])
+    runner.results([run for (run,) in runs.values()])
+    values = {label: landscape(runner, run) for label, (run,) in runs.items()}
+    write_json(values, out.with_suffix(".json"))
+    title = (
+        "Loss around the trained weights, mean of "
+        f"{runner.scale.num_draws} draws of $d_1$ and $d_2$:\n"
+        + _title(runner, task)
+    )
+    landscapes = {
+        label: analysis.Landscape(
+            np.array(own["coordinates"]),
+            np.array([own["mean_losses"]], float),
+            True,
+        )
+        for label, own in values.items()
+    }
+    analysis.plot_landscape(landscapes, out.with_suffix(".png"), title)
+    pictures.shrink(out.with_suffix(".png"))
+
+
+def landscape(runner: Runner, run: Run) -> dict:
+    """Loss landscape of a finished run on the probe batch, kept in its folder.
+
+    Returns:
+        Dict of `settings`; `coordinates`, the filter norms along both
+        directions, and `mean_losses`, means over the draws at these.
+    """
+    settings = {"radius": RADIUS, "num_points": runner.scale.num_points}
+    settings["num_draws"] = runner.scale.num_draws
+    path = runner.folder_of(run) / "landscape.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["settings"] == settings:
+            return kept
+    print(f"landscape of {runner.name(run)}")
+    network = runner.trained_network(run)
+    network.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    probe = runner.images.probe(runner.recipe(run))
+    found = analysis.loss_landscape(network, probe, **settings, verbose=1)
+    kept = {
+        "settings": settings,
+        "coordinates": found.coordinates.tolist(),
+        "mean_losses": found.mean_losses.round(4).tolist(),
+    }
+    write_json(kept, path)
+    return json.loads(path.read_text())
+
+
+def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """Losses on B+ and B-, clean and perturbed, per epoch."""
+    (task,) = tasks
+    losses = _probed(runner, task, "loss")
+    shares = verdict(losses)
+    values = {"losses": losses, "verdict": shares.to_dict("index")}
+    write_json(values, out.with_suffix(".json"))
+    pictures.curves(
+        losses,
+        {
+            "loss_plus": ("B+", "C3", "-"),
+            "perturbed_loss_plus": ("B+, perturbed", "C3", "--"),
+            "loss_minus": ("B-", "C0", "-"),
+            "perturbed_loss_minus": ("B-, perturbed", "C0", "--"),
+        },
+        "loss on the probe batch",
+        _title(runner, task),
+        out.with_suffix(".png"),
+    )
+    text = markdown(shares, runner.scale.name)
+    report.write_text(text, out.with_suffix(".md"))
+    print(text)
+
+
+def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """Cosine similarity of the gradients of B+ and B- with that of B."""
+    (task,) = tasks
+    values = _probed(runner, task, "cosine_")
+    write_json(values, out.with_suffix(".json"))
+    pictures.curves(
+        values,
+        {"plus": ("B+", "C3", "-"), "minus": ("B-", "C0", "-")},
+        "cosine similarity with the gradient of B",
+        _title(runner, task),
+        out.with_suffix(".png"),
+    )
+
+
+def verdict(losses: dict):
+    """In which share of the epochs the paper's inequalities hold.
+
+    They are the ones behind equations 8 to 10: the loss of B+ rises by at least
+    as much as that of B-, the perturbed loss of B+ is at least that of B-, and
+    the rise on B+ is at least that on B, of which B+ thus is an upper bound.
+
+    The first and the last one hold by construction, as B+ are the samples whose
+    loss rises the most. Only the second one can fail.
+
+    Args:
+        losses: Dict of label to a dict of a loss's name to its epochs.
+
+    Returns:
+        `DataFrame` with a row for each label, shares from 0 to 1 of the epochs
+        whose losses are finite.
+    """
+    shares = {}
+    for label, own in losses.items():
+        a = report.frame(own).astype(float)
+        a = a[np.isfinite(a).all(axis=1)]
+        rise, rise_plus, rise_minus = (
+            a[f"perturbed_loss{part}"] - a[f"loss{part}"]
+            for part in ("", "_plus", "_minus")
+        )
+        plus, minus = a["perturbed_loss_plus"], a["perturbed_loss_minus"]
+        holds = {
+            "rise on B+ >= on B-, by construction": rise_plus >= rise_minus,
+            "perturbed loss on B+ >= on B-": plus >= minus,
+            "rise on B+ >= on B, by construction": rise_plus >= rise,
+        }
+        shares[label] = report.frame(holds).mean()
+    return report.frame(shares).T
+
+
+def markdown(shares, scale: str) -> str:
+    """Markdown table of a `verdict`."""
+    return report.markdown(
+        shares.map("{:.0%}".format).rename_axis(f"epochs, {scale} scale")
+    )
+
+
+def _title(runner, task, separator=", "):
+    name = f"{task}, {runner.scale.name} scale"
+    return separator.join([name, *runner.describe(task)])
+
+
+def _probed(runner, task, kind):
+    """What `SharpnessLogger` measured, by label, of the names with `kind`."""
+    seed = runner.scale.seeds[0]
+    methods = {"SAM": "sam", "ESAM": "esam"}
+    runs = [Run(f"{task}/{m}", seed, probed=True) for m in methods.values()]
+    values = {}
+    for label, result in zip(methods, runner.results(runs), strict=True):
+        rows = report.frame(result["history"])
+        rows = rows.filter(like="probe_").filter(like=kind)
+        prefix = "probe_cosine_" if kind == "cosine_" else "probe_"
+        rows.columns = rows.columns.str.removeprefix(prefix)
+        values[label] = rows.to_dict("list")
+    return values

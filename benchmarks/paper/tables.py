@@ -1,0 +1,149 @@
+"""Tables 1 to 3 of the paper."""
+
+import pathlib
+
+from benchmarks import report
+from benchmarks.paper import speeds
+from benchmarks.paper.runs import Run
+from benchmarks.paper.runs import Runner
+from benchmarks.paper.runs import write_json
+from keras_esam.extras import requires
+
+with requires("benchmarks"):
+    import pandas as pd
+
+# The recipe's method, and changes of its arguments of `ESAMModel`.
+METHODS = {
+    "SGD": ("sgd", ()),
+    "SAM": ("sam", ()),
+    "ESAM": ("esam", ()),
+    'ESAM, "depth"': ("esam", (("granularity", "depth"),)),
+}
+ABLATION = {
+    **METHODS,
+    "SWP alone": ("esam-swp", ()),
+    "SDS alone": ("esam-sds", ()),
+    "SDS alone, random": ("esam-sds", (("rank_by", "random"),)),
+}
+# What the paper prints: test accuracy in per cent of SGD, SAM and ESAM, and
+# ESAM's speed relative to SAM.
+_PRINTED = {
+    "cifar10/resnet18": (95.41, 96.52, 96.56, 1.403),
+    "cifar10/wrn-28-10": (96.34, 97.27, 97.29, 1.389),
+    "cifar10/pyramidnet-110": (96.62, 97.30, 97.81, 1.387),
+    "cifar100/resnet18": (78.17, 80.17, 80.41, 1.400),
+    "cifar100/wrn-28-10": (81.56, 83.42, 84.51, 1.394),
+    "cifar100/pyramidnet-110": (81.89, 84.46, 85.56, 1.379),
+    "imagenet/resnet50": (76.00, 76.70, 77.05, 1.293),
+    "imagenet/resnet101": (77.80, 78.60, 79.09, 1.287),
+}
+PRINTED = {
+    task: {"SGD": (sgd, None), "SAM": (sam, 1.0), "ESAM": (esam, speed)}
+    for task, (sgd, sam, esam, speed) in _PRINTED.items()
+}
+PRINTED["cifar10/resnet18"] |= {
+    "SWP alone": (96.74, 1.105),
+    "SDS alone": (96.45, 1.226),
+}
+
+
+def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
+    """The methods beside the paper's figures, as JSON and Markdown."""
+    summary = summarise(runner, tasks, methods or METHODS)
+    write_json(summary, out.with_suffix(".json"))
+    text = markdown(summary, runner.scale.name) + "\n"
+    seeds = ", ".join(map(str, runner.scale.seeds))
+    for task in summary:
+        described = ", ".join(runner.describe(task))
+        text += f"- {task}: {described}; seeds {seeds}\n"
+    report.write_text(text, out.with_suffix(".md"))
+    print(text)
+
+
+table2 = table1  # of other data sets and networks
+
+
+def table3(runner: Runner, tasks: list[str], out: pathlib.Path):
+    """SWP and SDS by themselves too."""
+    table1(runner, tasks, out, ABLATION)
+
+
+def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
+    """The runs of each method on a data set and network, by label."""
+    return {
+        label: [Run(f"{task}/{method}", seed, esam) for seed in seeds]
+        for label, (method, esam) in methods.items()
+    }
+
+
+def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
+    """Trains what is missing, with all seeds of the scale.
+
+    Returns:
+        Dict of task to a dict of label to a dict: the lists of `accuracies`,
+        the list `images_per_second`, one entry a round, and the median of its
+        ratios to that of SAM, `speed_relative_to_sam`.
+    """
+    seeds = runner.scale.seeds
+    runs = {task: runs_of(task, methods, seeds) for task in tasks}
+    # Seeds outside: all methods of a seed run under like conditions.
+    own_lists = [own for by_label in runs.values() for own in by_label.values()]
+    runner.results([own[i] for i in range(len(seeds)) for own in own_lists])
+    summary = {}
+    for task, by_label in runs.items():
+        firsts = {label: own[0] for label, own in by_label.items()}
+        measured = speeds.images_per_second(runner, list(firsts.values()))
+        rates = {label: measured[run] for label, run in firsts.items()}
+        rates = pd.DataFrame(rates, dtype=float)
+        relative = rates.div(rates["SAM"], axis=0).median()
+        summary[task] = {
+            label: {
+                **accuracies(runner, own),
+                "images_per_second": rates[label].tolist(),
+                "speed_relative_to_sam": float(relative[label]),
+            }
+            for label, own in by_label.items()
+        }
+    return summary
+
+
+def accuracies(runner: Runner, runs: list[Run]) -> dict:
+    """Lists `seeds`, `test_accuracy` and `train_accuracy`, per cent."""
+    rows = runner.results(runs)
+    return {
+        "seeds": [run.seed for run in runs],
+        "test_accuracy": [row["test_accuracy"] for row in rows],
+        "train_accuracy": [row["train_accuracy"] for row in rows],
+    }
+
+
+def markdown(summary: dict, scale: str) -> str:
+    """Markdown table of a summary, beside the paper's figures."""
+    columns = [
+        *(f"{scale} scale", "method", "test accuracy, %", "paper"),
+        *("training accuracy, %", "images/s", "speed / SAM", "paper"),
+    ]
+    rows = []
+    for task, by_label in summary.items():
+        for label, row in by_label.items():
+            accuracy, speed = PRINTED[task].get(label, (None, None))
+            train = series(row["train_accuracy"]).mean()
+            rate = series(row["images_per_second"]).median()
+            rows.append(
+                [task, label, mean_and_deviation(row["test_accuracy"])]
+                + [accuracy, f"{train:.1f}", f"{rate:.0f}"]
+                + [row["speed_relative_to_sam"], speed]
+            )
+    return report.markdown(pd.DataFrame(rows, columns=columns))
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """Mean, and standard deviation over the seeds if there are several."""
+    values = series(values)
+    mean = f"{values.mean():.2f}"
+    return mean if len(values) == 1 else f"{mean} +- {values.std():.2f}"
+
+
+def series(values: list):
+    """Column of pandas, in which `None` is NaN."""
+    return pd.Series(values, dtype=float)

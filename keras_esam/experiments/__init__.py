@@ -1,1 +1,0 @@
-"""The ESAM paper's tables and figures, `python -m keras_esam.experiments`."""
