@@ -87,8 +87,10 @@ def sharpness_aware_gradients(
     rule, ranking = plan.method.ascent_rule, plan.method.ranking
     selects = plan.selects(backend.batch_size(batch))
     needs_losses = not selects or ranking.needs_losses
-    clean = gradients = increase = None
+    clean = gradients = increase = shared = None
     new_values = []
+    if selects and ranking.needs_increase:
+        shared = backend.shared_prefix(model, plan)
 
     if rule.needs_clean_pass:  # F1, B1
         clean, gradients = backend.gradients(
@@ -99,6 +101,7 @@ def sharpness_aware_gradients(
             sources=(*plan.subset, *plan.overwritten),
             per_sample=needs_losses,
             part=part,
+            shared=shared,
         )
         weights = clean.weights
         new_values = gradients[len(plan.subset) :]
@@ -111,7 +114,7 @@ def sharpness_aware_gradients(
             model, batch, perturbed, state, per_sample=needs_losses
         )
         kept, increase = _select(
-            model, plan, batch, observed, perturbed, state, part
+            model, plan, batch, observed, perturbed, state, part, shared
         )
 
     with contextlib.ExitStack() as contexts:  # F2, B2
@@ -166,7 +169,7 @@ def _perturb(model, plan, weights, current):
     return perturbed, norm
 
 
-def _select(model, plan, batch, observed, perturbed, state, part):
+def _select(model, plan, batch, observed, perturbed, state, part, shared):
     """The samples to keep, and the increase of each sample's loss."""
     ranking, increase = plan.method.ranking, None
     num_samples = backend.batch_size(batch)
@@ -175,7 +178,13 @@ def _select(model, plan, batch, observed, perturbed, state, part):
     if ranking.needs_increase:
         with backend.recorded_if(False):
             ranked = backend.forward(
-                model, batch, perturbed, state, total=False, part=part
+                model,
+                batch,
+                perturbed,
+                state,
+                total=False,
+                part=part,
+                shared=shared,
             )
         increase = ranked.sample_losses - observed.sample_losses
     scores = ranking.scores(

@@ -59,6 +59,14 @@ def recorded_if(condition):
     return contextlib.nullcontext()
 
 
+def shared_prefix(model, plan):
+    """What the clean and the ranking pass are to share: nothing.
+
+    Compilers merge the equal parts of the two by themselves.
+    """
+    del model, plan
+
+
 def check_random_numbers():
     """Warns if the passes of the step draw different random numbers."""
 

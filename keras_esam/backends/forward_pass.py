@@ -115,6 +115,7 @@ def forward(
     per_sample: bool = True,
     training: bool = True,
     part=None,
+    shared=None,
     on_assign: Callable | None = None,
 ) -> ForwardPass:
     """Runs a model with the given variable values.
@@ -128,6 +129,8 @@ def forward(
         per_sample: Boolean, whether to compute the per-sample losses.
         training: Boolean, training or inference mode.
         part: Optional `micro_batches.Part`, what of a batch this one is.
+        shared: Optional `torch_prefix.SharedPrefix`, what it has in common
+            with another pass.
         on_assign: Optional function as for `RecordingScope`.
 
     Returns:
@@ -140,7 +143,10 @@ def forward(
     mapping = [*state, *zip(variables, weights, strict=True)]
     on_miss = part.own_seed if part else None
     with RecordingScope(mapping, on_assign, on_miss) as scope:
-        y_pred = call(model, x, training)
+        if shared:
+            y_pred = shared.call(x, training, scope)
+        else:
+            y_pred = call(model, x, training)
         if total:
             loss = total_loss(
                 losses, x, y, y_pred, _own(sample_weight), training

@@ -15,6 +15,7 @@ from keras_esam.backends.defaults import commit
 from keras_esam.backends.defaults import dense
 from keras_esam.backends.defaults import each_micro_batch
 from keras_esam.backends.defaults import recorded_if
+from keras_esam.backends.defaults import shared_prefix
 from keras_esam.backends.defaults import summed
 from keras_esam.backends.defaults import unscaled_loss
 from keras_esam.backends.defaults import where
@@ -35,6 +36,7 @@ __all__ = [
     "gradients",
     "hessian_vector_product",
     "recorded_if",
+    "shared_prefix",
     "summed",
     "take",
     "unscaled_loss",

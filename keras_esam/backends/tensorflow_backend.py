@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_esam import own_calls
 from keras_esam.backends import forward_pass
 from keras_esam.backends.defaults import begin_micro_batch
+from keras_esam.backends.defaults import shared_prefix
 from keras_esam.backends.defaults import where
 from keras_esam.backends.tensorflow_batches import batch_size
 from keras_esam.backends.tensorflow_batches import each_micro_batch
@@ -44,6 +45,7 @@ __all__ = [
     "gradients",
     "hessian_vector_product",
     "recorded_if",
+    "shared_prefix",
     "summed",
     "take",
     "unscaled_loss",

@@ -25,6 +25,7 @@ from keras_esam.backends.defaults import summed
 from keras_esam.backends.defaults import take
 from keras_esam.backends.defaults import unscaled_loss
 from keras_esam.backends.defaults import with_rows
+from keras_esam.backends.torch_prefix import shared_prefix
 from keras_esam.backends.torch_random import begin_micro_batch
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "gradients",
     "hessian_vector_product",
     "recorded_if",
+    "shared_prefix",
     "summed",
     "take",
     "unscaled_loss",

@@ -27,13 +27,13 @@ def random_numbers():
     last micro-batch, left them.
     """
     _step.is_running = True
-    _step.at_start = _step.before = _generators()
+    _step.at_start = _step.before = generators()
     _step.after = None
     try:
         yield
     finally:
         _step.is_running = False
-        _set_generators(_step.before if _step.after is None else _step.after)
+        set_generators(_step.before if _step.after is None else _step.after)
 
 
 @contextlib.contextmanager
@@ -41,14 +41,14 @@ def replayed():
     """Context of a pass. Outside of a step it leaves the generators alone."""
     if _step.is_running:
         before = _step.before
-        _set_generators(before)
+        set_generators(before)
     else:
-        before = _generators()
+        before = generators()
     yield
     if not _step.is_running:
-        _set_generators(before)
+        set_generators(before)
     elif _step.after is None:
-        _step.after = _generators()
+        _step.after = generators()
 
 
 def begin_micro_batch(start):
@@ -58,14 +58,14 @@ def begin_micro_batch(start):
     _step.after = None
 
 
-def _generators():
+def generators():
     on_gpu = None
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         on_gpu = torch.cuda.get_rng_state()
     return torch.get_rng_state(), on_gpu
 
 
-def _set_generators(states):
+def set_generators(states):
     on_cpu, on_gpu = states
     torch.set_rng_state(on_cpu)
     if on_gpu is not None:

@@ -33,6 +33,8 @@ class Findings:
         variable_order: Optional tuple, see `_find_variable_order`.
         has_checked_step: Boolean, whether gradients were checked.
         has_sample_losses: Boolean, whether the loss tells those of the samples.
+        splits: Dict of subset to the models that `torch_prefix` splits the
+            network into.
         needs_divisors: Boolean, whether the losses of micro-batches depend on
             masks or weights of others.
     """
@@ -41,6 +43,7 @@ class Findings:
     has_checked_step: bool = False
     has_sample_losses: bool = True
     needs_divisors: bool = False
+    splits: dict = dataclasses.field(default_factory=dict)
 
 
 class BaseModel(keras.Model):

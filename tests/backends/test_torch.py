@@ -10,7 +10,9 @@ import pytest
 import keras_esam
 from benchmarks import operations
 from benchmarks.networks import make_network
+from keras_esam.backends import torch_backend
 from tests.analysis.test_stateless import Remat
+from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
@@ -116,3 +118,60 @@ def test_what_is_not_there(options, message):
     model = compile_model(keras_esam.ESAMModel(dense_network()), **options)
     with pytest.raises(ValueError, match=message):
         fit(model, X, Y)
+
+
+def residual_network():
+    """Two blocks, with random layers that draw from PyTorch's generators."""
+    keras.utils.set_random_seed(1)
+    inputs = x = keras.Input((8,))
+    for _ in range(2):
+        y = keras.layers.Dense(8, activation="relu")(x)
+        y = keras.layers.BatchNormalization()(y)
+        x = keras.layers.add([x, keras.layers.Dropout(0.5)(y)])
+    return keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))
+
+
+def trained(network, share, monkeypatch):
+    """Number of calls of the first layer in a step, and what it trains."""
+    if not share:
+        monkeypatch.setattr(torch_backend, "shared_prefix", lambda *args: None)
+    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    calls = []
+    first = network.layers[1]
+    first.register_forward_hook(lambda *args: calls.append(len(calls)))
+    numbers = []
+    for start in range(0, 64, 8):
+        subset, before = model.upcoming_step.subset, len(calls)
+        model.train_on_batch(X[start : start + 8], Y[start : start + 8])
+        numbers.append((subset, len(calls) - before))
+    monkeypatch.undo()
+    return numbers[1:], all_values(model)
+
+
+def test_layers_below_the_perturbed_ones_run_once(monkeypatch):
+    """In the clean and the ranking pass together, as if they ran twice."""
+    shared, weights = trained(residual_network(), True, monkeypatch)
+    apart, expected = trained(residual_network(), False, monkeypatch)
+    assert_identical(weights, expected)
+    assert {count for _, count in apart} == {3}
+    # Not if a variable of the first block is perturbed.
+    assert all(count == (3 if 3 in subset else 2) for subset, count in shared)
+    assert {count for _, count in shared} == {2, 3}
+
+
+def test_networks_without_a_tensor_to_split_at_train_too(monkeypatch):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = residual_network()
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    inputs = keras.Input((8,))
+    wide = keras.layers.Dense(3)(inputs)
+    for _ in range(4):
+        wide = keras.layers.add([keras.layers.Dense(3)(inputs), wide])
+    wide = keras.layers.Softmax()(wide)
+    for network in (Subclassed(), keras.Model(inputs, wide)):
+        fit(compile_model(keras_esam.ESAMModel(network)), X, Y)
