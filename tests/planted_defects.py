@@ -26,7 +26,7 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
 TABLE = pathlib.Path(__file__).with_suffix(".toml")
-COPIED = ("keras_esam", "tests", "pyproject.toml")
+COPIED = ("keras_esam", "tests", "benchmarks", "pyproject.toml")
 TIMEOUT = 900  # seconds, for the tests of one defect on a busy machine
 # Of pytest: all tests passed, and some failed.
 PASSED, FAILED = 0, 1
@@ -99,7 +99,7 @@ def copy_tree(folder: pathlib.Path, defect: Defect | None = None):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, folder)
             continue
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     if defect is not None:
         path = folder / "keras_esam" / defect.file
