@@ -21,13 +21,15 @@ test: lint
 	$(PYTEST)
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)
 
-# For the night: also what takes long, and more generated cases.
+# For the night: also what takes long, more generated cases, and whether tests
+# see the defects that are planted.
 test-all: export HYPOTHESIS_PROFILE := night
 test-all: lint
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(PYTEST) -m ""
 	KERAS_BACKEND=jax $(PYTEST) $(CORE) -m ""
 	KERAS_BACKEND=torch $(PYTEST) $(CORE) -m ""
+	$(BIN)/python -m tests.planted_defects
 
 test-jax: lint
 	KERAS_BACKEND=jax $(PYTEST) $(CORE)

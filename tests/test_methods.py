@@ -2,6 +2,7 @@
 eager, graph and XLA.
 """
 
+import inspect
 import os
 
 import keras
@@ -76,6 +77,25 @@ def test_evaluate_and_predict_are_those_of_the_network(method):
     np.testing.assert_array_equal(
         model.predict(x, verbose=0), network.predict(x, verbose=0)
     )
+
+
+def test_configuration_has_every_argument():
+    """A change of one of them must survive the way there and back."""
+    changed = {
+        **{"rho": 0.1, "beta": 0.5, "gamma": 1.0, "granularity": "variable"},
+        **{"rank_by": "loss", "ascent": "previous", "ascent_scope": "global"},
+        **{"micro_batch_size": 8, "interval": 2, "adaptive": True},
+        **{"scale": "authors", "seed": 7, "name": "other"},
+    }
+    parameters = inspect.signature(keras_esam.ESAMModel).parameters
+    assert set(changed) == set(parameters) - {"model"}
+    for name, value in changed.items():
+        # On its own, as not all of them go together.
+        others = {} if name in ("rank_by", "beta") else {"gamma": 1}
+        arguments = {**others, name: value}
+        config = keras_esam.ESAMModel(dense_network(), **arguments).get_config()
+        again = keras_esam.ESAMModel.from_config(config)
+        assert getattr(again, name) == value != parameters[name].default
 
 
 @some_methods

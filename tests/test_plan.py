@@ -75,6 +75,14 @@ def test_subset_has_the_probabilities_of_its_variables(granularity, scale):
         )
 
 
+def test_gamma_1_selects_nothing_whatever_is_known_of_the_batch_size():
+    """It is a tensor in a step that is compiled for batches of any size."""
+    for gamma, is_selecting in ((1.0, False), (0.5, True)):
+        plan = StepPlan(Method(gamma=gamma), perturbs=True, gamma=gamma)
+        for batch_size in (16, keras.ops.convert_to_tensor(16)):
+            assert plan.selects(batch_size) == is_selecting
+
+
 def test_variables_that_are_no_weights_are_overwritten():
     progress = types.SimpleNamespace(num_executions=0, num_steps=0, seed=1)
     plan = plan_step(Method(beta=1), progress, (2, 0, 4), 6)

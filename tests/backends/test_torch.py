@@ -88,6 +88,19 @@ def test_passes_have_the_same_dropout_masks_without_a_seed():
     assert abs(history["sharpness"][0]) < 1e-4
 
 
+def test_steps_have_different_dropout_masks_without_a_seed():
+    """At a learning rate of 0 the loss of a batch changes with the masks."""
+    stack = [keras.Input((8,)), keras.layers.Dropout(0.5)]
+    stack += [keras.layers.Dense(3, activation="softmax")]
+    model = keras_esam.ESAMModel(keras.Sequential(stack), beta=1, gamma=1)
+    compile_model(model, keras.optimizers.SGD(0.0))
+    losses = []
+    for _ in range(3):
+        model.reset_metrics()
+        losses.append(float(model.train_on_batch(X[:16], Y[:16])[0]))
+    assert len(set(losses)) == 3
+
+
 def test_depth_subsets_save_operations():
     """Nothing is merged here: 3 units less for each of the layers left out."""
     x = np.zeros((4, 32, 32, 3), "float32")

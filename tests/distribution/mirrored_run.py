@@ -1,8 +1,9 @@
 """Trainings under `MirroredStrategy` on logical CPUs, for `test_mirrored`.
 
-Usage: python -m tests.distribution.mirrored_run FILE
+Usage: python -m tests.distribution.mirrored_run FILE [PART ...]
 
-`FILE` gets the results as arrays, see the functions.
+`FILE` gets the results as arrays, see the functions in `PARTS`, of which all
+run by default.
 """
 
 import functools
@@ -51,7 +52,11 @@ def train_as_the_reference(name, num_replicas):
         shuffle=False,
         verbose=0,
     )
-    return before, model.get_weights()
+    results = {}
+    for when, weights in (("before", before), ("after", model.get_weights())):
+        for index, value in enumerate(weights):
+            results[f"{name}-{num_replicas}-{when}-{index}"] = value
+    return results
 
 
 def make_deep_model(strategy, **kwargs):
@@ -180,29 +185,45 @@ def half_precision_overflow(name, num_steps_before=0, **kwargs):
     }
 
 
+run = functools.partial
+PARTS = {
+    **{
+        f"{name}-{num_replicas}": run(
+            train_as_the_reference, name, num_replicas
+        )
+        for name, num_replicas in references.CASES
+    },
+    "esam": run(train_long, "esam"),
+    "interval": run(train_long, "interval", interval=2),
+    "one_step": run(train_long, "one_step", ascent="previous", gamma=1),
+    "four": run(train_long, "four", num_replicas=4),
+    "few-whole": run(train_on_few_samples, "whole"),
+    "few-micro": run(train_on_few_samples, "micro", micro_batch_size=2),
+    "float8": run(train_float8, "float8", gamma=1),
+    "float8-interval": run(
+        train_float8, "float8-interval", gamma=1, interval=2
+    ),
+    "logs": logs_of_the_whole_batch,
+    "sam-overflow": run(
+        half_precision_overflow, "sam-overflow", beta=1, gamma=1
+    ),
+    "interval-overflow": run(
+        half_precision_overflow,
+        "interval-overflow",
+        num_steps_before=1,
+        interval=2,
+    ),
+    "base-overflow": run(half_precision_overflow, "base-overflow", rho=0.0),
+}
+
+
 def main():
-    make_devices(NUM_DEVICES)
+    make_devices()
+    path, *names = sys.argv[1:]
     results = {}
-    for name, num_replicas in references.CASES:
-        before, after = train_as_the_reference(name, num_replicas)
-        for index, (a, b) in enumerate(zip(before, after, strict=True)):
-            results[f"{name}-{num_replicas}-before-{index}"] = a
-            results[f"{name}-{num_replicas}-after-{index}"] = b
-    results |= train_long("esam")
-    results |= train_long("interval", interval=2)
-    results |= train_long("one_step", ascent="previous", gamma=1)
-    results |= train_long("four", num_replicas=4)
-    results |= train_on_few_samples("whole")
-    results |= train_on_few_samples("micro", micro_batch_size=2)
-    results |= train_float8("float8", gamma=1)
-    results |= train_float8("float8-interval", gamma=1, interval=2)
-    results |= logs_of_the_whole_batch()
-    results |= half_precision_overflow("sam-overflow", beta=1, gamma=1)
-    results |= half_precision_overflow(
-        "interval-overflow", num_steps_before=1, interval=2
-    )
-    results |= half_precision_overflow("base-overflow", rho=0.0)
-    np.savez(sys.argv[1], **results)
+    for name in names or PARTS:
+        results |= PARTS[name]()
+    np.savez(path, **results)
 
 
 if __name__ == "__main__":

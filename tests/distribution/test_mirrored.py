@@ -1,5 +1,7 @@
 """`MirroredStrategy` on logical CPUs of another process."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -14,23 +16,28 @@ pytestmark = tensorflow_only
 RUN = "tests.distribution.mirrored_run"
 
 
+def results_of(tmp_path, *parts):
+    """What a process writes in which the parts of the module run, or all."""
+    path = tmp_path / "results.npz"
+    process = start([RUN, path, *parts], tmp_path, "mirrored")
+    finish([process], tmp_path)
+    return np.load(path)
+
+
 def test_two_and_four_replicas(tmp_path):
     """One process for all that it checks: to start one takes long."""
-    path = tmp_path / "results.npz"
-    process = start([RUN, path], tmp_path, "mirrored")
-    finish([process], tmp_path)
-    results = np.load(path)
-    for name, num_replicas in references.CASES:
-        check_reference(results, name, num_replicas)
-    for name in ("esam", "interval", "one_step", "four"):
-        check_copies_after_300_steps(results, name)
-    for name in ("whole", "micro"):
-        check_last_batch_of_fewer_samples_than_replicas(results, name)
-    for name in ("float8", "float8-interval"):
-        check_float8_has_the_largest_values_of_all_replicas(results, name)
-    check_logs_are_those_of_the_whole_batch(results)
-    for name in ("sam", "interval", "base"):
-        check_overflow_on_one_replica_skips_the_step_on_all(results, name)
+    results = results_of(tmp_path)
+    for check in CHECKS.values():
+        check(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part", ["one_step-2", "esam", "float8", "logs", "sam-overflow"]
+)
+def test_part_alone(part, tmp_path):
+    """For those who look for a fault: each is one of the parts above."""
+    CHECKS[part](results_of(tmp_path, part))
 
 
 def test_network_of_another_strategy_is_refused():
@@ -94,6 +101,40 @@ def check_overflow_on_one_replica_skips_the_step_on_all(results, name):
     # BatchNormalization's statistics differ.
     if name != "base":
         assert results[f"{name}-overflow-difference"] == 0
+
+
+check = functools.partial
+CHECKS = {
+    **{
+        f"{name}-{number}": check(
+            check_reference, name=name, num_replicas=number
+        )
+        for name, number in references.CASES
+    },
+    **{
+        name: check(check_copies_after_300_steps, name=name)
+        for name in ("esam", "interval", "one_step", "four")
+    },
+    **{
+        f"few-{name}": check(
+            check_last_batch_of_fewer_samples_than_replicas, name=name
+        )
+        for name in ("whole", "micro")
+    },
+    **{
+        name: check(
+            check_float8_has_the_largest_values_of_all_replicas, name=name
+        )
+        for name in ("float8", "float8-interval")
+    },
+    "logs": check_logs_are_those_of_the_whole_batch,
+    **{
+        f"{name}-overflow": check(
+            check_overflow_on_one_replica_skips_the_step_on_all, name=name
+        )
+        for name in ("sam", "interval", "base")
+    },
+}
 
 
 def test_global_ascent_is_that_of_one_device():

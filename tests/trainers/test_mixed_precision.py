@@ -72,6 +72,15 @@ def test_update_does_not_depend_on_the_loss_scale(float16):
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+def test_clean_gradient_below_the_smallest_float16_is_scaled(float16):
+    """Without the loss scale it would be zero, and so the perturbation."""
+    network = overflow_network((False,))
+    network.layers[-1].trainable = False  # It computes in float32.
+    model = keras_esam.ESAMModel(network, beta=1, gamma=1)
+    compile_model(model, loss_weights=[1e-7])
+    assert fit(model, *dense_data(16)).history["sharpness"][0] > 0
+
+
 class Overflow(keras.layers.Layer):
     """Identity whose gradient overflows in chosen passes.
 

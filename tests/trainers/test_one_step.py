@@ -207,10 +207,13 @@ def test_sharpness_ranking_has_nothing_to_compare(rank_by):
     message = '`ascent="previous"` runs no pass .* Received: gamma=0.5'
     with pytest.raises(ValueError, match=message):
         one_step(dense_network(), gamma=0.5, rank_by=rank_by)
-    model = compile_model(one_step(dense_network()))
-    model.gamma = 0.5
-    with pytest.raises(ValueError, match=message):
-        fit(model, *dense_data(16))
+    for has_trained in (False, True):
+        model = compile_model(one_step(dense_network()))
+        if has_trained:
+            fit(model, *dense_data(16))
+        model.gamma = 0.5
+        with pytest.raises(ValueError, match=message):
+            fit(model, *dense_data(16))
 
 
 def test_switching_to_the_previous_gradient_in_training():

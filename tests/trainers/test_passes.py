@@ -88,6 +88,27 @@ def test_random_numbers_in_a_tf_function_are_an_error(run_eagerly):
         fit(model, X, Y)
 
 
+def test_assignment_within_control_flow_is_an_error():
+    class Counting(keras.layers.Layer):
+        def build(self, input_shape):
+            self.count = self.add_weight(
+                shape=(), initializer="zeros", trainable=False
+            )
+
+        def counted(self, x):
+            self.count.assign(self.count + 1)
+            return x + 0
+
+        def call(self, x):
+            is_large = tf.reduce_sum(x) > 0
+            return tf.cond(is_large, lambda: self.counted(x), lambda: x + 0)
+
+    stack = [keras.Input((8,)), Counting(), keras.layers.Dense(3, "softmax")]
+    model = compile_model(keras_esam.ESAMModel(keras.Sequential(stack)))
+    with pytest.raises(ValueError, match="is assigned within a `tf.function`"):
+        fit(model, X, Y)
+
+
 def test_weights_in_a_mapped_function_train_as_others():
     """TensorFlow traces it anew each time."""
 
