@@ -69,11 +69,7 @@ def is_finished(path, settings):
 
 
 def copy_equal_run(settings, folder):
-    """Copies the run of equal epochs where equal time is the same, as for SAM.
-
-    Returns:
-        Boolean, whether there was one.
-    """
+    """Whether there was a run of equal epochs, as for SAM, which is copied."""
     path = result_path(folder, settings)
     equal = {**settings, "budget": settings["budget"].removesuffix("_time")}
     other = result_path(folder, equal)
@@ -140,10 +136,9 @@ def titled(runs, seconds):
             "seeds": ("seed", "count"),
         }
     )
-    speed = seconds.get("SAM", np.nan) / rows.reset_index()["method"].map(
-        seconds
-    )
-    rows.insert(4, "speed / SAM", speed.to_numpy())
+    own = [seconds.get(method, np.nan) for _, method in rows.index]
+    speed = seconds.get("SAM", np.nan) / np.array(own)
+    rows.insert(4, "speed / SAM", speed)
     is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
     fitted = runs["train_accuracy"][is_sgd].mean()
     if not is_sgd.any():

@@ -84,11 +84,12 @@ def profile(methods, setting, rounds):
         Dict of method to a dict: `operations`, milliseconds per step by type;
         `cpu`, milliseconds; `count`, floating-point operations per step.
     """
-    models, samples = {}, {method: [] for method in methods}
-    for method in methods:
-        models[method] = measurement.make_model(method, setting)
-        measurement.timed_steps(models[method], setting)
-        time_by_operation(models[method], setting)  # The first takes longer.
+    # All before the first use: a new seed drops what TensorFlow has prepared.
+    models = {m: measurement.make_model(m, setting) for m in methods}
+    samples = {method: [] for method in methods}
+    for method, model in models.items():
+        measurement.timed_steps(model, setting)
+        time_by_operation(model, setting)  # The first takes longer.
         measurement.progress(f"compiled {method}")
     for method in measurement.in_turn(methods, rounds):
         samples[method].append(time_by_operation(models[method], setting))

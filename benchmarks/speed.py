@@ -61,10 +61,11 @@ def measure(methods, setting, rounds, traces=TRACES):
         compiled step of the CPU seconds of its traces; wall seconds of the
         first use of all steps.
     """
-    models, first_use = {}, {}
-    for method in methods:
-        models[method] = measurement.make_model(method, setting)
-        first_use[method] = seconds_of_first_use(models[method], setting)
+    # All before the first use: a new seed drops what TensorFlow has prepared.
+    models = {m: measurement.make_model(m, setting) for m in methods}
+    first_use = {}
+    for method, model in models.items():
+        first_use[method] = seconds_of_first_use(model, setting)
         progress(f"compiled {method} in {first_use[method]:.1f} s")
     samples = {method: [] for method in methods}
     for method in measurement.in_turn(methods, rounds):
