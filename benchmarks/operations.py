@@ -4,6 +4,7 @@ How they are counted depends on the backend, see `benchmarks.engines`.
 """
 
 import collections
+import functools
 import gc
 import time
 
@@ -70,12 +71,4 @@ def step_of(model, plan):
     """
     if plan is None:
         return model.train_step
-
-    def step(*args):
-        model._traced_plan = plan
-        try:
-            return model.train_step(*args)
-        finally:
-            model._traced_plan = None
-
-    return step
+    return functools.partial(model.train_step, plan=plan)

@@ -218,7 +218,7 @@ PARTS = {
 
 
 def main():
-    make_devices()
+    make_devices(NUM_DEVICES)
     path, *names = sys.argv[1:]
     results = {}
     for name in names or PARTS:
