@@ -22,9 +22,9 @@ def test_two_and_four_replicas(tmp_path):
     results = np.load(path)
     for name, num_replicas in references.CASES:
         check_reference(results, name, num_replicas)
-    for name in ("esam", "interval", "one_step", "four"):
-        check_copies_after_300_steps(results, name)
-    for name in ("whole", "micro"):
+    for name in ("esam", "interval", "one_step"):
+        check_copies_after_many_steps(results, name)
+    for name in ("global_sds", "micro_batches"):
         check_last_batch_of_fewer_samples_than_replicas(results, name)
     for name in ("float8", "float8-interval"):
         check_float8_has_the_largest_values_of_all_replicas(results, name)
@@ -61,8 +61,8 @@ def check_reference(results, name, num_replicas):
         assert np.abs(value - initial).max() > 0.01
 
 
-def check_copies_after_300_steps(results, name):
-    assert results[f"{name}-steps"] == 300
+def check_copies_after_many_steps(results, name):
+    assert results[f"{name}-steps"] == 60
     assert results[f"{name}-difference"] == 0
 
 
