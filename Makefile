@@ -10,6 +10,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # All but the tests of the package as such and of the benchmarks.
 CORE := tests --ignore tests/benchmarks --ignore tests/test_project.py \
 	--ignore tests/test_docs.py
+# What another backend does in its own way; TensorFlow has tested the rest.
+OWN := tests/backends tests/test_methods.py tests/test_training_progress.py \
+	tests/test_ascent.py tests/test_selection.py \
+	tests/trainers/test_reference_step.py tests/trainers/test_step_graph.py \
+	tests/trainers/test_compile_options.py tests/trainers/test_own_loop.py \
+	tests/trainers/test_mixed_precision.py tests/scenarios/test_data.py \
+	tests/analysis/test_hessian_eigenvalues.py \
+	tests/analysis/test_stateless.py tests/callbacks
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-jax test-torch test-all lint format docs wheel clean
@@ -19,7 +27,7 @@ demo: $(INSTALLED)
 
 test: lint
 	$(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST) $(CORE)
+	KERAS_BACKEND=jax $(PYTEST) $(OWN)
 
 # For the night: also what takes long, more generated cases, and whether tests
 # see the defects that are planted.

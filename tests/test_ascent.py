@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_esam
 from keras_esam import ascent
 
 
@@ -151,6 +152,30 @@ def test_bernoulli_masks_have_the_probability_and_change_every_step():
     for other in (second, again):
         agreement = np.mean(np.asarray(first) == np.asarray(other))
         np.testing.assert_allclose(agreement, 0.6**2 + 0.4**2, atol=0.015)
+
+
+def test_rule_of_ones_own_is_one_entry(monkeypatch):
+    """Along the signs of the gradient: two steps of least squares by hand."""
+    rule = ascent.Ascent(
+        lambda current, previous: [keras.ops.sign(g) for g in current]
+    )
+    monkeypatch.setitem(ascent.ASCENTS, "sign", rule)
+    network = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, use_bias=False)]
+    )
+    w = np.array([[2.0], [-1.0]])
+    network.set_weights([w])
+    model = keras_esam.ESAMModel(
+        network, rho=0.5, beta=1, gamma=1, ascent="sign"
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    x, y = np.array([[1.0, 3.0], [0.0, 1.0]]), np.zeros((2, 1))
+    model.fit(x, y, batch_size=2, epochs=2, verbose=0)
+    for _ in range(2):
+        signs = np.sign(x.T @ x @ w)
+        w = w - 0.1 * (x.T @ x @ (w + 0.5 * signs / np.sqrt(2)))
+    np.testing.assert_allclose(network.get_weights()[0], w, rtol=1e-5)
+    assert model.get_config()["ascent"] == "sign"
 
 
 def to_tensors(arrays):

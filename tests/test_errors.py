@@ -9,6 +9,7 @@ import pytest
 
 import keras_esam
 from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -24,7 +25,7 @@ X, Y = dense_data(16)
         ({"rho": float("inf")}, ValueError, r"Received: rho=inf"),
         ({"rho": "0.1"}, TypeError, r"Received: rho='0.1' of type"),
         ({"rho": True}, TypeError, r"Received: rho=True"),
-        ({"beta": 0}, ValueError, r"\(0, 1\]; `rho=0` .*Received: beta=0"),
+        ({"beta": 0}, ValueError, r"`rho=0` trains with.*Received: beta=0"),
         ({"beta": 1.1}, ValueError, r"\(0, 1\]. Received: beta=1.1"),
         ({"beta": None}, TypeError, r"Received: beta=None"),
         ({"gamma": -1}, ValueError, r"\(0, 1\]. Received: gamma=-1"),
@@ -189,10 +190,10 @@ def test_optimizer_shared_by_two_models(rho):
     optimizer = keras.optimizers.SGD(0.1)
     first = keras_esam.ESAMModel(dense_network(), rho=rho)
     second = keras_esam.ESAMModel(dense_network(), rho=rho)
-    fit(compile_model(first, optimizer), X, Y)
-    compile_model(second, optimizer)
+    fit(compile_to_graph(first, optimizer), X, Y)
+    compile_to_graph(second, optimizer)
     before = second.get_weights()
-    with pytest.raises(ValueError, match="variables of another model"):
+    with pytest.raises(ValueError, match="nknown variable|for the variables"):
         fit(second, X, Y)
     for a, b in zip(before, second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -297,38 +298,6 @@ def test_loss_that_reduces_by_itself_is_enough_without_ranking(arguments):
     assert "sharpness" not in fit(model, X, Y).history
 
 
-class OwnLoss(keras_esam.ESAMModel):
-    def compute_loss(self, x, y, y_pred, sample_weight, training=True):
-        return keras.ops.mean(self.sample_losses(y, y_pred))
-
-    def sample_losses(self, y, y_pred):
-        return keras.losses.sparse_categorical_crossentropy(y, y_pred)
-
-
-class OwnSampleLosses(OwnLoss):
-    def compute_sample_losses(self, x, y, y_pred, sample_weight=None):
-        return self.sample_losses(y, y_pred)
-
-
-def test_subclass_with_a_loss_of_its_own():
-    model = OwnLoss(dense_network())
-    model.compile("sgd")
-    with pytest.raises(ValueError, match=r"override `compute_sample_losses"):
-        fit(model, X, Y)
-    weights = []
-    for own in (True, False):
-        model_class = OwnSampleLosses if own else keras_esam.ESAMModel
-        network = dense_network(dropout=False)
-        network.layers[0].kernel_regularizer = None
-        network.layers[0].kernel.regularizer = None
-        model = model_class(network, seed=1)
-        model.compile("sgd", None if own else "sparse_categorical_crossentropy")
-        fit(model, X, Y)
-        weights.append(model.get_weights())
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-
-
 def test_stateful_layers_get_no_smaller_batches():
     def network():
         return keras.Sequential(
@@ -356,16 +325,9 @@ def test_stateful_layers_get_no_smaller_batches():
 def test_metric_with_the_name_of_our_own():
     metric = keras.metrics.SparseCategoricalAccuracy(name="sharpness")
     model = keras_esam.ESAMModel(dense_network())
-    compile_model(model, metrics=[metric])
+    compile_to_graph(model, metrics=[metric])
     with pytest.raises(ValueError, match='a metric named "sharpness"'):
         fit(model, X, Y)
-
-
-def test_train_step_called_by_hand():
-    model = compile_model(keras_esam.ESAMModel(dense_network()))
-    with pytest.raises(ValueError, match=r"called by `fit\(\)`"):
-        state = (None,) if keras.backend.backend() == "jax" else ()
-        model.train_step(*state, (X, Y))
 
 
 def test_weights_of_a_network_with_other_random_layers(tmp_path):
@@ -403,11 +365,6 @@ def test_another_backend():
     assert result.returncode == 1
     assert 'ValueError: `ESAMModel` needs the "tensorflow"' in result.stderr
     assert "Received: keras.backend.backend()='openvino'" in result.stderr
-
-
-def test_error_for_beta_of_zero_says_what_to_use():
-    with pytest.raises(ValueError, match="`rho=0` trains with the base"):
-        keras_esam.ESAMModel(dense_network(), beta=0)
 
 
 LARGE = np.arange(5000.0)

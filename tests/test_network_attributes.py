@@ -220,8 +220,8 @@ def tflite_outputs(model, inputs):
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize(
     ("make", "inputs"),
-    [(tokens_network, TOKENS), (dense_network, X), (SubclassedNetwork, X)],
-    ids=["functional", "sequential", "subclassed"],
+    [(tokens_network, TOKENS), (SubclassedNetwork, X)],
+    ids=["functional", "subclassed"],
 )
 def test_converter_to_tensorflow_lite(make, inputs):
     network = make()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_esam
 from keras_esam import selection
 from tests.backends import tensorflow_only
 
@@ -87,3 +88,23 @@ def test_gather_takes_the_same_samples_of_every_tensor():
     np.testing.assert_array_equal(x["b"][0], [[0, 1], [6, 7]])
     assert x["b"][1] is None and weight is None
     np.testing.assert_array_equal(y, [b"w", b"z"])
+
+
+def test_ranking_of_ones_own_is_one_entry(monkeypatch):
+    """Of the smallest losses: one step of least squares by hand."""
+    ranking = selection.Ranking(lambda losses, increase, draw: -losses)
+    monkeypatch.setitem(selection.RANKINGS, "smallest", ranking)
+    network = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]
+    )
+    network.set_weights([np.ones((1, 1))])
+    model = keras_esam.ESAMModel(
+        network, rho=0.5, beta=1, gamma=0.5, rank_by="smallest"
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    x = np.array([[3.0], [1.0], [4.0], [2.0]])
+    history = model.fit(x, 0 * x, batch_size=4, verbose=0).history
+    # The gradient is positive: the update is that at 1.5, of x = 1 and x = 2.
+    expected = 1 - 0.1 * 2 * 1.5 * (1 + 4) / 2
+    np.testing.assert_allclose(network.get_weights()[0], expected, rtol=1e-6)
+    assert "sharpness" not in history

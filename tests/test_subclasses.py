@@ -69,9 +69,7 @@ def sample_losses(teacher, x, y, y_pred):
 
 
 def compiled(model, **kwargs):
-    if keras.backend.backend() == "jax":
-        kwargs = {"run_eagerly": True, **kwargs}
-    model.compile(keras.optimizers.SGD(0.1), **kwargs)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True, **kwargs)
     return model
 
 
@@ -92,7 +90,6 @@ def mean_loss(model):
     [
         (Distilled, {}),
         (Distilled, {"micro_batch_size": 8}),
-        (OwnLoss, {"gamma": 1}),
         (OwnLoss, {"rank_by": "random"}),
         (OwnLoss, {"rho": 0}),
     ],
@@ -105,7 +102,7 @@ def test_loss_of_the_subclass_is_what_is_trained_and_logged(
         model_class(network(), network(2), beta=1, seed=1, **arguments)
     )
     before = model.teacher.get_weights()
-    history = model.fit(X, Y, batch_size=32, epochs=12, verbose=0).history
+    history = model.fit(X, Y, batch_size=32, epochs=8, verbose=0).history
     # The metric is updated in the clean pass alone, once a step.
     np.testing.assert_allclose(history["distance"], history["loss"], rtol=1e-5)
     assert history["loss"][-1] < 0.9 * history["loss"][0]

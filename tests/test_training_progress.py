@@ -82,8 +82,8 @@ def test_orbax_checkpoint_resumes_bit_for_bit(name, tmp_path):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_tensorflow_checkpoint_resumes_bit_for_bit(method, tmp_path):
+@pytest.mark.parametrize("name", ["stages", "one-step"])
+def test_tensorflow_checkpoint_resumes_bit_for_bit(name, tmp_path):
     import tensorflow as tf
 
     def save(model):
@@ -95,7 +95,7 @@ def test_tensorflow_checkpoint_resumes_bit_for_bit(method, tmp_path):
         checkpoint.restore(path).assert_consumed()
         return model
 
-    resumed_equals_uninterrupted(method, save, load)
+    resumed_equals_uninterrupted(METHODS[name], save, load)
 
 
 def test_variables_of_the_training_are_no_weights():
@@ -144,6 +144,7 @@ def test_subsets_that_were_compiled_are_dropped_when_another_seed_is_loaded():
     method = {"granularity": "variable", "beta": 0.5, "gamma": 1}
     first = make(method, seed=1, run_eagerly=False)
     second = make(method, seed=2, run_eagerly=False)
+    first.preferred_pool_size = second.preferred_pool_size = 2
     tree = first.get_state_tree(value_format="numpy_array")
     fit(second, x, y)
     second.set_state_tree(tree)

@@ -88,10 +88,13 @@ class LogisticRegression:
 
 
 @pytest.mark.parametrize(
-    ("gamma", "num_selected"), [(0.5, 5), (0.31, 4), (0.01, 1)]
+    ("gamma", "num_selected", "adaptive", "weighted"),
+    [
+        (0.5, 5, False, False),
+        (0.31, 4, True, True),
+        (0.01, 1, False, True),
+    ],
 )
-@pytest.mark.parametrize("adaptive", [False, True])
-@pytest.mark.parametrize("weighted", [False, True])
 def test_logistic_regression(gamma, num_selected, adaptive, weighted, float64):
     problem = LogisticRegression(weighted, penalty=0.25)
     result = analysis.batch_halves(

@@ -11,7 +11,7 @@ from tests.analysis import DIFFERENCE_RTOL
 from tests.analysis import STEP
 from tests.analysis.least_squares import LeastSquares
 from tests.backends import gradients_of
-from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 
@@ -166,8 +166,8 @@ def test_product_with_a_vector_by_finite_differences(make, float64):
 
 
 def test_wrapped_and_bare_networks_are_equally_curved():
-    network = compile_model(dense_network())
-    model = compile_model(keras_esam.ESAMModel(network))
+    network = compile_to_graph(dense_network())
+    model = compile_to_graph(keras_esam.ESAMModel(network))
     np.testing.assert_array_equal(
         analysis.hessian_eigenvalues(model, dense_data()),
         analysis.hessian_eigenvalues(network, dense_data()),

@@ -14,6 +14,9 @@ import sys
 import numpy as np
 import pytest
 
+from tests.backends import tensorflow_only
+
+pytestmark = tensorflow_only
 ROOT = pathlib.Path(__file__).parents[2]
 OTHERS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
 COMPARABLE = [

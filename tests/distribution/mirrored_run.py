@@ -14,10 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 import keras_esam
+from tests import reference_run
 from tests.distribution import references
-from tests.trainers.test_reference_step import make_model
 
 NUM_DEVICES = 4
+NUM_STEPS = 60
+BATCH_SIZE = 8
+
+
+def make_data(num_samples):
+    case = reference_run.Case({}, num_samples=num_samples)
+    return reference_run.make_data(case)[:2]
 
 
 @functools.cache
@@ -40,18 +47,9 @@ def make_devices(number):
 def train_as_the_reference(name, num_replicas):
     """Initial weights, and those after training with a method."""
     with make_strategy(num_replicas).scope():
-        keras.utils.set_random_seed(1)
-        model = make_model(**references.METHODS[name])
+        model = references.make_model(name)
     before = model.get_weights()
-    x, y, weights = references.make_data()
-    model.fit(
-        x.astype("float32"),
-        y,
-        sample_weight=weights.astype("float32"),
-        batch_size=references.BATCH_SIZE,
-        shuffle=False,
-        verbose=0,
-    )
+    reference_run.fit(model, references.make_case(name))
     results = {}
     for when, weights in (("before", before), ("after", model.get_weights())):
         for index, value in enumerate(weights):
@@ -74,6 +72,7 @@ def make_deep_model(strategy, **kwargs):
         )
         arguments = {"rho": 0.1, "seed": 5, **kwargs}
         model = keras_esam.ESAMModel(network, **arguments)
+        model.preferred_pool_size = 2
         model.compile(
             keras.optimizers.Adam(0.01),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -95,25 +94,24 @@ def largest_difference(strategy, model):
     return max(differences)
 
 
-def train_long(name, num_replicas=2, **kwargs):
-    """Differences of the replicas after 300 steps."""
-    strategy = make_strategy(num_replicas)
+def train_long(name, **kwargs):
+    """Differences of the replicas after many steps."""
+    strategy = make_strategy(2)
     model = make_deep_model(strategy, **kwargs)
-    x, y, _ = references.make_data()
-    steps = len(x) // 8
-    model.fit(x, y, batch_size=8, epochs=300 // steps, verbose=0)
+    x, y = make_data(6 * BATCH_SIZE)
+    model.fit(x, y, batch_size=BATCH_SIZE, epochs=NUM_STEPS // 6, verbose=0)
     return {
         f"{name}-difference": largest_difference(strategy, model),
         f"{name}-steps": model.optimizer.iterations.numpy(),
     }
 
 
-def train_on_few_samples(name, **kwargs):
+def train_on_few_samples(name):
     """Logs if the last batch has fewer samples than there are replicas."""
     with make_strategy(4).scope():
-        model = make_model(**kwargs)
-    x, y, _ = references.make_data()
-    history = model.fit(x[:10], y[:10], batch_size=8, epochs=2, verbose=0)
+        model = references.make_model(name)
+    x, y = make_data(10)
+    history = model.fit(x, y, batch_size=8, epochs=2, verbose=0)
     return {
         f"few-{name}-{key}": values for key, values in history.history.items()
     }
@@ -122,16 +120,15 @@ def train_on_few_samples(name, **kwargs):
 def logs_of_the_whole_batch():
     """The logs of one step on two replicas and on one device."""
     results = {}
-    x, y, _ = references.make_data()
+    x, y = make_data(8)
     for name, strategy in (
         ("two", make_strategy(2)),
         ("one", tf.distribute.get_strategy()),
     ):
         with strategy.scope():
-            keras.utils.set_random_seed(1)
-            model = make_model(beta=1, gamma=1, ascent_scope="global")
+            model = references.make_model("global_sam")
             model.compile("sgd", model.loss, metrics=["accuracy"])
-        history = model.fit(x[:8], y[:8], batch_size=8, verbose=0).history
+        history = model.fit(x, y, batch_size=8, verbose=0).history
         for key, values in history.items():
             results[f"{name}-{key}"] = values
     return results
@@ -147,8 +144,8 @@ def train_float8(name, **kwargs):
         model = keras_esam.ESAMModel(network, rho=0.1, seed=1, **kwargs)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("sgd", loss)
-    x, y, _ = references.make_data()
-    model.fit(x[:16], y[:16], batch_size=8, shuffle=False, verbose=0)
+    x, y = make_data(16)
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     history = network.layers[0].inputs_amax_history.numpy()
     return {
         f"{name}-difference": largest_difference(strategy, model),
@@ -169,8 +166,7 @@ def half_precision_overflow(name, num_steps_before=0, **kwargs):
     strategy = make_strategy(2)
     model = make_deep_model(strategy, **kwargs)
     keras.config.set_dtype_policy("float32")
-    x, y, _ = references.make_data()
-    x, y = x[:8].copy(), y[:8]
+    x, y = make_data(8)
     for _ in range(num_steps_before):
         model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     before, scale = model.get_weights(), loss_scale(model.optimizer)
@@ -196,12 +192,11 @@ PARTS = {
     "esam": run(train_long, "esam"),
     "interval": run(train_long, "interval", interval=2),
     "one_step": run(train_long, "one_step", ascent="previous", gamma=1),
-    "four": run(train_long, "four", num_replicas=4),
-    "few-whole": run(train_on_few_samples, "whole"),
-    "few-micro": run(train_on_few_samples, "micro", micro_batch_size=2),
-    "float8": run(train_float8, "float8", gamma=1),
+    "few-global_sds": run(train_on_few_samples, "global_sds"),
+    "few-micro_batches": run(train_on_few_samples, "micro_batches"),
+    "float8": run(train_float8, "float8", beta=1, gamma=1),
     "float8-interval": run(
-        train_float8, "float8-interval", gamma=1, interval=2
+        train_float8, "float8-interval", beta=1, gamma=1, interval=2
     ),
     "logs": logs_of_the_whole_batch,
     "sam-overflow": run(
@@ -211,6 +206,7 @@ PARTS = {
         half_precision_overflow,
         "interval-overflow",
         num_steps_before=1,
+        beta=1,
         interval=2,
     ),
     "base-overflow": run(half_precision_overflow, "base-overflow", rho=0.0),
