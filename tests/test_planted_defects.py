@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tests import planted_defects
 from tests.planted_defects import ROOT
 from tests.planted_defects import Defect
 from tests.planted_defects import OutOfDate
@@ -31,3 +32,29 @@ def test_entry_that_is_out_of_date_is_an_error(source):
     defect = Defect("wrong", "file.py", "= 1", "= 2", ["tests/a.py::test_a"])
     with pytest.raises(OutOfDate, match="must occur 1 times in file.py"):
         planted(source, defect)
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "is_seen"),
+    [
+        (0, "1 passed", False),
+        (1, "FAILED tests/a.py::test_a - assert 1 == 2", True),
+        (1, "FAILED tests/a.py::test_a - NameError: name 'a'", False),
+        (2, "no such test", False),
+    ],
+)
+def test_only_a_failing_test_sees_a_defect(
+    status, output, is_seen, monkeypatch
+):
+    def run_tests(folder, backend, tests, *options):
+        return (status, output) if "-x" in options else (0, "")
+
+    monkeypatch.setattr(planted_defects, "run_tests", run_tests)
+    assert planted_defects.check_all(read_table()[:1], jobs=1) == is_seen
+
+
+def test_defect_whose_tests_fail_without_it_is_not_seen(monkeypatch):
+    defect = read_table()[0]
+    failed = 1, f"FAILED {defect.tests[0]} - assert False"
+    monkeypatch.setattr(planted_defects, "run_tests", lambda *args: failed)
+    assert not planted_defects.check_all([defect], jobs=1)
