@@ -93,6 +93,26 @@ def test_selected_half_has_the_largest_losses_and_metrics_are_of_all():
         assert results[0][1][key] == pytest.approx(values)
 
 
+def test_gradient_is_no_weight_of_the_model():
+    x, y = dense_data(32)
+    model = compile_model(one_step(dense_network()))
+    fit(model, x, y)
+    assert len(model.weights) == len(model.model.weights)
+    assert len(stored(model)) == len(model.trainable_variables)
+
+
+def test_saved_model_continues_with_the_gradient(tmp_path):
+    x, y = dense_data(32)
+    model = compile_model(one_step(dense_network(), rho=0.5))
+    fit(model, x, y)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_identical(stored(model), stored(loaded))
+    fit(model, x, y)
+    fit(loaded, x, y)
+    assert_identical(model.get_weights(), loaded.get_weights())
+
+
 def test_weights_of_a_model_that_has_not_trained_bring_no_gradient(tmp_path):
     x, y = dense_data(32)
     model = compile_model(one_step(dense_network()))
@@ -182,10 +202,11 @@ def test_gradient_of_long_ago_is_forgotten(between):
     assert not any(np.any(gradient) for gradient in stored(model))
 
 
-def test_sharpness_ranking_has_nothing_to_compare():
+@pytest.mark.parametrize("rank_by", ["sharpness"])
+def test_sharpness_ranking_has_nothing_to_compare(rank_by):
     message = '`ascent="previous"` runs no pass .* Received: gamma=0.5'
     with pytest.raises(ValueError, match=message):
-        one_step(dense_network(), gamma=0.5)
+        one_step(dense_network(), gamma=0.5, rank_by=rank_by)
     model = compile_model(one_step(dense_network()))
     model.gamma = 0.5
     with pytest.raises(ValueError, match=message):
