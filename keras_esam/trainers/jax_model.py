@@ -41,8 +41,6 @@ class JAXDispatcher(StepDispatcher):
         model = self._model
         progress = state[1][-1]
         is_known = progress is self._progress
-        # Or it is copied to the host, for which it waits.
-        plan = self._begin(model._progress.values() if is_known else progress)
         num_steps = 0
 
         def step(state, data):
@@ -53,6 +51,10 @@ class JAXDispatcher(StepDispatcher):
 
         try:
             self._check_layers(state)
+            # Or it is copied to the host, for which it waits.
+            plan = self._begin(
+                model._progress.values() if is_known else progress
+            )
             logs, state = model._make_function(step)(state, iterator)
         except BaseException:  # As of a keyboard interrupt.
             self._keep(state)

@@ -17,7 +17,7 @@ from tests.networks import dense_network
 from tests.networks import fit
 
 pytestmark = tensorflow_only
-STEPS_PER_EPOCH = 100
+STEPS_PER_EPOCH = 50
 # By then each subset has had its turn, with the smaller last batch too.
 WARM_UP_EPOCHS = 2
 
@@ -90,7 +90,7 @@ def train(num_steps):
 
 
 @pytest.mark.parametrize(
-    "num_steps", [600, pytest.param(20_000, marks=pytest.mark.slow)]
+    "num_steps", [250, pytest.param(20_000, marks=pytest.mark.slow)]
 )
 def test_nothing_grows_after_the_first_round_of_subsets(num_steps):
     growth = train(num_steps)

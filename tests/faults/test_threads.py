@@ -99,8 +99,9 @@ def network_with(layer):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("wrap", [False, True], ids=["Keras", "ESAM"])
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize(
+    ("wrap", "run_eagerly"), [(True, False), (False, True)]
+)
 def test_compiled_step_stays_compiled_while_another_model_is_traced(
     wrap, run_eagerly
 ):
@@ -140,8 +141,11 @@ class Fails(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("run_eagerly", [False, True])
-@pytest.mark.parametrize("fail_at", [0, 1, 2], ids=["F1", "Fs", "F2"])
+@pytest.mark.parametrize(
+    ("fail_at", "run_eagerly"),
+    [(0, False), (1, True), (2, False)],
+    ids=["F1", "Fs", "F2"],
+)
 def test_error_in_a_step_leaves_global_state_as_it_was(fail_at, run_eagerly):
     x, y = dense_data(16)
     fails = Fails()

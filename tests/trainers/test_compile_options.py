@@ -11,6 +11,7 @@ from tests.networks import SubclassedNetwork
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -67,20 +68,24 @@ def sam_by_hand(network, optimizer, x, y, rho):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_sam_with_any_optimizer_equals_a_hand_written_loop(name):
-    x, y = dense_data(96)
-    network = dense_network(batch_norm=False, dropout=False)
+    x, y = dense_data(64)
+
+    def make():
+        # Adam makes a large step of a bias whose gradient is nothing but
+        # rounding, as below BatchNormalization.
+        return dense_network(batch_norm=name == "momentum", dropout=False)
+
+    network = make()
     sam_by_hand(network, OPTIMIZERS[name](), x, y, rho=0.2)
-    model = keras_esam.ESAMModel(
-        dense_network(batch_norm=False, dropout=False),
-        rho=0.2,
-        beta=1,
-        gamma=1,
-    )
+    model = keras_esam.ESAMModel(make(), rho=0.2, beta=1, gamma=1)
     compile_model(model, OPTIMIZERS[name]())
-    before = model.get_weights()
+    before = [w.numpy() for w in model.trainable_variables]
     fit(model, x, y)
     for result, expected, start in zip(
-        model.get_weights(), network.get_weights(), before, strict=True
+        model.trainable_variables,
+        network.trainable_variables,
+        before,
+        strict=True,
     ):
         np.testing.assert_allclose(result, expected, atol=1e-5)
         assert not np.array_equal(result, start)
@@ -88,7 +93,7 @@ def test_sam_with_any_optimizer_equals_a_hand_written_loop(name):
 
 @compiled_steps
 def test_steps_per_execution_holds_one_subset_for_its_steps():
-    x, y = dense_data(16 * 12)
+    x, y = dense_data(16 * 6)
     seen = []
 
     class Seen(keras.callbacks.Callback):
@@ -96,21 +101,21 @@ def test_steps_per_execution_holds_one_subset_for_its_steps():
             seen.append(self.model.upcoming_step)
 
     model = keras_esam.ESAMModel(dense_network(), seed=1)
-    compile_model(model, steps_per_execution=3)
+    model.preferred_pool_size = 2
+    compile_to_graph(model, steps_per_execution=3)
     fit(model, x, y, callbacks=[Seen()])
-    assert len(seen) == 4
-    assert len(set(seen[: model.num_subsets])) == model.num_subsets
-    assert int(model.optimizer.iterations) == 12
+    assert len(set(seen)) == len(seen) == 2
+    assert int(model.optimizer.iterations) == 6
 
 
 @compiled_steps
 def test_steps_per_execution_equals_single_steps():
     """With one subset, and a last execution of one step."""
-    x, y = dense_data(16 * 6 + 8)
+    x, y = dense_data(16 * 3 + 8)
     results = []
     for steps in (1, 3):
         model = keras_esam.ESAMModel(dense_network(), beta=1)
-        compile_model(model, steps_per_execution=steps)
+        compile_to_graph(model, steps_per_execution=steps)
         history = fit(model, x, y, epochs=2).history
         results.append((all_values(model.model), history))
     for a, b in zip(results[0][0], results[1][0], strict=True):
@@ -120,13 +125,12 @@ def test_steps_per_execution_equals_single_steps():
 
 
 @compiled_steps
-@pytest.mark.parametrize("sizes", [(16, 8), (3, 1)])
-def test_xla_compiles_ragged_batches(sizes):
-    x, y = dense_data(sum(sizes))
+def test_xla_compiles_ragged_batches():
+    x, y = dense_data(4)
     model = keras_esam.ESAMModel(dense_network(), beta=1, gamma=0.7)
-    compile_model(model, jit_compile=True)
+    compile_to_graph(model, jit_compile=True)
     assert model.jit_compile
-    history = fit(model, x, y, batch_size=sizes[0])
+    history = fit(model, x, y, batch_size=3)
     assert np.isfinite(history.history["loss"][0])
     assert int(model.optimizer.iterations) == 2
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import keras_esam
-from tests.backends import gradients_of
 from tests.networks import SubclassedNetwork
 from tests.networks import all_values
 from tests.networks import assert_different
 from tests.networks import assert_identical
 from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -29,7 +29,7 @@ METHODS = [
 
 @pytest.mark.parametrize("make", [dense_network, SubclassedNetwork])
 def test_rho_0_equals_the_bare_model_bit_for_bit(make):
-    x, y = dense_data(160)
+    x, y = dense_data(56)
     results = []
     for wrap in (False, True):
         keras.utils.set_random_seed(1)
@@ -37,66 +37,23 @@ def test_rho_0_equals_the_bare_model_bit_for_bit(make):
         model = network
         if wrap:
             model = keras_esam.ESAMModel(network, rho=0, seed=1)
-        compile_model(model, keras.optimizers.Adam(1e-2))
+        compile_to_graph(model, keras.optimizers.Adam(1e-2))
         history = fit(model, x, y, epochs=5, validation_data=(x, y))
         results.append((all_values(network), history.history))
     assert_identical(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 
 
-def test_beta_1_gamma_1_is_sam_of_the_bare_model():
-    x, y = dense_data(16)
-    network = dense_network(dropout=False)
-    before = [w.numpy() for w in network.trainable_variables]
-    loss = keras.losses.SparseCategoricalCrossentropy()
-
-    def gradient(values):
-        for variable, value in zip(
-            network.trainable_variables, values, strict=True
-        ):
-            variable.assign(value)
-        gradients = gradients_of(
-            lambda: loss(y, network(x, training=True)) + sum(network.losses),
-            network.trainable_variables,
-        )
-        return [keras.ops.convert_to_numpy(g) for g in gradients]
-
-    gradients = gradient(before)
-    norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
-    perturbed = [
-        w + 0.1 * g / norm for w, g in zip(before, gradients, strict=True)
-    ]
-    final = gradient(perturbed)
-    expected = [w - 0.5 * g for w, g in zip(before, final, strict=True)]
-
-    model = keras_esam.ESAMModel(
-        dense_network(dropout=False), rho=0.1, beta=1, gamma=1
-    )
-    compile_model(model, keras.optimizers.SGD(0.5))
-    fit(model, x, y)
-    for result, value in zip(model.trainable_variables, expected, strict=True):
-        np.testing.assert_allclose(result, value, atol=1e-6)
-
-
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_learning_rate_0_leaves_all_weights_bit_identical(method):
-    x, y = dense_data(160)
-    model = keras_esam.ESAMModel(dense_network(), rho=0.5, **method)
-    before = [w.numpy() for w in model.trainable_variables]
-    compile_model(model, keras.optimizers.SGD(0.0, momentum=0.9))
-    fit(model, x, y, epochs=5)
-    assert_identical(before, model.trainable_variables)
-    assert int(model.optimizer.iterations) == 50
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_state_is_that_of_a_bare_run_step_for_step(method):
-    """BatchNormalization statistics and dropout seeds move once a step."""
+def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
+    """At learning rate 0: statistics and dropout seeds move once a step, and
+    loss and metrics are clean. At this radius any other pass would show."""
     x, y = dense_data(80)
     bare = compile_model(dense_network(), keras.optimizers.SGD(0.0))
     network = dense_network()
-    model = keras_esam.ESAMModel(network, rho=0.5, **method)
-    compile_model(model, keras.optimizers.SGD(0.0))
+    model = keras_esam.ESAMModel(network, rho=50.0, **method)
+    compile_model(model, keras.optimizers.SGD(0.0, momentum=0.9))
+    weights = [w.numpy() for w in network.trainable_variables]
     before = [v.numpy() for v in network.non_trainable_variables]
     for step in range(5):
         batch = slice(16 * step, 16 * (step + 1))
@@ -107,20 +64,11 @@ def test_state_is_that_of_a_bare_run_step_for_step(method):
         )
         assert logs["loss"] == bare_logs["loss"]
         assert logs["accuracy"] == bare_logs["accuracy"]
+        # ASAM moves no bias that is 0.
+        assert logs.get("sharpness", 2) > 1 or "adaptive" in method
     assert_different(before, network.non_trainable_variables)
-
-
-def test_logged_metrics_are_those_of_the_clean_pass():
-    """The perturbation is so large that any other pass would show."""
-    x, y = dense_data(16)
-    bare = compile_model(dense_network(), keras.optimizers.SGD(0.0))
-    model = keras_esam.ESAMModel(dense_network(), rho=50.0)
-    compile_model(model, keras.optimizers.SGD(0.0))
-    expected = fit(bare, x, y).history
-    logs = fit(model, x, y).history
-    assert logs["loss"] == expected["loss"]
-    assert logs["accuracy"] == expected["accuracy"]
-    assert logs["sharpness"][0] > 1
+    assert_identical(weights, network.trainable_variables)
+    assert int(model.optimizer.iterations) == 5
 
 
 @pytest.mark.parametrize(
@@ -291,16 +239,10 @@ def test_setting_an_attribute_changes_the_training():
 
 @pytest.mark.parametrize(
     "kwargs",
-    [
-        {"granularity": "depth"},
-        {"granularity": "variable"},
-        {"granularity": "weight"},
-        {"granularity": "depth", "rank_by": "random"},
-    ],
+    [{"granularity": "variable"}, {"rank_by": "random"}],
     ids=str,
 )
 def test_seed_that_is_set_is_that_of_a_new_model(kwargs):
-    """Only the subsets that the seed draws are compiled anew."""
     x, y = dense_data()
     results = []
     for seed, late in ((1, None), (3, None), (1, 3)):
@@ -309,11 +251,8 @@ def test_seed_that_is_set_is_that_of_a_new_model(kwargs):
         )
         compile_model(model)
         model.make_train_function()
-        function = model.train_function
         if late is not None:
             model.seed = late
-            kept = kwargs["granularity"] != "variable"
-            assert (model.train_function is function) == kept
         fit(model, x, y)
         results.append(model.get_weights())
     assert_identical(results[1], results[2])

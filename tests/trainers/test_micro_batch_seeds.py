@@ -53,14 +53,12 @@ def num_equal(y_true, y_pred):
     return keras.ops.sum(close, axis=1)
 
 
-def compiled(model, **kwargs):
-    if keras.backend.backend() == "jax":
-        kwargs = {"run_eagerly": True, **kwargs}
-    model.compile("sgd", "mse", metrics=[num_equal], **kwargs)
+def compiled(model):
+    model.compile("sgd", "mse", metrics=[num_equal], run_eagerly=True)
     return model
 
 
-@pytest.mark.parametrize("size", [None, 1, 4, 5])
+@pytest.mark.parametrize("size", [None, 1, 5])
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_samples_have_different_numbers(name, size):
     model = compiled(make(name, size))

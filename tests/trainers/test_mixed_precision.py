@@ -13,13 +13,7 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-METHODS = [
-    {"beta": 1, "gamma": 1},
-    {"beta": 1},
-    {"beta": 1, "rank_by": "loss"},
-    {"granularity": "weight"},
-    {},
-]
+METHODS = [{"beta": 1, "gamma": 1}, {"granularity": "weight"}, {}]
 
 
 @pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
@@ -39,11 +33,11 @@ def test_half_precision_trains_as_float32_does(method, policy):
         network = dense_network(dropout=False)
         model = keras_esam.ESAMModel(network, seed=1, **method)
         compile_model(model)
-        losses[name] = fit(model, x, y, epochs=10).history["loss"]
+        losses[name] = fit(model, x, y, epochs=6).history["loss"]
     assert np.all(np.isfinite(losses[policy]))
-    assert losses[policy][-1] < 0.7 * losses[policy][0]
+    assert losses[policy][-1] < 0.8 * losses[policy][0]
     # Which samples are kept may differ by rounding, and then the paths do.
-    epochs = 10 if model.gamma == 1 else 1
+    epochs = 6 if model.gamma == 1 else 1
     np.testing.assert_allclose(
         losses[policy][:epochs], losses["float32"][:epochs], rtol=0.05
     )
@@ -130,9 +124,10 @@ def overflow_network(passes):
 
 
 @pytest.mark.parametrize(
-    "passes", [(True, False), (False, True)], ids=["in B1", "in B2"]
+    ("passes", "run_eagerly"),
+    [((True, False), True), ((True, False), False), ((False, True), False)],
+    ids=["in B1, eager", "in B1", "in B2"],
 )
-@pytest.mark.parametrize("run_eagerly", [False, True])
 def test_overflow_skips_the_step(passes, run_eagerly, float16):
     """Theta and the optimizer are as before, and the scale is halved."""
     x, y = dense_data(16)

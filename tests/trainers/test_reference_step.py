@@ -31,6 +31,7 @@ MORE = {
         "gamma": PiecewiseConstantDecay([4], [1.0, 0.5]),
     },
     "one_step_interval": {"gamma": 1, "ascent": "previous", "interval": 2},
+    "sam_micro_batches": {"beta": 1, "gamma": 1, "micro_batch_size": 4},
     "esam_uneven_micro_batches": {"micro_batch_size": 4},
 }
 ALL = METHODS | MORE

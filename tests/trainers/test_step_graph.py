@@ -14,6 +14,7 @@ from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
 from tests.networks import all_values
 from tests.networks import assert_identical
+from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
@@ -25,9 +26,9 @@ def count_operations(kind, subset_index=0, **kwargs):
     """Number of operations of a kind in the compiled training step."""
     keras.utils.set_random_seed(1)
     stack = [keras.Input((8,))]
-    stack += [keras.layers.Dense(8, use_bias=False) for _ in range(6)]
+    stack += [keras.layers.Dense(8, use_bias=False) for _ in range(4)]
     model = keras_esam.ESAMModel(keras.Sequential(stack), seed=1, **kwargs)
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     x = tf.ones((4, 8))
     model.train_on_batch(x, x)
     plan = plan_with(model, subset_index)
@@ -42,48 +43,54 @@ def count_operations(kind, subset_index=0, **kwargs):
 
 @tensorflow_only
 def test_gradients_of_the_other_variables_are_not_computed():
-    """Six forward products, and in B1 one per perturbed kernel and one per
+    """Four forward products, and in B1 one per perturbed kernel and one per
     layer that the gradient has to pass."""
-    forward = 6
-    whole = 6 + 5  # weight gradients, and input gradients of all but the first
-    for subset in range(4):
+    forward = 4
+    whole = 4 + 3  # weight gradients, and input gradients of all but the first
+    for subset in range(2):
         count, perturbed = count_operations(
             "MatMul", subset, granularity="variable", beta=0.5, gamma=1
         )
-        assert len(perturbed) == 3
-        partial = len(perturbed) + 5 - min(perturbed)
+        assert len(perturbed) == 2
+        partial = len(perturbed) + 3 - min(perturbed)
         assert count == forward + partial + forward + whole
 
 
 @tensorflow_only
 def test_sam_has_two_passes_and_sgd_one():
-    whole = 6 + 6 + 5
+    whole = 4 + 4 + 3
     assert count_operations("MatMul", rho=0)[0] == whole
     assert count_operations("MatMul", beta=1, gamma=1)[0] == 2 * whole
-    assert count_operations("MatMul", beta=1)[0] == 2 * whole + 6
+    assert count_operations("MatMul", beta=1)[0] == 2 * whole + 4
     loss_ranked = count_operations("MatMul", beta=1, rank_by="loss")
     assert loss_ranked[0] == 2 * whole
 
 
+class Traced(keras_esam.ESAMModel):
+    """Keeps the subset of each step that is traced."""
+
+    def train_step(self, *args):
+        self.traces.append(self._plan_step().subset)
+        return super().train_step(*args)
+
+
+def traced_model():
+    model = Traced(dense_network(), seed=1)
+    model.preferred_pool_size = 3
+    model.traces = []
+    return compile_to_graph(model)
+
+
 @compiled_steps
 def test_each_subset_is_traced_once():
-    x, y = dense_data(16 * 12)
-    traces = []
-    network = dense_network()
-
-    class Traced(keras_esam.ESAMModel):
-        def train_step(self, *args):
-            traces.append(self._plan_step().subset)
-            return super().train_step(*args)
-
-    model = compile_to_graph(Traced(network, seed=1))
-    fit(model, x, y, epochs=3)
-    assert sorted(traces) == sorted(model.subset_pool.subsets)
+    x, y = dense_data(16 * 4)
+    model = traced_model()
+    fit(model, x, y, epochs=2)
+    assert sorted(model.traces) == sorted(model.subset_pool.subsets)
 
 
 @tensorflow_only
-@pytest.mark.parametrize("run_eagerly", [False, True])
-def test_a_step_is_traced_as_a_whole_with_what_the_model_is_then(run_eagerly):
+def test_a_step_is_traced_as_a_whole_with_what_the_model_is_then():
     """All its passes have the loss that its first one has."""
 
     class Weighted(keras_esam.ESAMModel):
@@ -98,7 +105,7 @@ def test_a_step_is_traced_as_a_whole_with_what_the_model_is_then(run_eagerly):
     network = dense_network(dropout=False)
     network.layers[0].kernel_regularizer = None
     model = Weighted(network, seed=1)
-    compile_to_graph(model, keras.optimizers.SGD(0.1), run_eagerly=run_eagerly)
+    compile_to_graph(model, keras.optimizers.SGD(0.1))
     x, y = dense_data(16)
     model.train_on_batch(x, y)
     model.weight = 0.0
@@ -111,20 +118,13 @@ def test_a_step_is_traced_as_a_whole_with_what_the_model_is_then(run_eagerly):
 def test_each_subset_is_traced_once_with_data_of_unknown_length():
     """The call that finds no batch compiles the step that was due."""
     x, y = dense_data(32)
-    traces = []
-
-    class Traced(keras_esam.ESAMModel):
-        def train_step(self, *args):
-            traces.append(self._plan_step().subset)
-            return super().train_step(*args)
-
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     data = data.filter(lambda x, y: True)
-    model = compile_to_graph(Traced(dense_network(), seed=1))
-    for _ in range(6):
+    model = traced_model()
+    for _ in range(3):
         with pytest.warns(UserWarning, match="ran out of data"):
             model.fit(data, shuffle=False, verbose=0)
-    assert sorted(traces) == sorted(model.subset_pool.subsets)
+    assert sorted(model.traces) == sorted(model.subset_pool.subsets)
 
 
 def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
@@ -144,13 +144,13 @@ def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
     "in_mid_training", [False, pytest.param(True, marks=tensorflow_only)]
 )
 def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
-    x, y = dense_data(16 * 10)
+    x, y = dense_data(16 * 5)
     network = dense_network()
     model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
     kernel = network.layers[0].kernel
 
     def freeze(batch=0, logs=None):
-        if batch == 2:
+        if batch == 1:
             network.layers[0].trainable = False
             model.frozen_at = kernel.numpy()
 
@@ -159,7 +159,7 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
         fit(model, x, y, callbacks=[hook])
     else:
         fit(model, x, y)
-        freeze(batch=2)
+        freeze(batch=1)
         fit(model, x, y)
     np.testing.assert_array_equal(kernel, model.frozen_at)
     network.layers[0].trainable = True
@@ -197,10 +197,10 @@ def freeze_in_second_epoch(model):
 @pytest.mark.skipif(BACKEND == "jax", reason="on JAX `fit` holds the values")
 @pytest.mark.parametrize("ascent", ["current", "previous"])
 def test_layer_that_is_frozen_in_eager_steps_stays_as_it_is(ascent):
-    x, y = dense_data(16 * 10)
+    x, y = dense_data(16 * 5)
     network = dense_network()
     model = keras_esam.ESAMModel(network, gamma=1, ascent=ascent, seed=1)
-    compile_to_graph(model, run_eagerly=True)
+    compile_model(model)
     fit(model, x, y, epochs=2, callbacks=[freeze_in_second_epoch(model)])
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(network.layers[0].kernel), model.before
@@ -214,12 +214,13 @@ def test_frozen_statistics_are_frozen_in_the_steps_of_all_subsets():
         [keras.Input((8,)), *dense_network().layers[:-1], norm]
     )
     network.add(keras.layers.Dense(3, "softmax"))
-    model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
-    for _ in range(2):
-        fit(model, x, y)
+    model = keras_esam.ESAMModel(network, seed=1)
+    model.preferred_pool_size = 2
+    compile_to_graph(model)
+    fit(model, x, y)
     norm.trainable = False
     before = norm.moving_mean.numpy()
-    for _ in range(5):
+    for _ in range(2):
         fit(model, x, y)
     np.testing.assert_array_equal(norm.moving_mean, before)
 
@@ -228,7 +229,7 @@ def test_layer_that_becomes_trainable_is_unknown_to_the_optimizer():
     x, y = dense_data(16 * 2)
     network = dense_network()
     network.layers[0].trainable = False
-    model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
+    model = compile_to_graph(keras_esam.ESAMModel(network, beta=1))
     fit(model, x, y)
     network.layers[0].trainable = True
     with pytest.raises(
@@ -259,7 +260,7 @@ def test_error_in_mid_step_leaves_the_model_as_it_was(fail_at):
     network = keras.Sequential([*network.layers, fails])
     network.build((None, 8))
     model = keras_esam.ESAMModel(network, beta=1)
-    compile_to_graph(model, run_eagerly=True)
+    compile_model(model)
     fit(model, x, y)
     before = all_values(model), [v.numpy() for v in model.optimizer.variables]
     weights = model.get_weights()
@@ -299,7 +300,7 @@ def test_variables_never_hold_the_perturbed_values():
     assert not np.array_equal(kernel.numpy(), before)
 
 
-@compiled_steps
+@tensorflow_only
 def test_compiling_the_subsets_is_no_reason_for_a_warning():
     """In a process of its own: TensorFlow warns twice per process at most."""
     code = (
@@ -326,10 +327,7 @@ def test_logs_of_an_own_test_step_are_its_own():
             super().test_step(data)
             return {"loss": tf.constant(7.0)}
 
-    model = Own(dense_network(), seed=1)
-    model.compile(
-        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    model = compile_model(Own(dense_network(), seed=1))
     x, y = dense_data(16)
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     assert logs == {"loss": 7.0}
