@@ -59,8 +59,14 @@ def train_step(model, plan, data) -> dict:
         backend.check_gradients(model, batch, weights, state, gradients)
         backend.check_random_numbers()
         model._findings.has_checked_step = True
-    backend.commit(observed.updates)
+    # Weights that a layer assigned are updated from there. All else waits for
+    # the optimizer, which may refuse the weights.
+    trained = set(map(id, model.trainable_variables))
+    assigned = [pair for pair in observed.updates if id(pair[0]) in trained]
+    others = [pair for pair in observed.updates if id(pair[0]) not in trained]
+    backend.commit(assigned)
     backend.apply_gradients(model, plan, gradients)
+    backend.commit(others)
     if plan.method.ascent_rule.needs_memory:
         model._gradient_memory.store(backend.summed(backend.dense(gradients)))
     return _update_metrics(model, plan, batch, observed, increase)

@@ -72,12 +72,28 @@ def _method(name):
                 "loss and metrics that its network was compiled with. "
                 f"Received: model={network}, compiled, in a wrapper that is not"
             )
+        if name == "compile":
+            _check_metrics(self, args, kwargs)
         trainer = super(TaskTrainer, self)
         if is_task(network):
             trainer = _double(network, trainer)
         return getattr(trainer, name)(*args, **kwargs)
 
     return method
+
+
+def _check_metrics(model, args, kwargs):
+    """Checks arguments of `compile()` before the metrics are built."""
+    compile_signature = inspect.signature(keras.Model.compile)
+    given = compile_signature.bind_partial(model, *args, **kwargs).arguments
+    metrics = [given.get("metrics"), given.get("weighted_metrics")]
+    for metric in keras.tree.flatten(metrics):
+        name = getattr(metric, "name", getattr(metric, "__name__", metric))
+        if isinstance(name, str) and name == model.sharpness_tracker.name:
+            raise ValueError(
+                "`metrics` must not have the name of a metric that `ESAMModel` "
+                f'logs itself. Received: a metric named "{name}"'
+            )
 
 
 for _name in METHODS:

@@ -325,9 +325,9 @@ def test_stateful_layers_get_no_smaller_batches():
 def test_metric_with_the_name_of_our_own():
     metric = keras.metrics.SparseCategoricalAccuracy(name="sharpness")
     model = keras_esam.ESAMModel(dense_network())
-    compile_to_graph(model, metrics=[metric])
-    with pytest.raises(ValueError, match='a metric named "sharpness"'):
-        fit(model, X, Y)
+    for name in ("metrics", "weighted_metrics"):
+        with pytest.raises(ValueError, match='a metric named "sharpness"'):
+            compile_model(model, **{name: {"dense_2": [metric]}})
 
 
 def test_weights_of_a_network_with_other_random_layers(tmp_path):
