@@ -197,6 +197,7 @@ def test_batch_whose_samples_are_not_its_rows():
     names = ("examples", "query")
     inputs = {name: keras.Input((8,), name=name) for name in names}
     outputs = keras.layers.Dense(1)(inputs["query"])
+    outputs += keras.ops.mean(inputs["examples"])
     model = keras.Model(inputs, outputs)
     model.compile("sgd", "mse")
     x = {"examples": X[:6], "query": X[:4]}

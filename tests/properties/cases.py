@@ -217,6 +217,9 @@ def compile_options(case):
         # Without metrics and weights of losses, which are by output.
         return options
     options["weighted_metrics"] = pack(case.output_structure, metrics, "out")
+    if case.output_structure == "list" and len(metrics) == 1:
+        # Before 3.15 Keras takes no list within a list of one.
+        options["weighted_metrics"] = metrics[0]
     if case.loss_weights is not None:
         options["loss_weights"] = pack(
             case.output_structure, case.loss_weights, "out"
