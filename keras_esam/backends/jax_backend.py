@@ -21,31 +21,6 @@ from keras_esam.backends.defaults import unscaled_loss
 from keras_esam.backends.defaults import where
 from keras_esam.backends.defaults import with_rows
 
-__all__ = [
-    "apply_gradients",
-    "backward_scope",
-    "batch_size",
-    "begin_micro_batch",
-    "check_gradients",
-    "check_random_numbers",
-    "commit",
-    "compiled",
-    "dense",
-    "each_micro_batch",
-    "forward",
-    "gradients",
-    "hessian_vector_product",
-    "recorded_if",
-    "shared_prefix",
-    "summed",
-    "take",
-    "unscaled_loss",
-    "value",
-    "value_and_gradients",
-    "where",
-    "with_rows",
-]
-
 compiled = jax.jit
 forward = forward_pass.forward
 

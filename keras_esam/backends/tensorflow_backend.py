@@ -30,31 +30,6 @@ from keras_esam.backends.tensorflow_replicas import dense
 from keras_esam.backends.tensorflow_replicas import summed
 from keras_esam.backends.tensorflow_replicas import unscaled_loss
 
-__all__ = [
-    "apply_gradients",
-    "backward_scope",
-    "batch_size",
-    "begin_micro_batch",
-    "check_gradients",
-    "check_random_numbers",
-    "commit",
-    "compiled",
-    "dense",
-    "each_micro_batch",
-    "forward",
-    "gradients",
-    "hessian_vector_product",
-    "recorded_if",
-    "shared_prefix",
-    "summed",
-    "take",
-    "unscaled_loss",
-    "value",
-    "value_and_gradients",
-    "where",
-    "with_rows",
-]
-
 value = tf.convert_to_tensor
 
 # Operations that run the graph of a function.

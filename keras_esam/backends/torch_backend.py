@@ -28,31 +28,6 @@ from keras_esam.backends.defaults import with_rows
 from keras_esam.backends.torch_prefix import shared_prefix
 from keras_esam.backends.torch_random import begin_micro_batch
 
-__all__ = [
-    "apply_gradients",
-    "backward_scope",
-    "batch_size",
-    "begin_micro_batch",
-    "check_gradients",
-    "check_random_numbers",
-    "commit",
-    "compiled",
-    "dense",
-    "each_micro_batch",
-    "forward",
-    "gradients",
-    "hessian_vector_product",
-    "recorded_if",
-    "shared_prefix",
-    "summed",
-    "take",
-    "unscaled_loss",
-    "value",
-    "value_and_gradients",
-    "where",
-    "with_rows",
-]
-
 
 def value(variable):
     """The tensor that a variable holds."""

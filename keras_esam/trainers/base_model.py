@@ -49,7 +49,7 @@ class Findings:
 class BaseModel(keras.Model):
     """Part of `ESAMModel`: how it trains.
 
-    The model of a backend extends it with `train_step()` and the class
+    The model of a backend extends it with `_train_step()` and the class
     `_dispatcher` of its train function.
     """
 
@@ -65,6 +65,25 @@ class BaseModel(keras.Model):
             self.train_function = self._dispatcher(self)
         elif isinstance(self.train_function, StepDispatcher):
             self.train_function.forget_if_layers_changed()
+
+    def train_step(self, data, plan=None):
+        """One training step, see `keras_esam.step`.
+
+        `fit` calls it. A training loop of your own may call it as well, as
+        `train_step(data)`, eagerly.
+
+        Args:
+            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+            plan: Optional `StepPlan`, what the step does. Defaults to the step
+                that is due, which then is counted.
+
+        Returns:
+            Dict of logs, metric name to scalar tensor.
+        """
+        if plan is None and not own_calls.are_own():
+            self.make_train_function()
+            return self.train_function.run_by_hand(data)
+        return self._train_step(data, plan or self._plan_step())
 
     @own_calls.own_calls()
     def test_step(self, *args):

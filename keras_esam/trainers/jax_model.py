@@ -151,7 +151,7 @@ class JAXModel(BaseModel):
         own_calls.count_step()
         with own_calls.own_calls():
             if plan.is_base_step:
-                logs, state = super().train_step(state, data)
+                logs, state = keras.Model.train_step(self, state, data)
                 return self._without_sharpness(logs), state
             variables = (
                 self.trainable_variables,

@@ -108,25 +108,6 @@ class TensorFlowModel(MultiWorkerModel):
 
     _dispatcher = TensorFlowDispatcher
 
-    def train_step(self, data, plan=None):
-        """One training step, see `keras_esam.step`.
-
-        `fit` calls it. A training loop of your own may call it as well, as
-        `train_step(data)`, eagerly.
-
-        Args:
-            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
-            plan: Optional `StepPlan`, what the step does. Defaults to the step
-                that is due, which then is counted.
-
-        Returns:
-            Dict of logs, metric name to scalar tensor.
-        """
-        if plan is None and not own_calls.are_own():
-            self.make_train_function()
-            return self.train_function.run_by_hand(data)
-        return self._train_step(data, plan or self._plan_step())
-
     def _train_step(self, data, plan):
         own_calls.count_step()
         with own_calls.own_calls():
@@ -147,7 +128,7 @@ class TensorFlowModel(MultiWorkerModel):
         if tensorflow_replicas.count() == 1 or not (
             scales_loss or plan.overwritten
         ):
-            return super().train_step(data)
+            return keras.Model.train_step(self, data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             y_pred = forward_pass.call(self, x, training=True)

@@ -51,30 +51,13 @@ class TorchModel(BaseModel):
 
     _dispatcher = TorchDispatcher
 
-    def train_step(self, data, plan=None):
-        """One training step, see `keras_esam.step`.
-
-        `fit` calls it. A training loop of your own may call it as well, as
-        `train_step(data)`.
-
-        Args:
-            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
-            plan: Optional `StepPlan`, what the step does. Defaults to the step
-                that is due, which then is counted.
-
-        Returns:
-            Dict of logs, metric name to scalar tensor.
-        """
-        if plan is None and not own_calls.are_own():
-            self.make_train_function()
-            return self.train_function.run_by_hand(data)
-        return self._train_step(data, plan or self._plan_step())
-
     def _train_step(self, data, plan):
         own_calls.count_step()
         with own_calls.own_calls():
             if plan.is_base_step:
-                return self._without_sharpness(super().train_step(data))
+                return self._without_sharpness(
+                    keras.Model.train_step(self, data)
+                )
             # To the device once, and not in each of the passes.
             data = keras.tree.map_structure(
                 lambda leaf: (
