@@ -4,10 +4,15 @@ Compilers merge the equal parts of the clean and the ranking pass by themselves.
 PyTorch runs steps eagerly, so there the graph of the network is split.
 """
 
+import weakref
+
 import keras
 
 from keras_esam.backends import forward_pass
 from keras_esam.backends import torch_random
+
+# Of each network, the two models for each set of perturbed variables.
+_splits = weakref.WeakKeyDictionary()
 
 
 def shared_prefix(model, plan):
@@ -18,28 +23,27 @@ def shared_prefix(model, plan):
         plan: `StepPlan`.
 
     Returns:
-        A `SharedPrefix`, or `None` if the network has no graph, or more inputs
-        and outputs than one, or no tensor on which all perturbed layers depend.
+        A `SharedPrefix`, or `None` if the network has no graph, or more than a
+        tensor as its input or output, or no tensor on which all perturbed
+        layers depend.
     """
-    splits = model._findings.splits
-    if plan.subset not in splits:
-        variables = model.trainable_variables
-        perturbed = {id(variables[index]) for index in plan.subset}
-        splits[plan.subset] = None
-        if model._calls_network_alone:
-            splits[plan.subset] = _split(model.model, perturbed)
-    parts = splits[plan.subset]
+    if not model._calls_network_alone:
+        return None
+    variables = model.trainable_variables
+    perturbed = frozenset(id(variables[index]) for index in plan.subset)
+    known = _splits.setdefault(model.model, {})
+    if perturbed not in known:
+        known[perturbed] = _split(model.model, perturbed)
+    parts = known[perturbed]
     return parts and SharedPrefix(*parts)
 
 
 def _split(network, perturbed):
     """Two models, below and above the perturbed variables, or `None`."""
-    inputs = getattr(network, "inputs", None) or ()
-    outputs = getattr(network, "outputs", ())
-    if len(inputs) != 1 or len(outputs) != 1:
-        return None
-    calls = {type(keras.Model(inputs, outputs)).call, keras.Sequential.call}
-    if type(network).call not in calls:
+    inputs = getattr(network, "input", getattr(network, "inputs", [None])[0])
+    outputs = getattr(network, "output", getattr(network, "outputs", [None])[0])
+    is_of_keras = type(network).__module__.split(".")[0] == "keras"
+    if not is_of_keras or not _are_tensors(inputs, outputs):
         return None
     below = []
     for layer in network.layers:
@@ -48,13 +52,19 @@ def _split(network, perturbed):
         below.append(layer)
     for layer in reversed(below):
         try:
-            lower = keras.Model(inputs, layer.output, name="lower")
-            upper = keras.Model(layer.output, outputs, name="upper")
+            edge = layer.output
+            lower = keras.Model(inputs, edge, name="lower")
+            upper = keras.Model(edge, outputs, name="upper")
         except (AttributeError, ValueError):
             continue  # Other tensors reach the upper part too.
-        if perturbed.isdisjoint(map(id, lower.trainable_variables)):
+        variables = map(id, lower.trainable_variables)
+        if _are_tensors(edge) and perturbed.isdisjoint(variables):
             return lower, upper
     return None
+
+
+def _are_tensors(*values):
+    return all(isinstance(value, keras.KerasTensor) for value in values)
 
 
 class SharedPrefix:

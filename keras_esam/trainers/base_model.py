@@ -33,8 +33,6 @@ class Findings:
         variable_order: Optional tuple, see `_find_variable_order`.
         has_checked_step: Boolean, whether gradients were checked.
         has_sample_losses: Boolean, whether the loss tells those of the samples.
-        splits: Dict of subset to the models that `torch_prefix` splits the
-            network into.
         needs_divisors: Boolean, whether the losses of micro-batches depend on
             masks or weights of others.
     """
@@ -43,7 +41,6 @@ class Findings:
     has_checked_step: bool = False
     has_sample_losses: bool = True
     needs_divisors: bool = False
-    splits: dict = dataclasses.field(default_factory=dict)
 
 
 class BaseModel(keras.Model):
@@ -81,6 +78,8 @@ class BaseModel(keras.Model):
             Dict of logs, metric name to scalar tensor.
         """
         if plan is None and not own_calls.are_own():
+            if not self.built:
+                self(keras.utils.unpack_x_y_sample_weight(data)[0])
             self.make_train_function()
             return self.train_function.run_by_hand(data)
         return self._train_step(data, plan or self._plan_step())

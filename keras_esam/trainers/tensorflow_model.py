@@ -113,15 +113,14 @@ class TensorFlowModel(MultiWorkerModel):
         with own_calls.own_calls():
             if not plan.is_base_step:
                 return step.train_step(self, plan, data)
-            logs = self._base_step(data)
+            logs = self._base_step(data, plan)
             if not plan.method.is_base_optimizer:
                 tensorflow_replicas.average(self._network_state)
             return self._without_sharpness(logs)
 
-    def _base_step(self, data):
+    def _base_step(self, data, plan):
         """Keras' own step, with one decision of all replicas to skip it, and
         the same scales of float8 training on all of them."""
-        plan = self._plan_step()
         scales_loss = isinstance(
             self.optimizer, keras.optimizers.LossScaleOptimizer
         )

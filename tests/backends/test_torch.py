@@ -10,7 +10,6 @@ import pytest
 import keras_esam
 from benchmarks import operations
 from benchmarks.networks import make_network
-from keras_esam.backends import torch_backend
 from tests.analysis.test_stateless import Remat
 from tests.networks import all_values
 from tests.networks import assert_identical
@@ -23,6 +22,8 @@ if keras.backend.backend() != "torch":
     pytest.skip("for the PyTorch backend", allow_module_level=True)
 
 import torch  # noqa: E402
+
+from keras_esam.backends import torch_backend  # noqa: E402
 
 X, Y = dense_data(64)
 
@@ -181,10 +182,39 @@ def test_networks_without_a_tensor_to_split_at_train_too(monkeypatch):
         def call(self, inputs):
             return self.inner(inputs)
 
+    networks = [Subclassed()]
     inputs = keras.Input((8,))
     wide = keras.layers.Dense(3)(inputs)
     for _ in range(4):
         wide = keras.layers.add([keras.layers.Dense(3)(inputs), wide])
     wide = keras.layers.Softmax()(wide)
-    for network in (Subclassed(), keras.Model(inputs, wide)):
+    sequence = keras.layers.Reshape((2, 4))(inputs)
+    states = keras.layers.LSTM(6, return_state=True)(sequence)
+    recurrent = keras.layers.Dense(8)(states[0])
+    recurrent = keras.layers.Dense(3, "softmax")(recurrent)
+    for outputs in (wide, recurrent):
+        networks.append(keras.Model(inputs, outputs))
+    for network in networks:
         fit(compile_model(keras_esam.ESAMModel(network)), X, Y)
+
+
+def test_network_with_a_dict_as_its_output_trains_too():
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(8)(keras.layers.Dense(8)(inputs))
+    outputs = {"out": keras.layers.Dense(3, "softmax", name="out")(x)}
+    model = keras_esam.ESAMModel(keras.Model(inputs, outputs), beta=0.4)
+    model.compile("sgd", {"out": "sparse_categorical_crossentropy"})
+    history = model.fit(X, {"out": Y}, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_splitting_a_network_leaves_few_traces():
+    """Keras adds a call to the layers for each model of a part of them."""
+    network = residual_network()
+    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    fit(model, X, Y, epochs=2)
+    calls = [len(layer._inbound_nodes) for layer in network.layers]
+    for rho in (0.1, 0.2, 0.3):
+        model.rho = rho
+        fit(model, X, Y, epochs=2)
+    assert [len(layer._inbound_nodes) for layer in network.layers] == calls
