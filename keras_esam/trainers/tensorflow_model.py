@@ -80,9 +80,14 @@ class TensorFlowDispatcher(StepDispatcher):
             if not model.model.built:
                 x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
                 model(x)
-            # Loss and metrics are built when the first step is traced.
-            if model.optimizer is not None:
-                model.optimizer.build(model.trainable_variables)
+            # Keras' own way for the rest knows dense tensors only. What it
+            # does not build here, tracing the first step does, twice then.
+            leaves = [t for t in keras.tree.flatten(batch) if t is not None]
+            if not model.run_eagerly and all(
+                not (t.sparse or t.ragged) for t in leaves
+            ):
+                with own_calls.own_calls():
+                    model._symbolic_build(data_batch=batch)
         self._prepare()
         return iterator
 
@@ -156,11 +161,11 @@ class TensorFlowModel(MultiWorkerModel):
     def _check_strategy(self, network):
         if not network.variables:
             return
-        variable = network.variables[0].value
-        strategy = getattr(variable, "distribute_strategy", None)
-        current = None
-        if tf.distribute.has_strategy():
-            current = tf.distribute.get_strategy()
+        # Strategies of one device have variables like those without one.
+        strategy, current = (
+            getattr(variable, "distribute_strategy", None)
+            for variable in (network.variables[0].value, tf.Variable(0.0))
+        )
         if strategy is not current:
             raise ValueError(
                 "`ESAMModel` must be made in the scope of the strategy in "

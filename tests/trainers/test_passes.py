@@ -110,7 +110,7 @@ def test_assignment_within_control_flow_is_an_error():
             return tf.cond(is_large, lambda: self.counted(x), lambda: x + 0)
 
     stack = [keras.Input((8,)), Counting(), keras.layers.Dense(3, "softmax")]
-    model = compile_model(keras_esam.ESAMModel(keras.Sequential(stack)))
+    model = compile_to_graph(keras_esam.ESAMModel(keras.Sequential(stack)))
     with pytest.raises(ValueError, match="is assigned within a `tf.function`"):
         fit(model, X, Y)
 
