@@ -12,7 +12,7 @@ import keras_esam
 from keras_esam import analysis
 from keras_esam.callbacks import SharpnessLogger
 from tests.networks import assert_identical
-from tests.networks import compile_model
+from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
@@ -36,12 +36,12 @@ JIT = keras.backend.backend() == "jax"
 
 
 def bare_model():
-    return compile_model(dense_network(), jit_compile=JIT)
+    return compile_to_graph(dense_network(), jit_compile=JIT)
 
 
 def esam_model():
     model = keras_esam.ESAMModel(dense_network(), beta=1, seed=1)
-    return compile_model(model, jit_compile=JIT)
+    return compile_to_graph(model, jit_compile=JIT)
 
 
 def final_states(model):
