@@ -161,7 +161,8 @@ def test_scalars_in_a_batch_are_refused(batch_size):
         )
     inputs = {"a": keras.Input((8,), name="a")}
     inputs["t"] = keras.Input(batch_shape=(), name="t")
-    outputs = keras.layers.Dense(3, activation="softmax")(inputs["a"])
+    scaled = inputs["a"] * inputs["t"]
+    outputs = keras.layers.Dense(3, activation="softmax")(scaled)
     model = keras_esam.ESAMModel(keras.Model(inputs, outputs))
     compile_model(model)
     with pytest.raises(ValueError, match="samples as their rows"):
