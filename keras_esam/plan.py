@@ -104,14 +104,15 @@ def plan_step(
     Returns:
         A `StepPlan`.
     """
+    overwritten = tuple(sorted({*range(num_variables)} - {*order}))
     if method.is_base_optimizer:
-        return StepPlan(method)
+        return StepPlan(method, overwritten=overwritten)
     plan = StepPlan(
         method,
         perturbs=progress.num_executions % method.interval == 0,
         beta=value_at(method.beta, progress.num_steps),
         gamma=value_at(method.gamma, progress.num_steps),
-        overwritten=tuple(sorted({*range(num_variables)} - {*order})),
+        overwritten=overwritten,
     )
     if not plan.perturbs:
         return plan

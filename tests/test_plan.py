@@ -88,3 +88,7 @@ def test_variables_that_are_no_weights_are_overwritten():
     plan = plan_step(Method(beta=1), progress, (2, 0, 4), 6)
     assert plan.subset == (0, 2, 4)
     assert plan.overwritten == (1, 3, 5)
+    # Replicas need to know with the base optimizer too.
+    base = plan_step(Method(rho=0), progress, (2, 0, 4), 6)
+    assert base.overwritten == (1, 3, 5)
+    assert base.is_base_step
