@@ -305,7 +305,10 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         metrics = super().metrics
         place = metrics.index(self.sharpness_tracker)
         # Keras leaves out those of a model within a model.
-        metrics[place : place + 1] = self.model._metrics
+        of_layers = [m for layer in self.model.layers for m in layer.metrics]
+        known = set(map(id, of_layers))
+        own = keras.Layer.metrics.fget(self.model)
+        metrics[place : place + 1] = [m for m in own if id(m) not in known]
         return [*metrics, self.sharpness_tracker]
 
     def export(self, *args, **kwargs):

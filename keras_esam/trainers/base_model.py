@@ -4,9 +4,9 @@ The library depends on some private names of Keras, which a test looks for. Of
 `keras.Model` and its layers, the names: `_build_shapes_dict`,
 `_call_has_training_arg`, `_compile_loss`, `_flatten_layers`,
 `_get_metrics_result_or_logs`, `_initial_epoch`, `_jax_state`, `_make_function`,
-`_maybe_symbolic_build`, `_metrics`, `_symbolic_build`; `_flat_losses` of a
-compiled loss, `_is_default` of a method that Keras calls, and `get_keras_mask`
-and `set_keras_mask` of `keras.src.backend`.
+`_maybe_symbolic_build`, `_symbolic_build`; `_flat_losses` of a compiled loss,
+`_is_default` of a method that Keras calls, and `get_keras_mask` and
+`set_keras_mask` of `keras.src.backend`.
 """
 
 import dataclasses
