@@ -22,6 +22,7 @@ Reference:
 """
 
 import contextlib
+import functools
 
 import keras
 from keras import ops
@@ -52,7 +53,7 @@ def train_step(model, plan, data) -> dict:
     state = [(v, backend.value(v)) for v in model._network_state]
     compute = sharpness_aware_gradients
     if plan.has_micro_batches(backend.batch_size(batch)):
-        compute = micro_batches.splitting(compute)
+        compute = functools.partial(micro_batches.each, compute)
     observed, gradients, increase = compute(model, plan, batch, weights, state)
 
     if not model._findings.has_checked_step:
