@@ -167,12 +167,13 @@ def check_trainable(model):
         for layer in model._flatten_layers()
         if getattr(layer, "stateful", False)
     ]
-    if model._method.selects_samples and stateful:
+    if model._method.splits_batches and stateful:
         raise ValueError(
-            f"`gamma` must be 1 for a network with stateful layers, {stateful}:"
-            " they have a state for each sample of a batch, and the selected "
-            "samples are a smaller batch. "
-            f"Received: gamma={method.shown(model.gamma)}"
+            "`gamma` and `ascent_fraction` must be 1 for a network with "
+            f"stateful layers, {stateful}: they have a state for each sample "
+            "of a batch, and a part of the samples is a smaller batch. "
+            f"Received: gamma={method.shown(model.gamma)}, "
+            f"ascent_fraction={model.ascent_fraction}"
         )
     names = [
         metric.name

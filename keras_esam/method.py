@@ -36,8 +36,10 @@ class Method:
     granularity: str = "depth"
     rank_by: str = "sharpness"
     ascent: str = "current"
+    ascent_fraction: float = 1.0
     ascent_scope: str = "replica"
     micro_batch_size: int | None = None
+    start: int = 0
     interval: int = 1
     adaptive: bool = False
     scale: str = "horvitz_thompson"
@@ -65,6 +67,12 @@ class Method:
         return not self.is_base_optimizer and min(_values(self.gamma)) < 1
 
     @property
+    def splits_batches(self) -> bool:
+        """Whether some of the passes see a part of the samples of a batch."""
+        has_part = not self.is_base_optimizer and self.ascent_fraction < 1
+        return has_part or self.selects_samples
+
+    @property
     def may_know_increase(self) -> bool:
         """Whether some steps know how much the losses increase."""
         gammas = _values(self.gamma)
@@ -74,7 +82,7 @@ class Method:
 
     def knows_increase(self, gamma: float) -> bool:
         """Whether a step knows the loss increase without more passes."""
-        if not self.ascent_rule.needs_clean_pass:
+        if not self.ascent_rule.needs_clean_pass or self.ascent_fraction < 1:
             return False
         return gamma == 1 or self.ranking.needs_increase
 
@@ -95,6 +103,20 @@ class Method:
                 '`gamma=1`, `rank_by="loss"` or `rank_by="random"` with it. '
                 f"Received: gamma={shown(self.gamma)}, "
                 f"rank_by={self.rank_by!r}"
+            )
+        if self.ascent_fraction < 1 and not rule.needs_clean_pass:
+            raise ValueError(
+                f'`ascent="{self.ascent}"` takes no gradient of the batch, so '
+                "there is none of a part of it. Use `ascent_fraction=1` with "
+                f"it. Received: ascent_fraction={self.ascent_fraction}"
+            )
+        if self.ascent_fraction < 1 and self.selects_samples:
+            raise ValueError(
+                "`gamma` must be 1 with `ascent_fraction < 1`: SDS ranks all "
+                "samples of a batch, of which the unperturbed pass then sees "
+                "a part. Use one of them. "
+                f"Received: gamma={shown(self.gamma)}, "
+                f"ascent_fraction={self.ascent_fraction}"
             )
         if (
             min(_values(self.beta)) < subsets.SMALLEST_BETA
@@ -153,6 +175,16 @@ def _check_rho(rho):
     return float(rho)
 
 
+def _check_ascent_fraction(fraction):
+    arguments.check_positive(ascent_fraction=fraction)
+    if fraction > 1:
+        raise ValueError(
+            "`ascent_fraction` must be in the range (0, 1]. "
+            f"Received: ascent_fraction={fraction}"
+        )
+    return float(fraction)
+
+
 def _check_interval(interval):
     arguments.check_integer(interval=interval)
     if interval < 1:
@@ -161,6 +193,11 @@ def _check_interval(interval):
             f"optimizer alone. Received: interval={interval}"
         )
     return int(interval)
+
+
+def _check_start(start):
+    arguments.check_count(minimum=0, start=start)
+    return int(start)
 
 
 def _check_micro_batch_size(size):
@@ -182,8 +219,10 @@ CHECKS = {
     "granularity": _choice("granularity", subsets.GRANULARITIES),
     "rank_by": _choice("rank_by", RANKINGS),
     "ascent": _choice("ascent", ASCENTS),
+    "ascent_fraction": _check_ascent_fraction,
     "ascent_scope": _choice("ascent_scope", SCOPES),
     "micro_batch_size": _check_micro_batch_size,
+    "start": _check_start,
     "interval": _check_interval,
     "adaptive": functools.partial(arguments.check_boolean, "adaptive"),
     "scale": _choice("scale", SCALES),

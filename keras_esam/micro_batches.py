@@ -81,9 +81,10 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
         masks = [sample_losses.keras_mask(output) for output in outputs]
         new_values = [gradients[index] for index in plan.overwritten]
         new_values = [v if v is None else v[None] for v in new_values]
-        return means, [increase, *new_values, *outputs, *masks], fixed
+        seen = None if clean.rows is None else start + clean.rows
+        return means, [increase, seen, *new_values, *outputs, *masks], fixed
 
-    means, (increase, *parts), fixed = backend.each_micro_batch(
+    means, (increase, seen, *parts), fixed = backend.each_micro_batch(
         run, num_samples, plan.method.micro_batch_size
     )
     loss, gradients = means[0], means[1 : 1 + len(weights)]
@@ -98,6 +99,7 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
         sample_losses=None,
         weights=weights,
         updates=_updates(assigned, means[1 + len(weights) :], fixed),
+        rows=seen,
     )
     return whole, gradients, increase
 

@@ -1,8 +1,7 @@
 """What a training step does, known on the host before it runs.
 
 Everything here is static in a compiled step: each plan has a compiled step of
-its own. A new way to vary training over its steps, such as a late start, is a
-line in `plan_step`.
+its own. A new way to vary training over its steps is a line in `plan_step`.
 """
 
 import dataclasses
@@ -60,7 +59,9 @@ class StepPlan:
     @property
     def takes_rows(self) -> bool:
         """Whether the step takes some of the rows of a batch."""
-        has_parts = self.gamma < 1 or self.method.micro_batch_size is not None
+        method = self.method
+        has_parts = min(self.gamma, method.ascent_fraction) < 1
+        has_parts = has_parts or method.micro_batch_size is not None
         return self.perturbs and has_parts
 
     @property
@@ -69,6 +70,16 @@ class StepPlan:
         are drawn."""
         by_scalar = self.method.granularity == "weight" and self.beta < 1
         return self.beta if by_scalar else None
+
+    def ascent_rows(self, batch_size):
+        """Indices of the samples whose gradient defines the perturbation, or
+        `None` for all."""
+        fraction = self.method.ascent_fraction
+        if fraction == 1 or not self.perturbs:
+            return None
+        count = selection.num_selected(batch_size, fraction)
+        is_all = isinstance(batch_size, int) and count == batch_size
+        return None if is_all else selection.spread(batch_size, count)
 
     def num_kept(self, batch_size):
         """Number of samples that the step keeps: integer or scalar tensor."""
@@ -102,13 +113,19 @@ def plan_step(
         num_variables: Integer, number of all trainable variables.
     """
     overwritten = tuple(sorted({*range(num_variables)} - {*order}))
+    step = progress.num_steps
+    has_no_radius = isinstance(method.rho, Stages) and not value_at(
+        method.rho, step
+    )
+    if step < method.start or has_no_radius:
+        method = dataclasses.replace(method, rho=0.0)
     if method.is_base_optimizer:
         return StepPlan(method, overwritten=overwritten)
     plan = StepPlan(
         method,
         perturbs=progress.num_executions % method.interval == 0,
-        beta=value_at(method.beta, progress.num_steps),
-        gamma=value_at(method.gamma, progress.num_steps),
+        beta=value_at(method.beta, step),
+        gamma=value_at(method.gamma, step),
         overwritten=overwritten,
     )
     if not plan.perturbs:

@@ -11,15 +11,16 @@ SHAPE_ERRORS = (ValueError, TypeError, IndexError, RuntimeError)
 
 UNEQUAL_ROWS = (
     "All tensors of a batch must have the samples as their rows for SDS "
-    "(`gamma < 1`) and for micro-batches, which take some of the rows. Use "
-    "`gamma=1` and `micro_batch_size=None`."
+    "(`gamma < 1`), `ascent_fraction < 1` and micro-batches, which take some "
+    "of the rows. Use `gamma=1`, `ascent_fraction=1` and "
+    "`micro_batch_size=None`."
 )
 
 NOTE = (
-    "This step takes a part of a batch: SDS (`gamma < 1`) or "
-    "`micro_batch_size`. A network, loss or target that is about a batch as a "
-    "whole, as places in the batch are, and tensors with different numbers of "
-    "rows need `gamma=1` and `micro_batch_size=None`."
+    "This step takes a part of a batch: SDS (`gamma < 1`), `ascent_fraction` "
+    "or `micro_batch_size`. A network, loss or target that is about a batch as "
+    "a whole, as places in the batch are, and tensors with different numbers "
+    "of rows need `gamma=1`, `ascent_fraction=1` and `micro_batch_size=None`."
 )
 
 

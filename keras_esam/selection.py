@@ -68,6 +68,24 @@ def num_selected(batch_size, gamma: float):
     return ops.minimum(ops.maximum(1, rounded_up), batch_size)
 
 
+def spread(batch_size, count):
+    """Indices of samples at equal distances, from the first one on.
+
+    Args:
+        batch_size: Integer or scalar integer tensor.
+        count: Integer or scalar integer tensor, at most `batch_size`.
+
+    Returns:
+        Integer tensor, shape `(count,)`, in ascending order. Unlike the first
+        samples of a batch, these are not all of one kind where a batch is
+        sorted, and not all on one device where it is sharded.
+    """
+    places = ops.arange(count)
+    # A replica that gets no sample has a count of 0.
+    divisor = max(1, count) if isinstance(count, int) else ops.maximum(1, count)
+    return places * batch_size // divisor
+
+
 def select(scores, count):
     """Indices of the samples with the largest scores, in batch order.
 

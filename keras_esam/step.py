@@ -93,26 +93,25 @@ def sharpness_aware_gradients(
     """
     rule, ranking = plan.method.ascent_rule, plan.method.ranking
     selects = plan.selects(backend.batch_size(batch))
-    needs_losses = not selects or ranking.needs_losses
+    compares = plan.knows_increase and not selects
+    needs_losses = compares or (selects and ranking.needs_losses)
     clean = increase = shared = None
     clean_gradients, kept = {}, batch
     if selects and ranking.needs_increase:
         shared = backend.shared_prefix(model, plan)
 
     if rule.needs_clean_pass:  # F1, B1
-        sources = (*plan.subset, *plan.overwritten)
-        clean, gradients = backend.gradients(
+        clean, clean_gradients = _clean_pass(
             model,
+            plan,
             batch,
             weights,
             state,
-            sources,
             per_sample=needs_losses,
             part=part,
             shared=shared,
         )
         weights = clean.weights
-        clean_gradients = dict(zip(sources, gradients, strict=True))
     perturbed, norm = _perturb(model, plan, weights, clean_gradients)
     observed = clean
     if selects:  # Fs
@@ -130,7 +129,7 @@ def sharpness_aware_gradients(
             perturbed,
             state,
             sources=range(len(weights)),
-            per_sample=clean is not None and not selects,
+            per_sample=compares,
             valid=None if clean is None else norm,
             part=part,
         )
@@ -142,18 +141,25 @@ def sharpness_aware_gradients(
     ]
     if final.sample_losses is not None:
         increase = final.sample_losses - clean.sample_losses
-    elif clean is not None and not selects:
+    elif compares:
         model._findings.has_sample_losses = False
     return observed or final, gradients, increase
 
 
-def _perturb(model, plan, weights, clean_gradients):
-    """The weights at theta + eps, and the norm of the ascent's gradient.
+def _clean_pass(model, plan, batch, weights, state, **kwargs):
+    """The `ForwardPass`, and its gradients by the indices of the variables."""
+    sources = (*plan.subset, *plan.overwritten)
+    seen = plan.ascent_rows(backend.batch_size(batch))
+    with contextlib.nullcontext() if seen is None else rows.explained():
+        clean, gradients = backend.gradients(
+            model, _rows_of(batch, seen), weights, state, sources, **kwargs
+        )
+    clean.rows = seen
+    return clean, dict(zip(sources, gradients, strict=True))
 
-    Args:
-        clean_gradients: Dict of the batch's gradients by the indices of the
-            variables, empty without B1.
-    """
+
+def _perturb(model, plan, weights, clean_gradients):
+    """The weights at theta + eps, and the norm of the ascent's gradient."""
     rule, current, previous = plan.method.ascent_rule, None, None
     if rule.needs_clean_pass:
         current = backend.dense([clean_gradients[i] for i in plan.subset])
@@ -210,10 +216,18 @@ def _select(model, plan, batch, observed, perturbed, state, part, shared):
         lambda: keras.random.uniform((num_samples,), seed=model.seed_generator),
     )
     indices = selection.select(scores, plan.num_kept(num_samples))
-    return selection.gather(batch, indices, take=backend.take), increase
+    return _rows_of(batch, indices), increase
+
+
+def _rows_of(batch, indices):
+    """The samples of a batch with these indices, all for `None`."""
+    if indices is None:
+        return batch
+    return selection.gather(batch, indices, take=backend.take)
 
 
 def _update_metrics(model, plan, batch, observed, increase):
+    batch = _rows_of(batch, observed.rows)
     x, y, sample_weight = batch
     model._loss_metric.update_state(
         backend.unscaled_loss(observed.loss),

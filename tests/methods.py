@@ -30,6 +30,8 @@ METHODS = {
     "esam_depth": {"granularity": "depth"},
     "esam_depth_loss": {"granularity": "depth", "rank_by": "loss"},
     "esam_depth_random": {"granularity": "depth", "rank_by": "random"},
+    "sam_part": {"beta": 1, "gamma": 1, "ascent_fraction": 0.25},
+    "esam_start": {"start": 3},
     "esam_interval": {"interval": 2},
     "esam_micro_batches": {"micro_batch_size": 10, "gamma": 1},
     "one_step": {"gamma": 1, "ascent": "previous"},

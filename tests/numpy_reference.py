@@ -29,6 +29,7 @@ class Step:
     masks: list | None = None
     previous: list | None = None
     scores: np.ndarray | None = None
+    ascent_fraction: float = 1.0
 
 
 def forward(params, x):
@@ -110,7 +111,13 @@ def sharpness_aware_gradient(params, x, y, weights, step, penalty):
     """The gradient that the optimizer gets."""
     perturbed = params
     if step.rho > 0:
-        grads = step.previous or gradient(params, x, y, weights, penalty)
+        seen = slice(None)
+        if step.ascent_fraction < 1:
+            count = max(1, math.ceil(step.ascent_fraction * len(y) - 1e-9))
+            seen = [place * len(y) // count for place in range(count)]
+        grads = step.previous or gradient(
+            params, x[seen], y[seen], weights[seen], penalty
+        )
         eps = perturbation(params, grads, step)
         perturbed = [p + e for p, e in zip(params, eps, strict=True)]
     if step.rho > 0 and step.gamma < 1:

@@ -122,6 +122,7 @@ def reference_step(model, index, num_samples, previous, masks=(), scores=()):
     )
     number, is_base = divmod(index, model.interval)
     subset = subsets.subset_at(number, len(pool.subsets), model.seed)
+    is_base = is_base or index < model.start
     rho = 0.0 if is_base else at(model.rho, index)
     has_masks = rho and model.granularity == "weight" and beta < 1
     count = selection.num_selected(num_samples, gamma)
@@ -130,6 +131,7 @@ def reference_step(model, index, num_samples, previous, masks=(), scores=()):
         rho=rho,
         gamma=gamma,
         rank_by=model.rank_by,
+        ascent_fraction=model.ascent_fraction,
         adaptive=model.adaptive,
         scale=model.scale,
         subset=pool.subsets[subset],

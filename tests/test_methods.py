@@ -23,12 +23,13 @@ from tests.networks import fit
 # One of each kind. The tests of the other methods are slow ones.
 SOME = {
     *("sam", "swp_authors", "sds_random", "esam_variable_loss", "esam_depth"),
-    *("esam_micro_batches", "one_step_loss", "esam_weight"),
+    *("esam_micro_batches", "one_step_loss", "esam_weight", "sam_part"),
 }
-LEARNS = {"sam", "esam_depth", "one_step_loss"}
+LEARNS = {"sam", "esam_depth", "one_step_loss", "sam_part"}
 COMPILED_BY_XLA = {"esam_depth", "esam_micro_batches", "one_step_loss"}
 # And those that go on from more than the weights and the step.
 RESUMED = SOME | {"esam_interval", "esam_depth_random", "one_step"}
+RESUMED |= {"esam_start"}
 
 
 def some(methods):
@@ -96,6 +97,7 @@ def test_configuration_has_every_argument():
         **{"rho": 0.1, "beta": 0.5, "gamma": 1.0, "granularity": "variable"},
         **{"rank_by": "loss", "ascent": "previous", "ascent_scope": "global"},
         **{"micro_batch_size": 8, "interval": 2, "adaptive": True},
+        **{"ascent_fraction": 0.5, "start": 3},
         **{"scale": "authors", "seed": 7, "name": "other"},
     }
     parameters = inspect.signature(keras_esam.ESAMModel).parameters

@@ -95,6 +95,8 @@ class ForwardPass:
         weights: List of tensors, the values of the trainable variables that
             the loss is a function of.
         updates: List of pairs `(variable, tensor)`, what the pass assigned.
+        rows: Optional tensor of integers, indices of the samples of the batch
+            that it saw, if not all.
     """
 
     y_pred: object
@@ -102,6 +104,7 @@ class ForwardPass:
     sample_losses: object
     weights: list
     updates: list
+    rows: object = None
 
 
 @own_calls.own_calls()

@@ -10,7 +10,9 @@ The library depends on some private names of Keras, which a test looks for. Of
 """
 
 import dataclasses
+import functools
 import math
+import warnings
 
 import keras
 
@@ -48,6 +50,20 @@ class BaseModel(keras.Model):
     The model of a backend extends it with `_train_step()` and the class
     `_dispatcher` of its train function.
     """
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        history = super().fit(*args, **kwargs)
+        start, num_steps = self._method.start, self._progress.num_steps
+        if num_steps < start and not self._method.is_base_optimizer:
+            warnings.warn(
+                f"`fit` ended after {num_steps} training steps of "
+                f"`{self.name}`, before its `start={start}`: all of them were "
+                "steps of the base optimizer. `start` counts the batches of "
+                "the whole training, not its epochs.",
+                stacklevel=2,
+            )
+        return history
 
     def make_train_function(self, force=False):
         """Creates the function that runs one execution of `fit`.

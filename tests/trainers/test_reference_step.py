@@ -32,6 +32,19 @@ MORE = {
     },
     "one_step_interval": {"gamma": 1, "ascent": "previous", "interval": 2},
     "sam_micro_batches": {"beta": 1, "gamma": 1, "micro_batch_size": 4},
+    "sam_part_third": {"beta": 1, "gamma": 1, "ascent_fraction": 1 / 3},
+    "sam_part_micro_batches": {
+        **{"beta": 1, "gamma": 1, "micro_batch_size": 4},
+        "ascent_fraction": 0.5,
+    },
+    "swp_part_adaptive": {
+        **{"gamma": 1, "adaptive": True, "granularity": "variable"},
+        "ascent_fraction": 0.25,
+    },
+    "sam_rho_stages": {
+        **{"beta": 1, "gamma": 1},
+        "rho": PiecewiseConstantDecay([3, 7], [0.0, 0.3, 0.1]),
+    },
     "esam_uneven_micro_batches": {"micro_batch_size": 4},
 }
 ALL = METHODS | MORE

@@ -1,0 +1,139 @@
+"""The perturbation from a part of the batch: `ascent_fraction`."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.backends import BACKEND
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+PART = {"beta": 1, "gamma": 1, "ascent_fraction": 0.25, "seed": 1}
+
+
+def make(network=None, **kwargs):
+    network = network or dense_network(dropout=False)
+    return keras_esam.ESAMModel(network, **{**PART, **kwargs})
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Recorder(keras.layers.Layer):
+    """Notes the batches that it sees in training."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = []
+
+    def call(self, inputs, training=None):
+        if training:
+            self.seen.append(keras.ops.convert_to_numpy(inputs))
+        return inputs
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="A gradient's arrays are traced.")
+@pytest.mark.parametrize(
+    "batch_size, fraction, rows",
+    [(16, 0.25, [0, 4, 8, 12]), (7, 0.5, [0, 1, 3, 5]), (3, 0.01, [0])],
+)
+def test_first_pass_sees_a_part_that_is_spread_over_the_batch(
+    batch_size, fraction, rows
+):
+    recorder = Recorder()
+    network = keras.Sequential([keras.Input((8,)), recorder])
+    network.add(keras.layers.Dense(3, activation="softmax"))
+    model = compile_model(make(network, ascent_fraction=fraction))
+    x, y = dense_data(batch_size)
+    model.train_on_batch(x, y)
+    first, second = recorder.seen[-2:]
+    np.testing.assert_array_equal(first, x[rows])
+    np.testing.assert_array_equal(second, x)
+
+
+def test_logs_and_statistics_are_those_of_the_part():
+    """As those of plain `fit` on the samples of the parts alone."""
+    x, y = dense_data(40)
+    weights = np.linspace(0.5, 2, 40).astype("float32")
+    model = compile_model(
+        make(rho=0.5),
+        keras.optimizers.SGD(0.0),
+        weighted_metrics=["sparse_categorical_crossentropy"],
+    )
+    # Batches of 16, 16 and 8 samples, with parts of 4, 4 and 2.
+    history = fit(model, x, y, sample_weight=weights).history
+    bare = dense_network(dropout=False)
+    compile_model(bare, keras.optimizers.SGD(0.0), **metrics)
+    part = slice(None, None, 4)
+    expected = fit(
+        bare, x[part], y[part], sample_weight=weights[part], batch_size=4
+    ).history
+    assert set(history) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(history[name], value, rtol=1e-6)
+    for a, b in zip(model.model.get_weights(), bare.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_micro_batches_log_what_their_parts_have():
+    x, y = dense_data(16)
+    network = dense_network(batch_norm=False, dropout=False)
+    model = compile_model(
+        make(network, micro_batch_size=8), keras.optimizers.SGD(0.0)
+    )
+    logs = model.train_on_batch(x, y, return_dict=True)
+    rows = [0, 4, 8, 12]
+    bare = compile_model(dense_network(batch_norm=False, dropout=False))
+    expected = bare.test_on_batch(x[rows], y[rows], return_dict=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-5)
+
+
+def test_whole_batch_is_sam_bit_for_bit():
+    x, y = dense_data(40)
+    weights = []
+    for fraction in ({}, {"ascent_fraction": 1}):
+        network = dense_network()
+        model = keras_esam.ESAMModel(network, beta=1, gamma=1, **fraction)
+        fit(compile_model(model), x, y)
+        weights.append(all_values(network))
+    assert_identical(*weights)
+
+
+def test_update_learns_from_all_samples():
+    """A label that only the samples beside the part have is learned."""
+    x, _ = dense_data(64)
+    y = np.full(64, 2)
+    y[::4] = 0
+    model = compile_model(make(rho=0.01), keras.optimizers.Adam(0.01))
+    fit(model, x, y, epochs=10)
+    predicted = np.argmax(model.predict(x, verbose=0), axis=1)
+    assert np.mean(predicted == 2) > 0.6
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"gamma": 0.5}, "`gamma` must be 1 with `ascent_fraction < 1`"),
+        ({"ascent": "previous"}, "`ascent_fraction=1` with it"),
+        ({"ascent_fraction": 0}, "Received: ascent_fraction=0"),
+        ({"ascent_fraction": 1.5}, "Received: ascent_fraction=1.5"),
+    ],
+)
+def test_what_does_not_go_together_is_an_error(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)
+
+
+def test_rows_that_are_no_samples_are_an_error_that_names_it():
+    support = keras.Input((8,), batch_size=5)
+    query = keras.Input((8,), batch_size=4)
+    outputs = keras.layers.Dense(3, activation="softmax")(query)
+    network = keras.Model([query, support], outputs)
+    x, y = dense_data(4)
+    model = compile_model(make(network))
+    with pytest.raises(ValueError, match="`ascent_fraction=1`"):
+        model.train_on_batch([x, np.ones((5, 8), "float32")], y)

@@ -1,0 +1,85 @@
+"""Trainings that begin with the base optimizer: `start`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import keras_esam
+from tests.backends import compiled_steps
+from tests.networks import all_values
+from tests.networks import assert_identical
+from tests.networks import compile_model
+from tests.networks import compile_to_graph
+from tests.networks import dense_data
+from tests.networks import dense_network
+from tests.networks import fit
+
+Stages = keras.optimizers.schedules.PiecewiseConstantDecay
+# Steps until then, and sharpness-aware ones after it.
+LATE = [{"start": 3}, {"rho": Stages([2], [0.0, 0.05])}]
+
+
+def make(**kwargs):
+    kwargs = {"seed": 1, "beta": 1, "gamma": 1, **kwargs}
+    return compile_model(keras_esam.ESAMModel(dense_network(), **kwargs))
+
+
+@pytest.mark.filterwarnings("ignore:`fit` ended after")
+@pytest.mark.parametrize("late", LATE, ids=["start", "rho"])
+def test_it_is_plain_training_until_then_and_not_after_it(late):
+    x, y = dense_data(16 * 4)
+    model, bare = make(**late), compile_model(dense_network())
+    for step in range(4):
+        batch = slice(16 * step, 16 * step + 16)
+        logs = fit(model, x[batch], y[batch]).history
+        expected = fit(bare, x[batch], y[batch]).history
+        if step < 3:
+            assert np.isnan(logs.pop("sharpness")).all()
+            assert logs == expected
+            assert_identical(model.model.get_weights(), bare.get_weights())
+    assert np.isfinite(logs["sharpness"]).all()
+    assert np.abs(model.get_weights()[0] - bare.get_weights()[0]).max() > 1e-6
+
+
+@compiled_steps
+@pytest.mark.filterwarnings("ignore:`fit` ended after")
+@pytest.mark.parametrize("late", LATE, ids=["start", "rho"])
+def test_it_compiles_the_base_step_and_then_the_other(late):
+    x, y = dense_data(16 * 3)
+    model = compile_to_graph(make(**late))
+    for num_compiled in (1, 2, 2):
+        fit(model, x, y)
+        assert model.train_function.num_compiled == num_compiled
+
+
+def test_steps_are_those_of_the_whole_training(tmp_path):
+    x, y = dense_data(32)
+    whole = make(start=3)
+    with pytest.warns(UserWarning, match="after 2 training steps.*`start=3`"):
+        fit(whole, x, y)
+    whole.save_weights(tmp_path / "model.weights.h5")
+    resumed = make(start=3)
+    resumed.optimizer.build(resumed.trainable_variables)
+    resumed.load_weights(tmp_path / "model.weights.h5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(whole, x, y)
+        fit(resumed, x, y)
+    assert_identical(all_values(resumed), all_values(whole))
+
+
+def test_base_optimizer_has_nothing_to_start():
+    x, y = dense_data(16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(make(start=30, rho=0), x, y)
+
+
+@pytest.mark.parametrize(
+    "start, error", [(-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_start_is_a_number_of_steps(start, error):
+    with pytest.raises(error, match=f"Received: start={start}"):
+        make(start=start)
