@@ -58,11 +58,8 @@ def test_logs_and_statistics_are_those_of_the_part():
     """As those of plain `fit` on the samples of the parts alone."""
     x, y = dense_data(40)
     weights = np.linspace(0.5, 2, 40).astype("float32")
-    model = compile_model(
-        make(rho=0.5),
-        keras.optimizers.SGD(0.0),
-        weighted_metrics=["sparse_categorical_crossentropy"],
-    )
+    metrics = {"weighted_metrics": ["sparse_categorical_crossentropy"]}
+    model = compile_model(make(rho=0.5), keras.optimizers.SGD(0.0), **metrics)
     # Batches of 16, 16 and 8 samples, with parts of 4, 4 and 2.
     history = fit(model, x, y, sample_weight=weights).history
     bare = dense_network(dropout=False)
