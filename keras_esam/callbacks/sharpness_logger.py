@@ -19,12 +19,11 @@ class SharpnessLogger(keras.callbacks.Callback):
 
     B+ are the samples of the batch whose loss rises the most when the weights
     are perturbed, B- the others, see `keras_esam.analysis.batch_halves`. They
-    are found anew each time. Works with any compiled `keras.Model`, whichever
-    way it trains, and does not change the training: the weights of a `fit` with
-    and without it are the same bit for bit.
+    are found again each time. Works with any compiled `keras.Model` and does
+    not change the training: its weights are bit-identical with and without it.
 
-    Logged, with the losses in units of the loss, means over the samples without
-    regularisation:
+    Logged, with losses that are means over the samples, in units of the loss
+    and without regularisation:
 
     - `probe_loss`, `probe_loss_plus`, `probe_loss_minus`: loss of the batch, of
         B+ and of B- at the weights;
@@ -34,10 +33,10 @@ class SharpnessLogger(keras.callbacks.Callback):
         gradient of B+, or B-, with that of the batch, at the weights plus
         `eps`, from -1 to 1.
 
-    The passes are in training mode, as those of ESAM's step. To measure takes
-    three forward and backward passes of the probe batch.
+    The three forward and backward passes of the probe batch are in training
+    mode, as those of ESAM's step.
 
-    Put it before the callbacks that are to see the figures, such as
+    Put it before callbacks that use the figures, such as
     `keras.callbacks.CSVLogger`.
 
     Args:

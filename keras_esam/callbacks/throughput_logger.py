@@ -19,7 +19,7 @@ class ThroughputLogger(keras.callbacks.Callback):
     The samples are counted by the model's `loss` metric, which is read once per
     epoch. No other batch is waited for. Works with any `keras.Model`.
 
-    Put it before the callbacks that are to see the figure, such as
+    Put it before callbacks that use the figure, such as
     `keras.callbacks.CSVLogger`.
 
     Example:

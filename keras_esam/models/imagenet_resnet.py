@@ -1,10 +1,14 @@
-"""ResNets for ImageNet, of `keras.applications` and of KerasCV."""
+"""ResNets for ImageNet, of `keras.applications` and of KerasCV.
+
+They have a head of their own: that of Keras has logits of half precision under
+a mixed policy, too coarse to rank samples by the rise of their losses.
+"""
 
 import keras
 
 from keras_esam import arguments
 from keras_esam.extras import requires
-from keras_esam.models import parts
+from keras_esam.models.small_images import head
 
 
 def resnet50(
@@ -30,7 +34,10 @@ def resnet50(
     - [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep Residual
         Learning for Image Recognition"
     """
-    return _from_applications("ResNet50", input_shape, num_classes)
+    backbone = keras.applications.ResNet50(
+        weights=None, input_shape=input_shape, include_top=False
+    )
+    return _with_head(backbone, num_classes, "resnet50")
 
 
 def resnet101(
@@ -41,11 +48,11 @@ def resnet101(
     Args:
         input_shape: As for `resnet50`. Defaults to `(224, 224, 3)`.
         num_classes: Integer. Defaults to `1000`.
-
-    Returns:
-        A functional `keras.Model`, as for `resnet50`.
     """
-    return _from_applications("ResNet101", input_shape, num_classes)
+    backbone = keras.applications.ResNet101(
+        weights=None, input_shape=input_shape, include_top=False
+    )
+    return _with_head(backbone, num_classes, "resnet101")
 
 
 def bottleneck_resnet(
@@ -72,8 +79,7 @@ def bottleneck_resnet(
             Defaults to `(3, 4, 6, 3)`.
 
     Returns:
-        A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
+        A functional `keras.Model` as of `resnet50`.
 
     Raises:
         ImportError: If KerasCV is not installed.
@@ -116,15 +122,6 @@ def bottleneck_resnet(
     return _with_head(backbone, num_classes, "bottleneck_resnet")
 
 
-def _from_applications(name, input_shape, num_classes):
-    # Its own head would have logits of half precision under a mixed policy:
-    # too coarse to rank samples by the rise of their losses.
-    backbone = getattr(keras.applications, name)(
-        weights=None, input_shape=input_shape, include_top=False
-    )
-    return _with_head(backbone, num_classes, name.lower())
-
-
 def _with_head(backbone, num_classes, name):
-    outputs = parts.head(backbone.output, num_classes)
+    outputs = head(backbone.output, num_classes)
     return keras.Model(backbone.input, outputs, name=name)
