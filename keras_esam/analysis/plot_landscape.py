@@ -16,12 +16,11 @@ NUM_LEVELS = 24
 def plot_landscape(
     landscapes: Mapping[str, Landscape], path, title: str | None = None
 ) -> None:
-    """Draws landscapes side by side: surfaces above, contours below.
+    """Draws mean losses over the draws: surfaces above, contours below.
 
-    All have the same scale of losses, in height and in colour. It is
-    logarithmic if the losses are positive and the largest is more than ten
-    times the smallest. What is drawn is the mean over the draws.
-
+    See `keras_esam.analysis.loss_landscape` for an example. All landscapes have
+    the same scale of losses, in height and in colour. It is logarithmic if the
+    losses are positive and the largest is more than ten times the smallest.
     Needs Matplotlib (`pip install "keras-esam[analysis]"`).
 
     Args:
@@ -31,14 +30,6 @@ def plot_landscape(
 
     Raises:
         ValueError: If there are no landscapes, or none has a finite loss.
-
-    Example:
-
-    ```python
-    keras_esam.analysis.plot_landscape(
-        {"SGD": landscape_of_sgd, "ESAM": landscape_of_esam}, "landscape.png"
-    )
-    ```
     """
     with requires("analysis"):
         from matplotlib.figure import Figure
@@ -76,11 +67,7 @@ def plot_landscape(
 
 
 class _Scale:
-    """Of heights and colours, the same in all landscapes.
-
-    Args:
-        finite: Array of all losses.
-    """
+    """Of heights and colours, the same in all landscapes."""
 
     def __init__(self, finite):
         from matplotlib import colors
@@ -130,8 +117,8 @@ def _draw_surface(axes, landscape, losses, scale):
         cmap="viridis",
         vmin=low,
         vmax=high,
-        rcount=len(first),
-        ccount=len(first),
+        rstride=1,
+        cstride=1,
         linewidth=0,
     )
     axes.set_zlim(low, high)

@@ -21,10 +21,10 @@ class AtomicBackup(keras.callbacks.Callback):
     Start the same script again after it was killed, at any moment: `fit` prints
     a line, restores the last finished epoch and trains the others. Weights,
     optimizer, the state of an `ESAMModel` and the logs of all epochs are one
-    folder, written atomically. (`keras.callbacks.BackupAndRestore` writes one
-    file over another.) With data whose order depends on the epoch alone, see
-    `keras_esam.callbacks.EpochCounter`, the resumed run equals the
-    uninterrupted one.
+    folder, written atomically, unlike that of
+    `keras.callbacks.BackupAndRestore`. If the order of the data depends on the
+    epoch alone, see `keras_esam.callbacks.EpochCounter`, the resumed run equals
+    the uninterrupted one.
 
     A finished training keeps its backup: the same script then trains nothing
     and says so. One that a callback stopped early is resumed. The backup takes
@@ -37,9 +37,8 @@ class AtomicBackup(keras.callbacks.Callback):
     batch size, metrics and the code of subclasses are not compared.
 
     Put it behind callbacks that add to the logs or save files, such as
-    `keras.callbacks.CSVLogger(path, append=True)`: what they do must be done
-    before an epoch counts as finished. The chief of several workers or
-    processes writes; all of them restore.
+    `keras.callbacks.CSVLogger(path, append=True)`, which must be done before an
+    epoch counts as finished. The chief of several workers writes; all restore.
 
     Args:
         folder: String or path, where the backup is. Each training needs its
@@ -47,12 +46,11 @@ class AtomicBackup(keras.callbacks.Callback):
 
     Raises:
         ValueError: In `fit`, if the model is not built, or if the backup is one
-            of another training. The message lists the settings that differ;
-            model and backup stay as they are.
+            of another training. It lists the settings that differ; model and
+            backup stay as they are.
 
     Attributes:
-        history: List of dicts, the logs of all finished epochs, those of
-            earlier processes too.
+        history: List of dicts, the logs of all finished epochs.
 
     Example:
 

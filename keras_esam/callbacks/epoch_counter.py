@@ -23,11 +23,8 @@ class EpochCounter(keras.callbacks.Callback):
     ```python
     counter = keras_esam.callbacks.EpochCounter()
     train = data.cifar("cifar10", "train", 128, epoch=counter.epoch)
-    model.fit(
-        train,
-        epochs=200,
-        callbacks=[counter, keras.callbacks.BackupAndRestore("backup")],
-    )
+    backup = keras.callbacks.BackupAndRestore("backup")
+    model.fit(train, epochs=200, callbacks=[counter, backup])
     ```
     """
 

@@ -34,11 +34,10 @@ def cifar(
 
     Training images are shuffled, cropped at random after padding with 4 black
     pixels, and half of them mirrored; what does not fill a batch is left out.
-    Test images come in order. Both are standardised per channel.
-
-    The order and the augmentation depend only on `seed` and the number of the
-    epoch. If a callback gives that number, as in the example, a resumed
-    training sees the same batches as an uninterrupted one.
+    Test images come in order. Both are standardised per channel. Order and
+    augmentation depend only on `seed` and the number of the epoch: if a
+    callback gives the latter, as in the example, a resumed training sees the
+    same batches as an uninterrupted one.
 
     Args:
         name: String, `"cifar10"` or `"cifar100"`.
@@ -50,8 +49,9 @@ def cifar(
         num_samples: Optional integer, size of a fixed part with equally many
             images of each class. Defaults to `None`, all of them.
         cutout: Integer, side of the square that is set to the mean in half of
-            the training images (Cutout). It may reach beyond the image. The
-            ESAM authors' code has 16. Defaults to `0`, none.
+            the training images ([Cutout](https://arxiv.org/abs/1708.04552)). It
+            may reach beyond the image. The ESAM authors' code has 16. Defaults
+            to `0`, none.
         augment: Boolean, whether training images are cropped and mirrored at
             random. Defaults to `True`.
         seed: Integer. Defaults to `0`.
@@ -76,11 +76,6 @@ def cifar(
     test = cifar("cifar10", "test", 1000)
     model.fit(train, epochs=200, validation_data=test, callbacks=[counter])
     ```
-
-    Reference:
-
-    - [DeVries & Taylor, 2017](https://arxiv.org/abs/1708.04552), "Improved
-        Regularization of Convolutional Neural Networks with Cutout"
     """
     arguments.check_choice("name", name, tuple(STATISTICS))
     epochs.check(split, ("train", "test"), batch_size, seed, epoch)

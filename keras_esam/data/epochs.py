@@ -26,11 +26,11 @@ def check(split, splits, batch_size, seed, epoch):
     if epoch is not None and not (
         is_variable and epoch.dtype.is_integer and epoch.shape.rank == 0
     ):
-        raise TypeError(
-            "`epoch` must be `None` or a scalar integer `tf.Variable`, such as "
-            "the attribute `epoch` of `keras_esam.callbacks.EpochCounter`. "
-            f"Received: epoch={arguments.short(epoch)} of type {type(epoch)}"
+        kinds = (
+            "`None` or a scalar integer `tf.Variable`, such as the attribute "
+            "`epoch` of `keras_esam.callbacks.EpochCounter`"
         )
+        raise arguments.type_error("epoch", kinds, epoch)
 
 
 def check_fills_a_batch(batch_size, num_samples):

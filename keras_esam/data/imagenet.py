@@ -43,17 +43,15 @@ def imagenet(
     resized so that the shorter side is `image_size * 256 / 224`, and cropped at
     the centre. Both are standardised per channel.
 
-    The order and the augmentation depend only on `seed` and the number of the
-    epoch, see `keras_esam.data.cifar`.
+    `data_dir`, `seed` and `epoch`, their defaults and the errors are those of
+    `keras_esam.data.cifar`.
 
     Args:
         split: String, `"train"` or `"val"`.
         batch_size: Integer.
         data_dir: Optional path, folder of tensorflow-datasets with
-            `imagenet2012` as TFRecord files. Defaults to the environment
-            variable `TFDS_DATA_DIR`, then to `~/tensorflow_datasets`. Training
-            images are read from 16 files at a time and shuffled within a buffer
-            of 4,096, some 0.5 GB.
+            `imagenet2012` as TFRecord files. Training images are read from 16
+            files at a time and shuffled within a buffer of 4,096, some 0.5 GB.
         folder: Optional path of a tree, `folder/train/CLASS/*.JPEG` and
             `folder/val/CLASS/*.JPEG`, that is read instead. JPEGs in colour,
             greyscale and CMYK, and PNGs. Labels follow the sorted class names.
@@ -64,16 +62,12 @@ def imagenet(
         augment: Boolean, whether training images are cropped and mirrored at
             random, or cropped as those of `"val"`. Defaults to `True`.
         seed: Integer. Defaults to `0`.
-        epoch: As for `keras_esam.data.cifar`. Defaults to `None`.
+        epoch: Optional scalar integer `tf.Variable`. Defaults to `None`.
 
     Returns:
         A `tf.data.Dataset` of known length: images, float32 of shape
         `(batch_size, image_size, image_size, 3)`, and labels, int32 of shape
         `(batch_size,)`.
-
-    Raises:
-        FileNotFoundError: If the data set is missing. It says how to get it.
-        TypeError, ValueError: If an argument has a wrong type or value.
 
     Example:
 

@@ -16,23 +16,11 @@ def resnet50(
 ) -> keras.Model:
     """ResNet-50 of `keras.applications` with random weights.
 
-    Its logits are float32 under mixed precision too, as those of the other
-    networks.
+    Its result is that of `keras_esam.models.resnet18`.
 
     Args:
-        input_shape: Tuple of integers, height, width and channels, or channels
-            first where `keras.config.image_data_format()` says so. Defaults to
-            `(224, 224, 3)`.
+        input_shape: As for `resnet18`. Defaults to `(224, 224, 3)`.
         num_classes: Integer. Defaults to `1000`.
-
-    Returns:
-        A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
-
-    Reference:
-
-    - [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep Residual
-        Learning for Image Recognition"
     """
     backbone = keras.applications.ResNet50(
         weights=None, input_shape=input_shape, include_top=False
@@ -43,10 +31,10 @@ def resnet50(
 def resnet101(
     input_shape: tuple[int, int, int] = (224, 224, 3), num_classes: int = 1000
 ) -> keras.Model:
-    """ResNet-101 of `keras.applications` with random weights, see `resnet50`.
+    """ResNet-101 of `keras.applications`, otherwise as `resnet50`.
 
     Args:
-        input_shape: As for `resnet50`. Defaults to `(224, 224, 3)`.
+        input_shape: As for `resnet18`. Defaults to `(224, 224, 3)`.
         num_classes: Integer. Defaults to `1000`.
     """
     backbone = keras.applications.ResNet101(
@@ -65,9 +53,9 @@ def bottleneck_resnet(
 
     It stands in for ResNet-50 and ResNet-101 on small machines. With the
     defaults it has the 25,557,032 trainable parameters of a ResNet-50 whose
-    convolutions have no bias; those of `keras.applications` have one.
-
-    It needs TensorFlow and KerasCV (`pip install "keras-esam[examples]"`).
+    convolutions have no bias; those of `keras.applications` have one. It needs
+    TensorFlow and KerasCV (`pip install "keras-esam[examples]"`). Its result is
+    that of `keras_esam.models.resnet18`.
 
     Args:
         input_shape: Tuple of integers, height, width and channels. Defaults to
@@ -77,9 +65,6 @@ def bottleneck_resnet(
             further stage has twice as many. Defaults to `64`.
         blocks: Tuple of four integers, the numbers of blocks of the stages.
             Defaults to `(3, 4, 6, 3)`.
-
-    Returns:
-        A functional `keras.Model` as of `resnet50`.
 
     Raises:
         ImportError: If KerasCV is not installed.

@@ -30,7 +30,8 @@ def resnet18(
 
     Returns:
         A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
+        channels)` to logits `(batch_size, num_classes)`, float32 under mixed
+        precision too.
 
     Raises:
         TypeError: If a number is no integer.
@@ -39,22 +40,18 @@ def resnet18(
     Example:
 
     ```python
-    network = keras_esam.models.resnet18(num_classes=100)
-    model = keras_esam.ESAMModel(network)
+    model = keras_esam.ESAMModel(keras_esam.models.resnet18(num_classes=100))
     ```
 
-    Reference:
-
-    - [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep Residual
-        Learning for Image Recognition"
+    Reference: [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep
+    Residual Learning for Image Recognition".
     """
     arguments.check_count(num_classes=num_classes, width=width, depth=depth)
     inputs = keras.Input(input_shape)
     x = norm_relu(conv(inputs, width))
-    for stage in range(4):
-        for block in range(depth):
-            strides = 2 if stage > 0 and block == 0 else 1
-            x = _basic_block(x, width * 2**stage, strides)
+    x = _stages(
+        x, _basic_block, [width * 2**stage for stage in range(4)], depth
+    )
     return keras.Model(inputs, head(x, num_classes), name="resnet18")
 
 
@@ -75,31 +72,16 @@ def wide_resnet(
         width: Integer, factor of the 16, 32 and 64 filters of the three stages.
             Defaults to `10`.
         depth: Integer, number of layers, `6 * n + 4` for `n` blocks in each
-            stage. Defaults to `28`.
+            stage, as 16 for WRN-16. Defaults to `28`.
 
-    Example:
-
-    ```python
-    network = keras_esam.models.wide_resnet(width=2, depth=16)  # WRN-16-2
-    ```
-
-    Reference:
-
-    - [Zagoruyko & Komodakis, 2016](https://arxiv.org/abs/1605.07146), "Wide
-        Residual Networks"
+    Reference: [Zagoruyko & Komodakis, 2016](https://arxiv.org/abs/1605.07146),
+    "Wide Residual Networks".
     """
     arguments.check_count(num_classes=num_classes, width=width, depth=depth)
-    if depth < 10 or depth % 6 != 4:
-        raise ValueError(
-            "`depth` must be 6 * n + 4 for n blocks in each stage, for "
-            f"instance 10, 16, 22 or 28. Received: depth={depth}"
-        )
+    blocks = _blocks_per_stage(depth, 4, "10, 16, 22 or 28")
     inputs = keras.Input(input_shape)
-    x = conv(inputs, 16)
-    for stage in range(3):
-        for block in range((depth - 4) // 6):
-            strides = 2 if stage > 0 and block == 0 else 1
-            x = _wide_block(x, 16 * width * 2**stage, strides)
+    filters = [16 * width, 32 * width, 64 * width]
+    x = _stages(conv(inputs, 16), _wide_block, filters, blocks)
     outputs = head(norm_relu(x), num_classes)
     return keras.Model(inputs, outputs, name="wide_resnet")
 
@@ -125,24 +107,11 @@ def pyramid_net(
         depth: Integer, number of layers, `6 * n + 2` for `n` blocks in each of
             the three stages. Defaults to `110`.
 
-    Example:
-
-    ```python
-    network = keras_esam.models.pyramid_net(width=48, depth=20)
-    ```
-
-    Reference:
-
-    - [Han et al., 2017](https://arxiv.org/abs/1610.02915), "Deep Pyramidal
-        Residual Networks"
+    Reference: [Han et al., 2017](https://arxiv.org/abs/1610.02915), "Deep
+    Pyramidal Residual Networks".
     """
     arguments.check_count(num_classes=num_classes, width=width, depth=depth)
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(
-            "`depth` must be 6 * n + 2 for n blocks in each stage, for "
-            f"instance 8, 20, 56 or 110. Received: depth={depth}"
-        )
-    blocks = (depth - 2) // 6
+    blocks = _blocks_per_stage(depth, 2, "8, 20, 56 or 110")
     inputs = keras.Input(input_shape)
     x = norm(conv(inputs, 16))
     for index in range(3 * blocks):
@@ -151,6 +120,23 @@ def pyramid_net(
         x = _pyramid_block(x, filters, strides)
     outputs = head(norm_relu(x), num_classes)
     return keras.Model(inputs, outputs, name="pyramid_net")
+
+
+def _blocks_per_stage(depth, rest, examples):
+    if depth < 6 + rest or depth % 6 != rest:
+        raise ValueError(
+            f"`depth` must be 6 * n + {rest} for n blocks in each stage, for "
+            f"instance {examples}. Received: depth={depth}"
+        )
+    return (depth - rest) // 6
+
+
+def _stages(x, make_block, filters_of_stages, num_blocks):
+    for stage, filters in enumerate(filters_of_stages):
+        for block in range(num_blocks):
+            strides = 2 if stage > 0 and block == 0 else 1
+            x = make_block(x, filters, strides)
+    return x
 
 
 def _basic_block(x, filters, strides):
