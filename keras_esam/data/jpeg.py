@@ -7,12 +7,6 @@ import tensorflow as tf
 
 from keras_esam.data import epochs
 
-# The Inception crop (Szegedy et al., 2015), as in torchvision.
-AREA = (0.08, 1.0)
-ASPECT = (3 / 4, 4 / 3)
-# Evaluation images are 224 pixels out of 256.
-RESIZED, CROPPED = 256, 224
-
 
 def random_crop(contents, image_size, seed):
     """A random part, resized and in half of the cases mirrored.
@@ -38,14 +32,15 @@ def random_crop(contents, image_size, seed):
 
 
 def draw_window(shape, seed):
-    """Draws the Inception crop: top, left, height and width, shape `(4,)`."""
+    """Draws the Inception crop (Szegedy et al., 2015), as in torchvision: top,
+    left, height and width, shape `(4,)`."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros((1, 0, 4)),
         seed,
         min_object_covered=0,
-        aspect_ratio_range=ASPECT,
-        area_range=AREA,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(0.08, 1.0),
         use_image_if_no_bounding_boxes=True,
     )
     return tf.concat([begin[:2], size[:2]], 0)
@@ -55,7 +50,7 @@ def centre_crop(contents, image_size):
     """The centre of an image whose shorter side is 256/224 of the crop."""
     image = decode(contents)
     shape = tf.shape(image)[:2]
-    shorter = round(image_size * RESIZED / CROPPED)
+    shorter = round(image_size * 256 / 224)
     size = shape * shorter // tf.reduce_min(shape)
     image = tf.image.resize(image, size, antialias=True)  # As Pillow does.
     top, left = tf.unstack((size - image_size) // 2)

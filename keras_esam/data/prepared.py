@@ -9,18 +9,16 @@ from keras_esam.data import epochs
 from keras_esam.extras import requires
 
 ENVIRONMENT = "TFDS_DATA_DIR"
-HOW_TO = {
-    "imagenet2012": (
-        "It cannot be downloaded by a program: get `ILSVRC2012_img_train.tar` "
-        "and `ILSVRC2012_img_val.tar` from image-net.org, put them into "
-        "`DIR/downloads/manual` and call "
-        '`tensorflow_datasets.builder("imagenet2012", data_dir=DIR)'
-        ".download_and_prepare()` once. A tree of class folders is read "
-        "without: give it as `folder`. "
-    ),
-}
 DOWNLOAD = (
     "Download it once with `tensorflow_datasets.load({name!r}, data_dir=DIR)`. "
+)
+BY_HAND = (
+    "It cannot be downloaded by a program: get `ILSVRC2012_img_train.tar` and "
+    "`ILSVRC2012_img_val.tar` from image-net.org, put them into "
+    "`DIR/downloads/manual` and call "
+    '`tensorflow_datasets.builder("imagenet2012", data_dir=DIR)'
+    ".download_and_prepare()` once. A tree of class folders is read without: "
+    "give it as `folder`. "
 )
 # Of `imagenet2012`.
 SPLITS = {"train": "train", "val": "validation"}
@@ -40,7 +38,7 @@ def prepared_builder(name, data_dir):
         if re.fullmatch(r"\d+\.\d+\.\d+", os.path.basename(folder))
     }
     if not versions:
-        how = HOW_TO.get(name, DOWNLOAD.format(name=name))
+        how = BY_HAND if name == "imagenet2012" else DOWNLOAD.format(name=name)
         raise FileNotFoundError(
             f"The data set `{name}` is not in {root!r}. {how}For a machine "
             f"without a network do so elsewhere, copy `DIR/{name}` to "
