@@ -24,22 +24,20 @@ TRAINER_METHODS = (
 )
 
 
-# What is to be known of some of them.
-ADVICE = (
-    (
-        {"compute_loss"},
+# What to do instead of overriding some of them.
+ADVICE = {
+    "compute_loss": (
         "`compute_loss()` along with `compute_sample_losses()`, or with "
-        '`gamma=1` or `rank_by="random"`',
+        '`gamma=1` or `rank_by="random"`'
     ),
-    (
-        {"train_step"},
-        "`train_step()` with a call of `super().train_step()`, which trains",
+    "train_step": (
+        "`train_step()` with a call of `super().train_step()`, which trains"
     ),
-    (
-        {*tasks.METHODS},
+    **dict.fromkeys(
+        tasks.METHODS,
         "preprocessing may move into the data or into layers of the network",
     ),
-)
+}
 
 
 def check_network(model, wrapper):
@@ -63,7 +61,7 @@ def check_network(model, wrapper):
     ]
     if overridden:
         name = wrapper.__name__
-        advice = [text for methods, text in ADVICE if methods & {*overridden}]
+        advice = dict.fromkeys(v for k, v in ADVICE.items() if k in overridden)
         raise ValueError(
             f"`model` must not override {overridden}: `{name}` trains with its "
             f"own. Override them in a subclass of `{name}` instead"

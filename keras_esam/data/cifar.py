@@ -78,7 +78,7 @@ def cifar(
     ```
     """
     arguments.check_choice("name", name, tuple(STATISTICS))
-    epochs.check(split, ("train", "test"), batch_size, seed, epoch)
+    seed = epochs.check(split, ("train", "test"), batch_size, seed, epoch)
     arguments.check_count(cutout=cutout, minimum=0)
     arguments.check_boolean("augment", augment)
     if cutout and not augment:
@@ -99,8 +99,6 @@ def cifar(
         seed = seed if augment else None
         return standardised(images, *STATISTICS[name], cutout, seed)
 
-    if split == "test":
-        seed = None
     return epochs.array_batches(
         images, labels, batch_size, prepare, seed, epoch
     )

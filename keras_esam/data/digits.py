@@ -46,7 +46,7 @@ def digits(
     model.fit(train, epochs=20, validation_data=test)
     ```
     """
-    epochs.check(split, ("train", "test"), batch_size, seed, epoch)
+    seed = epochs.check(split, ("train", "test"), batch_size, seed, epoch)
     with requires("examples"):
         from sklearn.datasets import load_digits
 
@@ -55,7 +55,6 @@ def digits(
         data.target, NUM_TRAIN if num_samples is None else num_samples
     )
     if split == "test":
-        seed = None
         chosen = np.setdiff1d(np.arange(len(data.target)), chosen)
     images = (data.images[chosen, :, :, None] / 16).astype("float32")
     labels = data.target[chosen]

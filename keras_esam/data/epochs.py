@@ -16,7 +16,7 @@ NUM_PARALLEL = os.cpu_count() or 1
 
 
 def check(split, splits, batch_size, seed, epoch):
-    """Raises a `TypeError` or `ValueError` unless these are right."""
+    """Checks arguments, and returns the seed, `None` unless for training."""
     arguments.check_choice("split", split, splits)
     arguments.check_count(batch_size=batch_size)
     if seed is None:
@@ -31,6 +31,7 @@ def check(split, splits, batch_size, seed, epoch):
             "`epoch` of `keras_esam.callbacks.EpochCounter`"
         )
         raise arguments.type_error("epoch", kinds, epoch)
+    return seed if split == "train" else None
 
 
 def check_fills_a_batch(batch_size, num_samples):

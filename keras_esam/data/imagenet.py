@@ -77,7 +77,7 @@ def imagenet(
     model.fit(train, validation_data=imagenet("val", 256), callbacks=[counter])
     ```
     """
-    epochs.check(split, SPLITS, batch_size, seed, epoch)
+    seed = epochs.check(split, SPLITS, batch_size, seed, epoch)
     arguments.check_count(image_size=image_size)
     arguments.check_boolean("augment", augment)
     if num_samples is not None:
@@ -87,8 +87,6 @@ def imagenet(
             "`data_dir` and `folder` are two sources of the images: give one. "
             f"Received: data_dir={data_dir!r}, folder={folder!r}"
         )
-    is_training = split == "train"
-    seed = seed if is_training else None
     if folder is None:
         samples = record_files(split, data_dir, seed, epoch, num_samples)
     else:
@@ -101,10 +99,10 @@ def imagenet(
             image = jpeg.random_crop(contents, image_size, seed)
         return (image - MEAN) / DEVIATION, label
 
-    if is_training:
+    if seed is not None:
         epochs.check_fills_a_batch(batch_size, int(samples.cardinality()))
     dataset = samples.map(prepare, num_parallel_calls=epochs.NUM_PARALLEL)
-    dataset = dataset.batch(batch_size, drop_remainder=is_training)
+    dataset = dataset.batch(batch_size, drop_remainder=seed is not None)
     return epochs.finish(dataset)
 
 
