@@ -8,6 +8,7 @@ import tempfile
 import warnings
 
 import keras
+import numpy as np
 
 from keras_esam.callbacks import training_settings
 
@@ -120,9 +121,10 @@ class AtomicBackup(keras.callbacks.Callback):
             unfinished.replace(latest / SETTINGS)
 
     def on_epoch_end(self, epoch, logs=None):
-        # A log is a float, or a list of floats if it is no scalar.
         values = {
-            key: keras.ops.convert_to_numpy(value).astype(float).tolist()
+            key: float(value)
+            if np.ndim(value) == 0
+            else keras.ops.convert_to_numpy(value).tolist()
             for key, value in (logs or {}).items()
         }
         history = [*self.history, {"epoch": epoch, **values}]
