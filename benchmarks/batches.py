@@ -6,6 +6,12 @@ import numpy as np
 PADDING = 4
 
 
+def repeated(batch):
+    """Generator that has one batch again and again."""
+    while True:
+        yield batch
+
+
 class ShuffledBatches(keras.utils.PyDataset):
     """Whole batches in a new order each epoch, a function of seed and epoch.
 

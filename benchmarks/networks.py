@@ -92,8 +92,3 @@ def default_sizes(name):
     """Dict with the default `width` and `depth` of a network."""
     parameters = inspect.signature(NETWORKS[name]).parameters
     return {key: value.default for key, value in parameters.items()}
-
-
-def make_network(name, width, depth):
-    """A network of `NETWORKS`."""
-    return NETWORKS[name](width=width, depth=depth)
