@@ -168,16 +168,8 @@ def timed_steps(model, setting, at_least=None):
 
 
 def in_turn(measure, models, rounds):
-    """Measures models in turn.
-
-    Args:
-        measure: Function of the value of an entry of `models`.
-        models: Dict of name to what is measured.
-        rounds: Integer.
-
-    Returns:
-        Dict of name to a list of what `measure` returned, one entry a round.
-    """
+    """Dict of name to a list, one entry a round, of what `measure` returns for
+    the value of that name in `models`."""
     samples = {name: [] for name in models}
     for index in range(rounds):
         # So that no method always follows the same one.

@@ -27,6 +27,7 @@ from benchmarks.measurement import positive
 from benchmarks.measurement import timed_epoch
 from keras_esam import models
 
+SECONDS = 2  # of a pipeline in a round, at least
 RESNET18 = "ResNet-18, 32x32"
 RESNET50 = "ResNet-50, 224x224"
 
@@ -77,7 +78,7 @@ def make_trainings(pipelines, arguments):
         if name in pipelines:
             on_pipeline = small, pipelines[name].repeat(), size
             trainings[f"{RESNET18}, on {name}"] = on_pipeline
-    if arguments.folder and not arguments.no_resnet50:
+    if arguments.folder:
         large = compile_model(models.resnet50(), jit_compile=False)
         batch = make_batch(8, (224, 224, 3))
         trainings[RESNET50] = large, engine.make_data(batch), 8
@@ -91,7 +92,7 @@ def measure(arguments):
 
     def time_of(measured):
         if not isinstance(measured, tuple):
-            return timed_epochs(measured, arguments.seconds)
+            return timed_epochs(measured, SECONDS)
         model, dataset, batch_size = measured
         seconds = timed_epoch(model, dataset, arguments.steps)
         return list(seconds / (arguments.steps * batch_size))
@@ -131,8 +132,6 @@ def parse_arguments(arguments=None):
     option("--width", type=positive, default=64, help="of the ResNet-18")
     option("--rounds", type=positive, default=5)
     option("--steps", type=positive, default=4, help="of training in a round")
-    option("--seconds", type=float, default=2, help="of a pipeline, at least")
-    option("--no-resnet50", action="store_true", help="leave it out")
     return parser.parse_args(arguments)
 
 

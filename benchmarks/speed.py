@@ -42,21 +42,14 @@ QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
 TRACES = 3
 
 
-def measure(methods, setting, rounds, traces=TRACES):
+def measure(methods, setting, rounds, traces):
     """Times and operations of the methods, in turn.
-
-    Args:
-        methods: List of names.
-        setting: `Setting`.
-        rounds: Integer.
-        traces: Integer, how often each compiled step is traced. If 0 nothing is
-            traced or counted.
 
     Returns:
         Dict of what is saved, each a dict by method: list of `[CPU, wall]`
         seconds per step, one a round; operations per step; list for each
         compiled step of the CPU seconds of its traces; wall seconds of the
-        first use of all steps.
+        first use of all steps. Nothing is counted and traced if `traces` is 0.
     """
     models = measurement.make_models(methods, setting)
     first_use = {}

@@ -56,9 +56,7 @@ def make_model(method, setting):
 def convert(network, fused=True):
     """The same functional network of the layers of `tf_keras`, new weights.
 
-    Args:
-        network: Functional `keras.Model` whose layers are called once.
-        fused: Boolean, whether batch normalization is one operation.
+    Its layers are called once. `fused` batch normalization is one operation.
     """
     import tf_keras
 

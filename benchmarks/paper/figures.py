@@ -80,9 +80,8 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
 def landscape(runner: Runner, run: Run) -> dict:
     """Loss landscape of a finished run on the probe batch, kept in its folder.
 
-    Returns:
-        Dict of `settings`; `coordinates`, the filter norms along both
-        directions, and `mean_losses`, means over the draws at these.
+    `coordinates` are the filter norms along both directions, `mean_losses` the
+    means over the draws at these.
     """
     settings = {"radius": RADIUS, "num_points": runner.scale.num_points}
     settings["num_draws"] = runner.scale.num_draws
@@ -154,12 +153,8 @@ def verdict(losses: dict):
     The first and the last one hold by construction, as B+ are the samples whose
     loss rises the most. Only the second one can fail.
 
-    Args:
-        losses: Dict of label to a dict of a loss's name to its epochs.
-
-    Returns:
-        `DataFrame` with a row for each label, shares from 0 to 1 of the epochs
-        whose losses are finite.
+    `losses` are lists by label and name. The `DataFrame` has a row for each
+    label, shares from 0 to 1 of the epochs whose losses are finite.
     """
     shares = {}
     for label, own in losses.items():

@@ -22,7 +22,7 @@ def test_ratios_by_hand():
 
 @tensorflow_only
 def test_run_writes_what_its_report_reads(tmp_path, monkeypatch, capsys):
-    options = "--width 1 --rounds 2 --steps 2 --batch-size 4 --seconds 0"
+    options = "--width 1 --rounds 2 --steps 2 --batch-size 4"
     monkeypatch.setattr(pipelines, "timed_epochs", lambda *_: [0.002, 0.001])
     pipelines.main([*options.split(), "--out", str(tmp_path)])
     table = capsys.readouterr().out.split("\n\n", 1)[1]
