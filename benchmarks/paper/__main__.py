@@ -22,6 +22,7 @@ import dataclasses
 import importlib
 import pathlib
 
+from benchmarks.measurement import PRECISIONS
 from benchmarks.paper.scales import SCALES
 from benchmarks.paper.scales import Scale
 from keras_esam.arguments import check_seed
@@ -30,7 +31,6 @@ FIGURES = ["figure1", "figure3", "figure4", "figure5", "figure6"]
 # Table 3 first: its speeds serve Table 1 and Figure 1.
 TABLES = ["table3", "table1", "table2"]
 GROUPS = {"figures": FIGURES, "all": TABLES + FIGURES}
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def tasks_of(name: str, scale: Scale) -> list[str]:
@@ -44,11 +44,7 @@ def tasks_of(name: str, scale: Scale) -> list[str]:
 
 
 def chosen(name: str, scale: Scale, only: list[str] | None) -> dict:
-    """The tasks that are asked for, by table or figure.
-
-    Raises:
-        ValueError: If none of these has one of `only`.
-    """
+    """The tasks that are asked for, by table or figure."""
     tasks = {n: tasks_of(n, scale) for n in GROUPS.get(name, [name])}
     known = list(dict.fromkeys(sum(tasks.values(), [])))
     if not set(only or ()) <= set(known):
@@ -79,9 +75,6 @@ def make_parser() -> argparse.ArgumentParser:
     text += "in figure 3 have the first one only"
     option("--seeds", nargs="+", type=int, help=text)
     option("--precision", default="float32", choices=PRECISIONS)
-    text = "trainings at a time, each with its share of the cores; by default "
-    text += "2 at the small scale on a CPU, else 1"
-    option("--jobs", type=int, help=text)
     option("--out", type=pathlib.Path, default="runs/paper")
     return parser
 
@@ -95,19 +88,17 @@ def main():
         scale = dataclasses.replace(scale, seeds=seeds)
     # Here, as --help needs no optional package.
     from benchmarks.paper import runs
-    from benchmarks.paper import workers
     from examples.run_folder import locked
 
     try:
         tasks = chosen(arguments.name, scale, arguments.only)
         for seed in scale.seeds:
             check_seed(seed)
-        num_jobs = workers.number_of_jobs(arguments.jobs, scale.num_jobs)
     except ValueError as error:
         parser.error(str(error))
     images = runs.Images(scale, arguments.data_dir, arguments.photographs)
-    folder, precision = arguments.out / scale.name, arguments.precision
-    runner = runs.Runner(scale, folder, images, num_jobs, precision)
+    folder = arguments.out / scale.name
+    runner = runs.Runner(scale, folder, images, arguments.precision)
     # What is missing is an error now, and not after days of training.
     makers = {name: maker_of(name) for name in tasks}
     for task in sum(tasks.values(), []):
