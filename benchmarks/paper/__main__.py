@@ -75,6 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
     text += "in figure 3 have the first one only"
     option("--seeds", nargs="+", type=int, help=text)
     option("--precision", default="float32", choices=PRECISIONS)
+    text = "trainings at a time, each with its share of the cores; by default "
+    text += "2 at the small scale on a CPU, else 1"
+    option("--jobs", type=int, help=text)
     option("--out", type=pathlib.Path, default="runs/paper")
     return parser
 
@@ -88,17 +91,19 @@ def main():
         scale = dataclasses.replace(scale, seeds=seeds)
     # Here, as --help needs no optional package.
     from benchmarks.paper import runs
+    from benchmarks.paper import workers
     from examples.run_folder import locked
 
     try:
         tasks = chosen(arguments.name, scale, arguments.only)
         for seed in scale.seeds:
             check_seed(seed)
+        num_jobs = workers.number_of_jobs(arguments.jobs, scale.num_jobs)
     except ValueError as error:
         parser.error(str(error))
     images = runs.Images(scale, arguments.data_dir, arguments.photographs)
-    folder = arguments.out / scale.name
-    runner = runs.Runner(scale, folder, images, arguments.precision)
+    folder, precision = arguments.out / scale.name, arguments.precision
+    runner = runs.Runner(scale, folder, images, num_jobs, precision)
     # What is missing is an error now, and not after days of training.
     makers = {name: maker_of(name) for name in tasks}
     for task in sum(tasks.values(), []):

@@ -7,6 +7,7 @@ import pathlib
 import keras
 
 import keras_esam
+from benchmarks.paper import workers
 from benchmarks.paper.images import Images
 from benchmarks.paper.scales import Scale
 from examples import fitting
@@ -40,12 +41,14 @@ class Runner:
         scale: `Scale`.
         folder: Path of the folder with a folder for each run.
         images: `Images`.
+        num_jobs: Integer, number of trainings at a time, on a CPU.
         precision: String, the dtype policy of the networks.
     """
 
     scale: Scale
     folder: pathlib.Path
     images: Images
+    num_jobs: int = 1
     precision: str = "float32"
 
     def results(self, runs: list[Run]) -> list[dict]:
@@ -55,16 +58,21 @@ class Runner:
             ValueError: If there is one of other settings in a run's folder.
         """
         missing = {self.name(run): run for run in runs if not self._read(run)}
-        left = [
-            self.recipe(run).epochs - len(self._backup(run).history)
-            for run in missing.values()
-        ]
-        if missing:
-            print(f"{len(missing)} trainings", flush=True)
-        bar = keras.utils.Progbar(sum(left), unit_name="epoch", interval=5.0)
-        for run in missing.values():
-            self.train(run, lambda *_: bar.add(1))
+        self._train_all(list(missing.values()))
         return [self._read(run) for run in runs]
+
+    def _train_all(self, runs):
+        num_jobs = min(self.num_jobs, len(runs))
+        if runs:
+            print(f"{len(runs)} trainings, {num_jobs} at a time", flush=True)
+        total = sum(map(self._epochs_left, runs))
+        bar = keras.utils.Progbar(total, unit_name="epoch", interval=5.0)
+        if num_jobs > 1:
+            for _ in workers.call_beside(self.train, runs, num_jobs):
+                bar.update(total - sum(map(self._epochs_left, runs)))
+        else:
+            for run in runs:
+                self.train(run, lambda *_: bar.add(1))
 
     def name(self, run: Run) -> str:
         """Name of the folder of a run: equal trainings have the same one."""
@@ -147,6 +155,9 @@ class Runner:
 
     def _backup(self, run):
         return callbacks.AtomicBackup(self.folder_of(run) / "backup")
+
+    def _epochs_left(self, run):
+        return self.recipe(run).epochs - len(self._backup(run).history)
 
     def train(self, run: Run, on_epoch_end=None):
         """Trains to the end, and writes the result."""

@@ -14,6 +14,7 @@ class Scale:
     name: str
     datasets: tuple  # of Table 1
     image_size: int  # side of the images of ImageNet
+    num_jobs: int  # trainings at a time on a CPU
     grid: tuple  # values of `beta` and of `gamma` in Figure 3
     num_points: int  # along an axis of a loss landscape
     num_draws: int = 10  # loss landscapes that are averaged
@@ -46,6 +47,7 @@ PAPER = Scale(
     name="paper",
     datasets=("cifar10", "cifar100"),
     image_size=224,
+    num_jobs=1,
     grid=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     num_points=41,
 )
@@ -57,6 +59,7 @@ SMALL = Scale(
     name="small",
     datasets=("cifar10",),
     image_size=64,
+    num_jobs=2,
     grid=(0.3, 0.6, 0.9),
     num_points=15,
     augment=False,

@@ -26,9 +26,14 @@ TINY = dataclasses.replace(
 
 
 def make_runner(
-    folder, data_dir=None, photographs=None, precision="float32", **changes
+    folder,
+    data_dir=None,
+    photographs=None,
+    num_jobs=1,
+    precision="float32",
+    **changes,
 ):
     """A runner at this scale with changes."""
     scale = dataclasses.replace(TINY, **changes)
     images = Images(scale, data_dir, photographs)
-    return Runner(scale, folder, images, precision)
+    return Runner(scale, folder, images, num_jobs, precision)

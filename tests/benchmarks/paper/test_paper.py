@@ -221,6 +221,7 @@ def test_missing_data_set_is_an_error_before_any_training(
         ("figure4 --only cifar10/wrn-28-10", "for figure4. Received"),
         ("table1 --precision half", "invalid choice: 'half'"),
         ("table1 --seeds -1", "seed=-1"),
+        ("table1 --jobs 0", "--jobs must be positive"),
     ],
 )
 def test_command_refuses_wrong_options(

@@ -27,7 +27,7 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
     runs = [SAM, Run("cifar10/resnet18/sam", 1)]
     first = runner.results(runs)
     printed = capsys.readouterr().out
-    assert "2 trainings\n" in printed and "4/4" in printed
+    assert "2 trainings, 1 at a time" in printed and "4/4" in printed
     assert runner.results(runs) == first
     assert capsys.readouterr().out == ""
     assert first[0] != first[1]
@@ -39,6 +39,21 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
     other = make_runner(tmp_path, data_dir, num_samples={"cifar10": 10})
     with pytest.raises(ValueError, match="num_samples=20. Rec.*num_samples=10"):
         other.results(runs)
+
+
+def test_runs_beside_each_other_are_those_in_turn(data_dir, tmp_path, capfd):
+    runs = [SGD, Run("cifar10/resnet18/sgd", 1)]
+    expected = make_runner(tmp_path / "turn", data_dir).results(runs)
+    capfd.readouterr()
+    runner = make_runner(tmp_path / "beside", data_dir, num_jobs=2)
+    for own, other in zip(runner.results(runs), expected, strict=True):
+        losses = [epoch["loss"] for epoch in own["history"]]
+        assert losses == pytest.approx(
+            [epoch["loss"] for epoch in other["history"]], rel=1e-4
+        )
+    printed = capfd.readouterr().out
+    assert printed.startswith("2 trainings, 2 at a time\n")
+    assert "4/4" in printed and "2/2" not in printed
 
 
 def test_cut_run_resumes_where_it_was_cut(data_dir, tmp_path, monkeypatch):
