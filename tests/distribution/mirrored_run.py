@@ -1,9 +1,8 @@
 """Trainings under `MirroredStrategy` on logical CPUs, for `test_mirrored`.
 
-Usage: python -m tests.distribution.mirrored_run FILE [PART ...]
+Usage: python -m tests.distribution.mirrored_run FILE PART [PART ...]
 
-`FILE` gets the results as arrays, see the functions in `PARTS`, of which all
-run by default.
+`FILE` gets the results as arrays, see the functions in `PARTS`.
 """
 
 import functools
@@ -16,9 +15,10 @@ import tensorflow as tf
 import keras_esam
 from tests import reference_run
 from tests.distribution import references
+from tests.networks import plan_with
 
 NUM_DEVICES = 4
-NUM_STEPS = 60
+NUM_STEPS = 12
 BATCH_SIZE = 8
 
 
@@ -154,6 +154,65 @@ def train_float8(name, **kwargs):
     }
 
 
+def reductions(graph):
+    """List of the bytes that one replica puts into each reduction.
+
+    They are all-reduces, of which `MirroredStrategy` emits one for all tensors
+    that are reduced in one call, and the `AddN` of tensors of several devices,
+    by which TensorFlow combines on CPUs what replicas assign to a variable.
+    """
+    ops = graph.get_operations()
+    collective = [op for op in ops if op.type.startswith("Collective")]
+    # Each replica has an operation of its own for the same all-reduce.
+    first = min((op.device for op in collective), default=None)
+    own = [op for op in collective if op.device == first]
+    own += [
+        op
+        for op in ops
+        if op.type == "AddN" and len({t.op.device for t in op.inputs}) > 1
+    ]
+    sent = [op.inputs[0] for op in own]
+    return [t.shape.num_elements() * t.dtype.size for t in sent]
+
+
+def communication(name, **kwargs):
+    """Bytes and number of the reductions of a step, mean over the subsets."""
+    strategy = make_strategy(2)
+    with strategy.scope():
+        network = keras.Sequential(
+            [
+                keras.Input((5,)),
+                keras.layers.Dense(8),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dense(3),
+            ]
+        )
+        model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+        model.preferred_pool_size = 2
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            run_eagerly=True,
+        )
+        batch = np.ones((2, 5), "float32"), np.zeros(2, "int32")
+        model.train_on_batch(*batch)
+    sizes = []
+    for index in range(model.num_subsets):
+        step = functools.partial(model.train_step, plan=plan_with(model, index))
+        function = tf.function(
+            lambda step=step: strategy.run(
+                step, args=(tuple(map(tf.constant, batch)),)
+            ),
+            autograph=False,
+        )
+        sizes.append(reductions(function.get_concrete_function().graph))
+    return {
+        f"{name}-bytes": np.mean([sum(size) for size in sizes]),
+        f"{name}-number": np.mean([len(size) for size in sizes]),
+    }
+
+
 def loss_scale(optimizer):
     if not optimizer.built:
         return optimizer.initial_scale
@@ -181,8 +240,22 @@ def half_precision_overflow(name, num_steps_before=0, **kwargs):
     }
 
 
+# Methods whose reductions are counted.
+COUNTED = {
+    "SGD": {"rho": 0.0},
+    "SAM": {"beta": 1, "gamma": 1},
+    "SAM, global": {"beta": 1, "gamma": 1, "ascent_scope": "global"},
+    "ESAM depth": {},
+    "ESAM depth, global": {"ascent_scope": "global"},
+    "one-step": {"beta": 1, "gamma": 1, "ascent": "previous"},
+}
+
 run = functools.partial
 PARTS = {
+    **{
+        name: run(communication, name, **kwargs)
+        for name, kwargs in COUNTED.items()
+    },
     **{
         f"{name}-{num_replicas}": run(
             train_as_the_reference, name, num_replicas
@@ -217,7 +290,7 @@ def main():
     make_devices(NUM_DEVICES)
     path, *names = sys.argv[1:]
     results = {}
-    for name in names or PARTS:
+    for name in names:
         results |= PARTS[name]()
     np.savez(path, **results)
 

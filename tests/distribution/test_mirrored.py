@@ -16,19 +16,35 @@ pytestmark = tensorflow_only
 RUN = "tests.distribution.mirrored_run"
 
 
-def results_of(tmp_path, *parts):
-    """What a process writes in which the parts of the module run, or all."""
+# What the tests of a commit check; the others are slow.
+CHECKED = [
+    *(
+        "one_step-2",
+        "micro_batches-2",
+        "global_sds-2",
+        "esam",
+        "few-global_sds",
+    ),
+    *("float8", "logs", "sam-overflow", "SGD", "SAM", "ESAM depth, global"),
+]
+
+
+def check_parts(tmp_path, parts):
+    """One process for all parts: to start one takes long."""
     path = tmp_path / "results.npz"
-    process = start([RUN, path, *parts], tmp_path, "mirrored")
-    finish([process], tmp_path)
-    return np.load(path)
+    finish([start([RUN, path, *parts], tmp_path, "mirrored")], tmp_path)
+    results = np.load(path)
+    for part in parts:
+        CHECKS[part](results)
 
 
+def test_two_replicas(tmp_path):
+    check_parts(tmp_path, CHECKED)
+
+
+@pytest.mark.slow
 def test_two_and_four_replicas(tmp_path):
-    """One process for all that it checks: to start one takes long."""
-    results = results_of(tmp_path)
-    for check in CHECKS.values():
-        check(results)
+    check_parts(tmp_path, [part for part in CHECKS if part not in CHECKED])
 
 
 @pytest.mark.slow
@@ -37,7 +53,7 @@ def test_two_and_four_replicas(tmp_path):
 )
 def test_part_alone(part, tmp_path):
     """For those who look for a fault: each is one of the parts above."""
-    CHECKS[part](results_of(tmp_path, part))
+    check_parts(tmp_path, [part])
 
 
 def test_network_of_another_strategy_is_refused():
@@ -69,7 +85,7 @@ def check_reference(results, name, num_replicas):
 
 
 def check_copies_after_many_steps(results, name):
-    assert results[f"{name}-steps"] == 60
+    assert results[f"{name}-steps"] == 12
     assert results[f"{name}-difference"] == 0
 
 
@@ -103,8 +119,35 @@ def check_overflow_on_one_replica_skips_the_step_on_all(results, name):
         assert results[f"{name}-overflow-difference"] == 0
 
 
+def check_reductions(results, name, num_bytes, number):
+    assert results[f"{name}-bytes"] == num_bytes
+    assert results[f"{name}-number"] == number
+
+
+# Kernel, bias, scale, offset, kernel and bias, in float32.
+VARIABLES = [4 * n for n in (5 * 8, 8, 8, 8, 8 * 3, 3)]
+GRADIENT = sum(VARIABLES)
+# The subsets have the last variable, or all.
+SUBSET = (VARIABLES[-1] + GRADIENT) / 2
+STATISTICS = 2 * 4 * 8
+REDUCTIONS = {
+    "SGD": (GRADIENT, 1),
+    "SAM": (GRADIENT + STATISTICS, 2),
+    "SAM, global": (2 * GRADIENT + STATISTICS, 3),
+    "ESAM depth": (GRADIENT + STATISTICS, 2),
+    "ESAM depth, global": (GRADIENT + SUBSET + STATISTICS, 3),
+    # It reduces the gradient that it keeps too.
+    "one-step": (2 * GRADIENT + STATISTICS, 3),
+}
+
 check = functools.partial
 CHECKS = {
+    **{
+        name: check(
+            check_reductions, name=name, num_bytes=num_bytes, number=number
+        )
+        for name, (num_bytes, number) in REDUCTIONS.items()
+    },
     **{
         f"{name}-{number}": check(
             check_reference, name=name, num_replicas=number
