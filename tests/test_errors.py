@@ -1,5 +1,6 @@
 """Bad arguments and bad use: what was expected, and what was received."""
 
+import os
 import subprocess
 import sys
 
@@ -110,12 +111,9 @@ def test_wrapped_model_is_not_wrapped_again():
 @pytest.mark.parametrize(
     "method",
     [
-        *("train_step", "test_step", "predict_step"),
-        *("compute_loss", "compute_metrics", "stateless_compute_loss"),
-        *("get_metrics_result", "reset_metrics"),
-        *("make_train_function", "make_test_function"),
-        *("make_predict_function", "compile", "fit", "evaluate", "predict"),
-        *("train_on_batch", "test_on_batch", "predict_on_batch"),
+        *("train_step", "test_step", "predict_step", "compute_loss"),
+        *("compute_metrics", "reset_metrics", "make_train_function"),
+        *("compile", "fit", "evaluate", "predict", "train_on_batch"),
     ],
 )
 def test_network_with_a_training_method_of_its_own(method):
@@ -185,11 +183,10 @@ def test_compile_without_an_optimizer():
         fit(model, X, Y)
 
 
-@pytest.mark.parametrize("rho", [0, 0.05])
-def test_optimizer_shared_by_two_models(rho):
+def test_optimizer_shared_by_two_models():
     optimizer = keras.optimizers.SGD(0.1)
-    first = keras_esam.ESAMModel(dense_network(), rho=rho)
-    second = keras_esam.ESAMModel(dense_network(), rho=rho)
+    first = keras_esam.ESAMModel(dense_network(), beta=1)
+    second = keras_esam.ESAMModel(dense_network(), beta=1)
     fit(compile_to_graph(first, optimizer), X, Y)
     compile_to_graph(second, optimizer)
     before = second.get_weights()
@@ -358,6 +355,8 @@ def test_another_backend():
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
+        # Which is imported sooner than TensorFlow.
+        env={**os.environ, "KERAS_BACKEND": "jax"},
         capture_output=True,
         text=True,
         check=False,
@@ -373,14 +372,8 @@ LARGE = np.arange(5000.0)
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: keras_esam.ESAMModel(list(LARGE)),
         lambda: keras_esam.ESAMModel(dense_network(), rho=list(LARGE)),
-        lambda: keras_esam.ESAMModel(dense_network(), beta=list(LARGE)),
-        lambda: keras_esam.ESAMModel(dense_network(), rank_by=list(LARGE)),
         lambda: keras_esam.ESAMModel(dense_network(), rank_by=LARGE),
-        lambda: keras_esam.ESAMModel(dense_network(), interval=list(LARGE)),
-        lambda: keras_esam.ESAMModel(dense_network(), adaptive=list(LARGE)),
-        lambda: keras_esam.ESAMModel(dense_network(), seed=list(LARGE)),
         lambda: keras_esam.callbacks.SharpnessLogger({"x": list(LARGE)}),
         lambda: keras_esam.analysis.sharpness(list(LARGE), (X, Y)),
     ],

@@ -36,7 +36,8 @@ def train(folder, epochs, connection):
             "finished".
     """
     keras.utils.set_random_seed(1)
-    model = TellsModel(dense_network(), beta=0.75, seed=3)
+    model = TellsModel(dense_network(), seed=3)
+    model.preferred_pool_size = 2
     model.tell = connection.send
     compile_to_graph(model)
     rng = np.random.default_rng(0)

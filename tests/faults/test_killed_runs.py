@@ -15,7 +15,7 @@ from tests.faults import killed_run
 pytestmark = tensorflow_only
 # A life ends in its second epoch, or some more if the kill comes late.
 EPOCHS_PER_LIFE = 2
-SPARE_EPOCHS = 8
+SPARE_EPOCHS = 5
 # Seconds until it is a failure, on a busy machine too.
 TIMEOUT = 120
 

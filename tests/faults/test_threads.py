@@ -39,15 +39,15 @@ def state(model):
 @functools.cache
 def alone():
     """What each of two models is after it has trained with no other there."""
-    x, y = dense_data(88)
+    x, y = dense_data(40)
     models = make_two()
     for model in models:
-        fit(model, x, y, epochs=3)
+        fit(model, x, y, epochs=2)
     return [state(model) for model in models]
 
 
 def in_turn(models, x, y):
-    for _ in range(3):
+    for _ in range(2):
         for model in models:
             fit(model, x, y)
 
@@ -57,7 +57,7 @@ def in_threads(models, x, y):
 
     def train(model):
         ready.wait(TIMEOUT)
-        fit(model, x, y, epochs=3)
+        fit(model, x, y, epochs=2)
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
         list(threads.map(train, models))
@@ -66,7 +66,7 @@ def in_threads(models, x, y):
 @pytest.mark.skipif(BACKEND == "torch", reason="it has one random generator")
 @pytest.mark.parametrize("train", [in_turn, in_threads])
 def test_two_models_train_as_each_alone(train):
-    x, y = dense_data(88)
+    x, y = dense_data(40)
     models = make_two()
     train(models, x, y)
     for model, expected in zip(models, alone(), strict=True):
@@ -141,11 +141,7 @@ class Fails(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize(
-    ("fail_at", "run_eagerly"),
-    [(0, False), (1, True), (2, False)],
-    ids=["F1", "Fs", "F2"],
-)
+@pytest.mark.parametrize(("fail_at", "run_eagerly"), [(1, True), (2, False)])
 def test_error_in_a_step_leaves_global_state_as_it_was(fail_at, run_eagerly):
     x, y = dense_data(16)
     fails = Fails()

@@ -1,7 +1,6 @@
 """Networks of the paper: parameters, shapes, initial scale, saving."""
 
 import math
-import sys
 
 import keras
 import numpy as np
@@ -61,7 +60,10 @@ def check_pyramid(network):
 
 @pytest.mark.parametrize(
     "name, size, num_parameters",
-    [("resnet50", 50, 25_636_712), ("resnet101", 101, 44_707_176)],
+    [
+        ("resnet50", 50, 25_636_712),
+        pytest.param("resnet101", 101, 44_707_176, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("bfloat16")
 def test_imagenet_networks_are_those_of_keras_with_float32_logits(
@@ -124,12 +126,6 @@ def test_bottleneck_resnet_has_its_channels_last(monkeypatch):
     )
     with pytest.raises(ValueError, match="channels last"):
         models.bottleneck_resnet((3, 32, 32))
-
-
-def test_bottleneck_resnet_says_what_it_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras_cv", None)
-    with pytest.raises(ImportError, match=r"keras-esam\[examples\]"):
-        models.bottleneck_resnet()
 
 
 @pytest.mark.parametrize("name", SMALL)

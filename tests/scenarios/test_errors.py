@@ -21,20 +21,11 @@ def dataset():
 ERRORS = {
     "features": lambda model: model.fit(X[:, :5], Y, verbose=0),
     "lengths": lambda model: model.fit(X, Y[:3], verbose=0),
-    "outputs": lambda model: model.fit(X, np.ones((40, 2, 5)), verbose=0),
     "no_target": lambda model: model.fit(X, verbose=0),
-    "split_of_a_dataset": lambda model: model.fit(
-        dataset(), validation_split=0.5, verbose=0
-    ),
-    "target_beside_a_dataset": lambda model: model.fit(dataset(), Y),
     "no_data": lambda model: model.fit(X[:0], Y[:0], verbose=0),
-    "weight_of_another_length": lambda model: model.fit(
-        X, Y, sample_weight=np.ones(3), verbose=0
-    ),
     "both_weights": lambda model: model.fit(
         X, Y, sample_weight=np.ones(40), class_weight={0: 1.0}, verbose=0
     ),
-    "unknown_argument": lambda model: model.fit(X, Y, unknown=1),
     "evaluate": lambda model: model.evaluate(X[:, :5], Y, verbose=0),
     "predict": lambda model: model.predict(X[:, :5], verbose=0),
 }

@@ -1,7 +1,6 @@
-"""Everything that `compile` and `fit` offer, against the bare model.
+"""Everything that `compile` and `fit` offer.
 
-With `rho=0` the bare model is the yardstick. With `rho > 0` and learning rate 0
-the logs must be the bare model's: loss and metrics are clean.
+At learning rate 0 the logs are the bare model's: loss and metrics are clean.
 """
 
 import keras
@@ -170,7 +169,6 @@ def layers_with_state_case():
 
 CASES = {
     "dict": structured_case("dict"),
-    "list": structured_case("list"),
     "masked": masked_case(),
     "nested": nested_case(),
     "extra_losses": extra_losses_case(),
@@ -188,25 +186,6 @@ def train(model, x, y, weight, options, learning_rate):
     data = keras.tree.lists_to_tuples(data)
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(10)
     return model.fit(dataset, shuffle=False, verbose=0).history
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_rho_0_equals_the_bare_model(case):
-    make, x, y, weight, options = CASES[case]
-    results = []
-    for wrap in (False, True):
-        keras.utils.set_random_seed(1)
-        network = model = make()
-        if wrap:
-            model = keras_esam.ESAMModel(network, rho=0, seed=1)
-        logs = train(model, x, y, weight, {**options, "run_eagerly": True}, 0.1)
-        results.append((logs, all_values(network)))
-    # The compiler of JAX may order the sum of the losses otherwise.
-    tolerance = 1e-6 if BACKEND == "jax" else 0
-    for key, values in results[0][0].items():
-        assert results[1][0][key] == pytest.approx(values, rel=tolerance, abs=0)
-    assert set(results[1][0]) == set(results[0][0])
-    assert_identical(results[1][1], results[0][1])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -292,14 +271,16 @@ def test_class_weight_is_a_sample_weight():
     assert not np.array_equal(weights[0][0], weights[2][0])
 
 
-@pytest.mark.parametrize("num_samples", [1, 3, 17])
-def test_ragged_last_batches(num_samples):
+@pytest.mark.parametrize(
+    ("num_samples", "compile_it"),
+    [(1, compile_model), (3, compile_model), (17, compile_to_graph)],
+)
+def test_ragged_last_batches(num_samples, compile_it):
     x, y = dense_data(num_samples)
-    for compile_it in (compile_model, compile_to_graph):
-        model = keras_esam.ESAMModel(dense_network(), rho=0.1, beta=1)
-        history = fit(compile_it(model), x, y, epochs=2)
-        assert np.all(np.isfinite(history.history["loss"]))
-        assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+    model = keras_esam.ESAMModel(dense_network(), rho=0.1, beta=1)
+    history = fit(compile_it(model), x, y)
+    assert np.all(np.isfinite(history.history["loss"]))
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
 
 
 def test_dropout_masks_are_those_of_the_clean_pass():
@@ -462,31 +443,3 @@ def test_ragged_and_sparse_inputs_train_as_dense_ones(case):
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def test_one_loss_of_several_outputs_trains_as_a_loss_for_each():
-    def joint(y_true, y_pred):
-        errors = [
-            keras.losses.mean_absolute_error(y_true[key], y_pred[key])
-            for key in ("a", "b")
-        ]
-        return errors[0] + errors[1]
-
-    x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
-    y = {"a": x[:, :2], "b": x[:, 2:3]}
-    weights = []
-    for loss in ([joint], {"a": "mae", "b": "mae"}):
-        keras.utils.set_random_seed(2)
-        inputs = keras.Input((8,))
-        outputs = {
-            "a": keras.layers.Dense(2)(inputs),
-            "b": keras.layers.Dense(1)(inputs),
-        }
-        model = keras_esam.ESAMModel(
-            keras.Model(inputs, outputs), beta=1, seed=1
-        )
-        model.compile("sgd", loss, run_eagerly=True)
-        fit(model, x, y, batch_size=8)
-        weights.append(model.get_weights())
-    for own, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)

@@ -73,46 +73,6 @@ def test_logged_loss_is_that_at_the_perturbed_weights():
     assert "sharpness" not in logs
 
 
-def test_selected_half_has_the_largest_losses_and_metrics_are_of_all():
-    """The first step, at eps = 0, is one of SDS by loss with the same seed."""
-    x, y = dense_data(16)
-    results = []
-    for kwargs in ({"ascent": "previous"}, {"rho": 1e-12}):
-        model = keras_esam.ESAMModel(
-            dense_network(dropout=False),
-            seed=1,
-            rank_by="loss",
-            beta=1,
-            **kwargs,
-        )
-        logs = fit(compile_model(model), x, y).history
-        results.append((model.get_weights(), logs))
-    for a, b in zip(results[0][0], results[1][0], strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    for key, values in results[1][1].items():
-        assert results[0][1][key] == pytest.approx(values)
-
-
-def test_gradient_is_no_weight_of_the_model():
-    x, y = dense_data(32)
-    model = compile_model(one_step(dense_network()))
-    fit(model, x, y)
-    assert len(model.weights) == len(model.model.weights)
-    assert len(stored(model)) == len(model.trainable_variables)
-
-
-def test_saved_model_continues_with_the_gradient(tmp_path):
-    x, y = dense_data(32)
-    model = compile_model(one_step(dense_network(), rho=0.5))
-    fit(model, x, y)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert_identical(stored(model), stored(loaded))
-    fit(model, x, y)
-    fit(loaded, x, y)
-    assert_identical(model.get_weights(), loaded.get_weights())
-
-
 def test_weights_of_a_model_that_has_not_trained_bring_no_gradient(tmp_path):
     x, y = dense_data(32)
     model = compile_model(one_step(dense_network()))
@@ -126,8 +86,7 @@ def test_weights_of_a_model_that_has_not_trained_bring_no_gradient(tmp_path):
     assert_identical(first, all_values(model))
 
 
-@pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_gradient_that_is_not_finite_perturbs_nothing(value):
+def test_gradient_that_is_not_finite_perturbs_nothing():
     x, y = dense_data(16)
     results = []
     for poisons in False, True:
@@ -136,7 +95,7 @@ def test_gradient_that_is_not_finite_perturbs_nothing(value):
         model._gradient_memory.clear()
         if poisons:
             gradient = stored(model)[2]
-            gradient.flat[0] = value
+            gradient.flat[0] = np.inf
             model._gradient_memory.variables[2].assign(gradient)
         logs = fit(model, x, y).history
         assert np.all(np.isfinite(stored(model)[2]))
@@ -185,28 +144,21 @@ def test_gradient_is_loaded_to_its_own_weight(tmp_path, frozen_first):
     assert not stored(plain)
 
 
-@pytest.mark.parametrize(
-    "between", [{"ascent": "current"}, {"rho": 0}], ids=str
-)
-def test_gradient_of_long_ago_is_forgotten(between):
+def test_gradient_of_long_ago_is_forgotten():
     x, y = dense_data(16)
     model = compile_model(one_step(dense_network()))
-    before = {name: getattr(model, name) for name in between}
     fit(model, x, y)
     assert np.any(stored(model)[0])
-    for values in (between, before):
-        for name, value in values.items():
-            setattr(model, name, value)
-        if values is between:
-            fit(model, x, y)
+    model.ascent = "current"
+    fit(model, x, y)
+    model.ascent = "previous"
     assert not any(np.any(gradient) for gradient in stored(model))
 
 
-@pytest.mark.parametrize("rank_by", ["sharpness"])
-def test_sharpness_ranking_has_nothing_to_compare(rank_by):
+def test_sharpness_ranking_has_nothing_to_compare():
     message = '`ascent="previous"` runs no pass .* Received: gamma=0.5'
     with pytest.raises(ValueError, match=message):
-        one_step(dense_network(), gamma=0.5, rank_by=rank_by)
+        one_step(dense_network(), gamma=0.5)
     for has_trained in (False, True):
         model = compile_model(one_step(dense_network()))
         if has_trained:
@@ -214,12 +166,3 @@ def test_sharpness_ranking_has_nothing_to_compare(rank_by):
         model.gamma = 0.5
         with pytest.raises(ValueError, match=message):
             fit(model, *dense_data(16))
-
-
-def test_switching_to_the_previous_gradient_in_training():
-    x, y = dense_data(32)
-    model = compile_model(keras_esam.ESAMModel(dense_network(), gamma=1))
-    fit(model, x, y)
-    model.ascent = "previous"
-    fit(model, x, y)
-    assert np.abs(stored(model)[0]).max() > 0
