@@ -180,11 +180,7 @@ def reference_weights(model, case, params, masks=(), scores=(), num_replicas=1):
 
 
 def check(case, tolerance):
-    """Trains, and compares the weights.
-
-    Returns:
-        Float, the largest change of a weight.
-    """
+    """Trains, compares the weights, and returns the largest change of one."""
     model = make_model(case)
     start = [w.astype("float64") for w in model.get_weights()]
     masks, scores = [], []

@@ -124,17 +124,6 @@ def test_network_with_a_training_method_of_its_own(method):
         keras_esam.ESAMModel(network_class([keras.layers.Dense(3)]))
 
 
-def test_network_that_preprocesses_in_its_own_fit():
-    class Network(keras.Sequential):
-        def fit(self, x, *args, **kwargs):
-            return super().fit(x / 255.0, *args, **kwargs)
-
-    with pytest.raises(
-        ValueError, match="preprocessing may move into the data"
-    ):
-        keras_esam.ESAMModel(Network([keras.layers.Dense(3)]))
-
-
 @pytest.mark.parametrize("name", ["optimizer", "loss", "metrics"])
 def test_arguments_of_compile_in_the_constructor(name):
     with pytest.raises(TypeError, match=rf"`model.compile\({name}=...\)`"):
@@ -229,16 +218,6 @@ def test_base_optimizer_goes_on_without_trainable_weights_as_keras_does():
         assert histories[0] == histories[1]
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="Keras gives no warning there."
-)
-def test_base_optimizer_warns_without_trainable_weights_as_keras_does():
-    for network in networks_without_trainable_weights():
-        model = compile_model(keras_esam.ESAMModel(network, rho=0))
-        with pytest.warns(UserWarning, match="not have any trainable weights"):
-            fit(model, X, Y)
-
-
 def mean_loss(y_true, y_pred):
     return keras.ops.mean(
         keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
@@ -325,14 +304,6 @@ def test_metric_with_the_name_of_our_own():
     for name in ("metrics", "weighted_metrics"):
         with pytest.raises(ValueError, match='a metric named "sharpness"'):
             compile_model(model, **{name: {"dense_2": [metric]}})
-
-
-def test_weights_of_a_network_with_other_random_layers(tmp_path):
-    with_dropout = keras_esam.ESAMModel(dense_network())
-    with_dropout.save_weights(tmp_path / "a.weights.h5")
-    without = keras_esam.ESAMModel(dense_network(dropout=False))
-    with pytest.raises(ValueError):
-        without.load_weights(tmp_path / "a.weights.h5")
 
 
 def test_weights_of_a_plain_network(tmp_path):

@@ -113,14 +113,6 @@ def test_weights_of_float32_become_nan_as_in_keras(name):
     assert good == [True, False, False, False]
 
 
-def test_terminate_on_nan_sees_a_step_that_is_skipped_too(float16):
-    model = make(METHODS["ESAM"], dense_network(dropout=False))
-    steps = Steps()
-    stop = keras.callbacks.TerminateOnNaN()
-    train(model, batches("y", np.nan), epochs=2, callbacks=[stop, steps])
-    assert len(steps.weights) == 2
-
-
 @pytest.mark.parametrize("name", ["ESAM", "one-step"])
 def test_steps_after_a_skipped_one_are_those_of_a_run_without_it(name, float16):
     """But for the loss scale, which is set back."""

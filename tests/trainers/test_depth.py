@@ -148,9 +148,7 @@ def compiled_step(subset_index, jit_compile=False, has_graph=True, **kwargs):
 def convolutions(subset_index, **kwargs):
     """Numbers of convolutions in a step, by the kind of operation.
 
-    Returns:
-        Two `collections.Counter`: of the step as traced, and as TensorFlow
-        runs it, after its optimization of the graph.
+    They are those of the step as traced, and as TensorFlow runs it.
     """
     step, batch = compiled_step(subset_index, **kwargs)
     size = len(step.get_concrete_function(*batch).graph.get_operations())

@@ -150,29 +150,6 @@ def test_no_forward_pass_runs_that_the_setting_does_not_need(
     assert count_forward_passes(**kwargs) == batch_sizes
 
 
-def test_one_variable_is_perturbed_in_the_fraction_beta_of_the_steps():
-    """Steps that perturb nothing are steps of the base optimizer."""
-    x, y = dense_data(80)
-    network = keras.Sequential(
-        [keras.Input((8,)), keras.layers.Dense(3, use_bias=False)]
-    )
-    model = keras_esam.ESAMModel(
-        network, rho=1.0, beta=0.6, granularity="variable", seed=0
-    )
-    model.compile(
-        keras.optimizers.SGD(0.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    rises = []
-    for step in range(5):
-        batch = slice(16 * step, 16 * (step + 1))
-        # Before Keras 3.15 batches add up.
-        model.reset_metrics()
-        logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
-        rises.append(logs["sharpness"])
-    assert np.count_nonzero(rises) == 3
-
-
 class KeepsSizes(keras_esam.ESAMModel):
     """Records the number of samples that each computed loss is of."""
 

@@ -76,8 +76,7 @@ def test_clean_gradient_below_the_smallest_float16_is_scaled(float16):
 class Overflow(keras.layers.Layer):
     """Identity whose gradient overflows in chosen passes.
 
-    `passes` has one flag per forward pass in training that a tape records.
-    With `first_only` it overflows for the first sample of the batch alone.
+    With `first_only` it does for the first sample of the batch alone.
     """
 
     def __init__(self, passes, first_only=False):

@@ -150,12 +150,6 @@ def test_sharpness_of_an_epoch_without_a_sharpness_aware_step_is_nan():
     )
 
 
-def test_interval_beyond_the_training_perturbs_the_first_step_alone():
-    _, once = train(1)
-    _, first = train(4, interval=100)
-    assert first["sharpness"] == once["sharpness"]
-
-
 def test_nothing_is_dropped_where_all_samples_are_kept():
     """ceil(0.99 * 16) = 16: no ranking pass, and the step of SAM."""
     selecting, _ = train(2, beta=1, gamma=0.99)
