@@ -6,6 +6,7 @@ from keras_esam import data
 from keras_esam.data import augmentation
 from keras_esam.data.cifar import STATISTICS
 from keras_esam.data.cifar import augmented
+from tests.data.files import arrays_of
 from tests.data.files import write_cifar
 from tests.networks import assert_different
 from tests.networks import assert_identical
@@ -19,12 +20,6 @@ def written(tmp_path_factory):
 
 def load(written, split="train", batch_size=8, name="cifar10", **kwargs):
     return data.cifar(name, split, batch_size, data_dir=written[0], **kwargs)
-
-
-def arrays_of(dataset):
-    """All images and all labels."""
-    batches = list(dataset.as_numpy_iterator())
-    return [np.concatenate(part) for part in zip(*batches, strict=True)]
 
 
 def numbers_of(images):
@@ -65,17 +60,6 @@ def test_cutout_is_part_of_the_augmentation(written):
         load(written, augment=False, cutout=16)
     with pytest.raises(TypeError, match="`augment` must be a boolean"):
         load(written, augment="yes")
-
-
-def test_every_training_image_once_in_an_order_that_changes(written):
-    train = load(written, batch_size=6)
-    first, labels = arrays_of(train)
-    order = numbers_of(first)
-    np.testing.assert_array_equal(np.sort(order), np.arange(60))
-    np.testing.assert_array_equal(labels, order % 10)
-    second, _ = arrays_of(train)
-    assert not np.array_equal(order, numbers_of(second))
-    assert not np.array_equal(order, np.arange(60))
 
 
 def test_test_images_are_in_order_and_standardised(written):

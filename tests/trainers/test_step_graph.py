@@ -136,14 +136,14 @@ def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
     "in_mid_training", [False, pytest.param(True, marks=tensorflow_only)]
 )
 def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
-    x, y = dense_data(16 * 4)
+    x, y = dense_data(16 * 3)
     network = dense_network()
     model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
     model.preferred_pool_size = 2
     kernel = network.layers[0].kernel
 
     def freeze(batch=0, logs=None):
-        if batch == 1:
+        if batch == 0:
             network.layers[0].trainable = False
             model.frozen_at = kernel.numpy()
 
@@ -152,7 +152,7 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
         fit(model, x, y, callbacks=[hook])
     else:
         fit(model, x, y)
-        freeze(batch=1)
+        freeze()
         fit(model, x, y)
     np.testing.assert_array_equal(kernel, model.frozen_at)
     network.layers[0].trainable = True
