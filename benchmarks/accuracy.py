@@ -24,8 +24,7 @@ start the others when `speeds.json` is there.
 import argparse
 import dataclasses
 import functools
-import json
-import pathlib
+import itertools
 import time
 
 import keras
@@ -39,63 +38,27 @@ from benchmarks.accuracy_tasks import TASKS
 from benchmarks.accuracy_tasks import cifar10_arrays
 from benchmarks.engines import engine
 from benchmarks.measurement import PRECISIONS
-from benchmarks.methods import file_name
+from examples.run_folder import check_settings
+from examples.run_folder import read_json
+from examples.run_folder import write_json
 
 BUDGETS = ("short", "long", "short_time", "long_time")
 SPEEDS = "speeds.json"
 
 
-def result_path(folder, settings):
-    name = "{method}-{budget}-{seed}.json".format(**settings)
-    return folder / file_name(name)
-
-
-def is_finished(path, settings):
-    """Whether the result of a run is there.
-
-    Raises:
-        ValueError: If there is one of other settings in its place.
-    """
-    if not path.exists():
-        return False
-    result = json.loads(path.read_text())
-    other = {k: result[k] for k in settings if result.get(k) != settings[k]}
-    if other:
-        raise ValueError(
-            f"`{path}` is of a run with other settings, {other}. Choose "
-            f"another folder with --out. Received: {settings}"
-        )
-    return True
-
-
-def copy_equal_run(settings, folder):
-    """Whether there was a run of equal epochs, as for SAM, which is copied."""
-    path = result_path(folder, settings)
-    equal = {**settings, "budget": settings["budget"].removesuffix("_time")}
-    other = result_path(folder, equal)
-    if other == path or not other.exists():
-        return False
-    result = json.loads(other.read_text())
-    if any(result.get(key) != value for key, value in equal.items()):
-        return False
-    report.write_json({**result, "budget": settings["budget"]}, path)
-    return True
-
-
 def load_or_measure_speeds(task, data, methods, folder):
     """Dict of method to seconds per epoch, measured once and kept."""
     path = folder / SPEEDS
-    if path.exists():
-        samples = json.loads(path.read_text())
-        missing = set(methods) - set(samples)
-        if missing:
-            raise ValueError(
-                f"`{path}` must have all methods. Choose another folder with "
-                f"--out. Received: a file without {missing}"
-            )
-    else:
+    if not path.exists():
         samples = accuracy_training.measure_speeds(task, data, methods)
-        report.write_json(samples, path)
+        write_json(samples, path)
+    samples = read_json(path)
+    missing = set(methods) - set(samples)
+    if missing:
+        raise ValueError(
+            f"`{path}` must have all methods. Choose another folder with "
+            f"--out. Received: a file without {missing}"
+        )
     return medians(samples)
 
 
@@ -104,25 +67,19 @@ def medians(samples):
     return {method: float(np.median(s)) for method, s in samples.items()}
 
 
-def titled(runs, seconds):
+def tables(results):
     """Table of the finished runs, below a sentence on the long budget.
 
-    Args:
-        runs: List of dicts, the results of the runs.
-        seconds: Dict of method to seconds per epoch, may be empty.
-
-    Returns:
-        Dict of the sentence to a `DataFrame`, for `benchmarks.report`. The
-        differences to SAM's accuracy are those on the same seeds.
+    The differences to SAM's accuracy are those on the same seeds.
     """
     order = {"budget": BUDGETS, "method": tuple(METHODS)}
-    runs = report.frame(runs).sort_values(
+    runs = report.frame(results["runs"]).sort_values(
         list(order), key=lambda column: column.map(order[column.name].index)
     )
-    sam = report.reference(
-        runs, "test_accuracy", {"method": "SAM"}, ["budget", "seed"]
-    )
-    runs["difference"] = runs["test_accuracy"] - sam
+    sam = runs[runs["method"] == "SAM"].set_index(["budget", "seed"])
+    sam = sam["test_accuracy"].rename("sam")
+    runs = runs.join(sam, on=["budget", "seed"], validate="many_to_one")
+    runs["difference"] = runs["test_accuracy"] - runs["sam"]
     mean = report.mean_and_error
     rows = runs.groupby(["budget", "method"], sort=False).agg(
         **{
@@ -136,13 +93,13 @@ def titled(runs, seconds):
             "seeds": ("seed", "count"),
         }
     )
+    seconds = results["cpu_seconds_per_epoch"]
     own = [seconds.get(method, np.nan) for _, method in rows.index]
-    speed = seconds.get("SAM", np.nan) / np.array(own)
-    rows.insert(4, "speed / SAM", speed)
+    rows.insert(4, "speed / SAM", seconds.get("SAM", np.nan) / np.array(own))
     is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
-    fitted = runs["train_accuracy"][is_sgd].mean()
     if not is_sgd.any():
         return {"": rows}
+    fitted = runs["train_accuracy"][is_sgd].mean()
     does = "fits" if fitted >= 99 else "DOES NOT FIT"
     return {
         f"In the `long` budget the base optimizer {does} the training set: "
@@ -151,15 +108,13 @@ def titled(runs, seconds):
 
 
 def write_results(folder):
-    """Writes and returns the table of all runs that are finished."""
-    files = sorted(folder.glob("*-*-*.json"))
-    runs = [json.loads(file.read_text()) for file in files]
+    """Writes and prints the table of all runs that are finished."""
+    runs = [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
     for run in runs:
         del run["accuracy_by_epoch"]
-    path = folder / SPEEDS
-    seconds = medians(json.loads(path.read_text())) if path.exists() else {}
+    seconds = medians(read_json(folder / SPEEDS))
     values = {"cpu_seconds_per_epoch": seconds, "runs": runs}
-    return report.write(folder / "results", titled(runs, seconds), values)
+    report.write(folder, values, tables)
 
 
 def run_all(task, arguments, folder):
@@ -167,24 +122,24 @@ def run_all(task, arguments, folder):
     if any(budget.endswith("_time") for budget in arguments.budgets):
         methods = [m for m in METHODS if m in ("SAM", *arguments.methods)]
         seconds = load_or_measure_speeds(task, data, methods, folder)
-    for budget in arguments.budgets:
-        for method in arguments.methods:
-            epochs = getattr(task, budget.removesuffix("_time"))
-            if budget.endswith("_time"):
-                epochs = round(epochs * seconds["SAM"] / seconds[method])
-            settings = {
-                "task": arguments.task,
-                "method": method,
-                "budget": budget,
-                "epochs": epochs,
-                "num_train": task.num_train,
-                "rho": task.rho,
-            }
-            if arguments.precision != "float32":
-                settings["precision"] = arguments.precision
-            first = arguments.first_seed
-            seeds = range(first, first + arguments.seeds)
-            run_seeds(task, data, settings, seeds, folder)
+    first = arguments.first_seed
+    seeds = range(first, first + arguments.seeds)
+    for budget, method in itertools.product(
+        arguments.budgets, arguments.methods
+    ):
+        epochs = getattr(task, budget.removesuffix("_time"))
+        if budget.endswith("_time"):
+            epochs = round(epochs * seconds["SAM"] / seconds[method])
+        settings = {
+            "task": arguments.task,
+            "method": method,
+            "budget": budget,
+            "epochs": epochs,
+            "num_train": task.num_train,
+            "rho": task.rho,
+            "precision": arguments.precision,
+        }
+        run_seeds(task, data, settings, seeds, folder)
 
 
 def run_seeds(task, data, settings, seeds, folder):
@@ -192,8 +147,12 @@ def run_seeds(task, data, settings, seeds, folder):
     model = None
     for seed in seeds:
         settings = {**settings, "seed": seed}
-        path = result_path(folder, settings)
-        if is_finished(path, settings) or copy_equal_run(settings, folder):
+        name = "{method}-{budget}-{seed}.json".format(**settings)
+        path = folder / name.replace(" ", "_").replace(",", "")
+        if path.exists():
+            before = read_json(path)
+            before = {key: before.get(key) for key in settings}
+            check_settings(settings, before, path)
             continue
         begin = time.perf_counter()
         if model is None:
@@ -201,7 +160,7 @@ def run_seeds(task, data, settings, seeds, folder):
             model = accuracy_training.make_model(task, settings)
         accuracy_training.start(model, task, settings)
         result = accuracy_training.train(model, task, data, settings)
-        report.write_json(result, path)
+        write_json(result, path)
         print(
             f"{path.stem}: train {result['train_accuracy']:.2f}%, "
             f"test {result['test_accuracy']:.2f}%, "
@@ -225,24 +184,18 @@ def parse_arguments(arguments=None):
     option("--precision", choices=PRECISIONS, default="float32")
     option("--data-dir", help="of tensorflow-datasets, or an .npz file")
     option("--export", help="write CIFAR-10 to an .npz file, and end")
-    option("--threads", type=int, default=1)
-    option("--report", type=pathlib.Path, help="print the table of a result")
-    option("--out", type=pathlib.Path, help="folder of the runs")
+    report.add_options(parser, "accuracy")
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     arguments = parse_arguments(arguments)
     if arguments.report:
-        results = json.loads(arguments.report.read_text())
-        tables = titled(results["runs"], results["cpu_seconds_per_epoch"])
-        print(report.in_words(tables))
-        return
+        return report.show(arguments.report, tables)
     if arguments.export:
         arrays = cifar10_arrays(arguments.data_dir)
-        np.savez_compressed(arguments.export, **arrays)
-        return
-    engine.set_threads(arguments.threads)
+        return np.savez_compressed(arguments.export, **arrays)
+    engine.set_threads(1)
     keras.config.set_dtype_policy(arguments.precision)
     given = {
         name: getattr(arguments, name)
@@ -250,10 +203,10 @@ def main(arguments=None):
         if getattr(arguments, name) is not None
     }
     task = dataclasses.replace(TASKS[arguments.task], **given)
-    folder = arguments.out or pathlib.Path("runs/accuracy", arguments.task)
+    folder = arguments.out / arguments.task
     folder.mkdir(parents=True, exist_ok=True)
     run_all(task, arguments, folder)
-    print(write_results(folder))
+    write_results(folder)
 
 
 if __name__ == "__main__":

@@ -49,31 +49,18 @@ def paper_recipe(is_sgd):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained, and for how long.
+    """What is trained, and for how long."""
 
-    Args:
-        load: Function `load(num_train, data_dir)` that returns training and
-            test data, two pairs of images `(n, height, width, channels)` and
-            labels `(n,)`.
-        make_network: Function without arguments that returns the network.
-        num_train: Integer, default number of training samples.
-        batch_size: Integer.
-        rho: Float.
-        short: Integer, epochs of the short budget.
-        long: Integer, epochs of the long one, in which the base optimizer fits
-            the training set.
-        make_optimizer: Function of whether the method is SGD, and the number of
-            steps.
-        augment: Boolean, whether images are cropped and flipped.
-    """
-
+    # `load(num_train, data_dir)`: training and test data, two pairs of images
+    # `(n, height, width, channels)` and labels `(n,)`.
     load: Callable
     make_network: Callable
     num_train: int
     batch_size: int
     rho: float
-    short: int
-    long: int
+    short: int  # epochs of the budget
+    long: int  # in which the base optimizer fits the training set
+    # Of whether the method is SGD, and the number of steps.
     make_optimizer: Callable = make_optimizer
     augment: bool = False
 
@@ -107,9 +94,8 @@ def load_cifar10(num_train, data_dir=None):
 def cifar10_arrays(data_dir):
     """Images and labels from an .npz file or from tensorflow-datasets.
 
-    Args:
-        data_dir: Path of a file with uint8 images, `x_train` and `x_test`, and
-            labels, `y_train` and `y_test`; or folder of tensorflow-datasets.
+    The file has uint8 images, `x_train` and `x_test`, and labels, `y_train` and
+    `y_test`.
     """
     if str(data_dir).endswith(".npz"):
         with np.load(data_dir) as file:

@@ -85,9 +85,8 @@ def fit(model, task, data, settings):
         Tuple of the history, and the seconds per epoch: of the process' CPU, or
         with an accelerator of wall time.
     """
-    clock = time.process_time
-    if engine.device_memory() is not None:
-        clock = time.perf_counter
+    on_cpu = engine.device_memory() is None
+    clock = time.process_time if on_cpu else time.perf_counter
     dataset = engine.shuffled_batches(
         *data[0], batch_size(task, settings), settings["seed"], task.augment
     )
@@ -122,10 +121,11 @@ def measure_speeds(task, data, methods, rounds=ROUNDS):
         settings["rho"] = task.rho
         models[part] = make_model(task, settings), settings
         fit(models[part][0], task, data, settings)
-    samples = {part: [] for part in models}
-    for part in in_turn(models, rounds):
-        model, settings = models[part]
-        samples[part].append(fit(model, task, data, settings)[1])
+    samples = in_turn(
+        lambda measured: fit(measured[0], task, data, measured[1])[1],
+        models,
+        rounds,
+    )
     for method in set(STAGES) & set(methods):
         pairs = zip(*[samples[part] for part in STAGES[method]], strict=True)
         samples[method] = [float(np.mean(pair)) for pair in pairs]

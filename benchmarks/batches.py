@@ -6,16 +6,17 @@ import numpy as np
 PADDING = 4
 
 
+def repeated(batch):
+    """Generator that has one batch again and again."""
+    while True:
+        yield batch
+
+
 class ShuffledBatches(keras.utils.PyDataset):
     """Whole batches in a new order each epoch, a function of seed and epoch.
 
-    Args:
-        x: Images, shape `(num_samples, height, width, channels)`.
-        y: Labels, shape `(num_samples,)`.
-        batch_size: Integer.
-        seed: Integer.
-        augment: Boolean, whether images are flipped, and cropped after padding
-            with their lowest value.
+    With `augment` the images, shape `(num_samples, height, width, channels)`,
+    are flipped, and cropped after padding with their lowest value.
     """
 
     def __init__(self, x, y, batch_size, seed, augment=False):

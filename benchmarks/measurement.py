@@ -25,7 +25,6 @@ from benchmarks.networks import INPUT_SHAPE
 from benchmarks.networks import NETWORKS
 from benchmarks.networks import NUM_CLASSES
 from benchmarks.networks import default_sizes
-from benchmarks.networks import make_network
 from benchmarks.operations import steps_per_round
 
 BARE = "bare fit"
@@ -44,6 +43,10 @@ class Setting:
     steps: int
     xla: bool
     precision: str
+
+    def make_network(self):
+        keras.config.set_dtype_policy(self.precision)
+        return NETWORKS[self.network](width=self.width, depth=self.depth)
 
 
 def add_options(parser):
@@ -88,24 +91,20 @@ def choose_methods(names):
     return methods
 
 
-def make_model(method, setting, **kwargs):
-    """The compiled model of a method, the bare network, or the peer.
+def make_models(methods, setting):
+    """Dict of method to its compiled model; none has trained."""
+    # All before the first use: a new seed drops what TensorFlow has prepared.
+    return {method: make_model(method, setting) for method in methods}
 
-    Args:
-        method: String, one of `ALL`.
-        setting: `Setting`.
-        **kwargs: More arguments of `ESAMModel`.
 
-    Returns:
-        A compiled model.
-    """
+def make_model(method, setting):
+    """The compiled model of a method, the bare network, or the peer."""
     if method in tf_keras_sam.NAMES:
         return tf_keras_sam.make_model(method, setting)
     keras.utils.set_random_seed(1)
-    keras.config.set_dtype_policy(setting.precision)
-    model = make_network(setting.network, setting.width, setting.depth)
+    model = setting.make_network()
     if method != BARE:
-        model = keras_esam.ESAMModel(model, seed=1, **METHODS[method], **kwargs)
+        model = keras_esam.ESAMModel(model, seed=1, **METHODS[method])
     return compile_model(model, jit_compile=setting.xla)
 
 
@@ -127,46 +126,38 @@ def make_batch(batch_size, shape=INPUT_SHAPE):
     return x, rng.integers(0, NUM_CLASSES, batch_size).astype("int32")
 
 
-def make_timer(callback):
-    """Callback with `seconds`, the CPU and wall seconds of the last epoch.
-
-    Args:
-        callback: Class `Callback` of the Keras that trains.
-    """
-
-    class EpochTimer(callback):
-        async_safe = True  # or Keras waits for the device after every batch
-        _supports_tf_logs = True  # the same for `tf_keras`
-
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 0:
-                self.start = _clocks()
-
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == self.params["steps"] - 1:
-                float(logs["loss"])  # waits for the device
-                pairs = zip(self.start, _clocks(), strict=True)
-                self.seconds = [end - start for start, end in pairs]
-
-    return EpochTimer()
-
-
-def _clocks():
-    return time.process_time(), time.perf_counter()
+def clocks():
+    """CPU and wall seconds, as an array."""
+    return np.array([time.process_time(), time.perf_counter()])
 
 
 def timed_epoch(model, data, steps):
-    """List of the CPU and wall seconds of `steps` batches through `fit`."""
-    callback = keras.callbacks.Callback
+    """Array of the CPU and wall seconds of `steps` batches through `fit`."""
+    callbacks = keras.callbacks
     if not isinstance(model, keras.Model):
         import tf_keras
 
-        callback = tf_keras.callbacks.Callback
-    timer = make_timer(callback)
+        callbacks = tf_keras.callbacks
+    times = []
+
+    def begin(batch, logs=None):
+        if batch == 0:
+            times.append(clocks())
+
+    def end(batch, logs):
+        if batch == steps - 1:
+            float(logs["loss"])  # waits for the device
+            times.append(clocks())
+
+    timer = callbacks.LambdaCallback(
+        on_train_batch_begin=begin, on_train_batch_end=end
+    )
+    timer.async_safe = True  # or Keras waits for the device after every batch
+    timer._supports_tf_logs = True  # the same for `tf_keras`
     model.fit(
         data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[timer]
     )
-    return timer.seconds
+    return times[1] - times[0]
 
 
 def timed_steps(model, setting, at_least=None):
@@ -176,53 +167,39 @@ def timed_steps(model, setting, at_least=None):
     return timed_epoch(model, data, steps), steps
 
 
-def seconds_per_step(model, setting):
-    """List of the CPU and wall seconds of a step."""
-    seconds, steps = timed_steps(model, setting)
-    return [value / steps for value in seconds]
-
-
-def in_turn(names, rounds):
-    """Names to measure, in a new order each round; reports the progress."""
+def in_turn(measure, models, rounds):
+    """Dict of name to a list, one entry a round, of what `measure` returns for
+    the value of that name in `models`."""
+    samples = {name: [] for name in models}
     for index in range(rounds):
         # So that no method always follows the same one.
-        yield from list(names)[:: 1 if index % 2 else -1]
+        for name in list(models)[:: 1 if index % 2 else -1]:
+            samples[name].append(measure(models[name]))
         progress(f"round {index + 1} of {rounds}")
+    return samples
 
 
-def measure_memory(method, setting):
-    """`memory_of` in a process of its own: a peak never falls."""
+def peak_memory(method, setting):
+    """MiB of `_peak_of` in a process of its own: a peak never falls."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(memory_of, method, setting).result()
+        return executor.submit(_peak_of, method, setting).result()
 
 
-def memory_of(method, setting):
-    """Memory of a training.
-
-    Returns:
-        Dict of MiB: `peak` of the resident set, which has the compiled steps,
-        of which ESAM has one per subset, and `growth`, what came by training.
-        With an accelerator both are the peak of its memory.
-    """
+def _peak_of(method, setting):
+    """Peak MiB of a training: of the accelerator, or of the resident set, in
+    which are the compiled steps, of which ESAM has one per subset."""
     model = make_model(method, setting)
-    before = _resident_memory("VmRSS")
     for _ in range(2):
         timed_steps(model, setting)
     on_device = engine.device_memory()
     if on_device is not None:
-        return {"peak": on_device / 2**20, "growth": on_device / 2**20}
-    peak = _resident_memory("VmHWM")
-    return {"peak": peak, "growth": peak - before}
-
-
-def _resident_memory(key):
-    """MiB of the resident set, now (`VmRSS`) or at its peak (`VmHWM`)."""
+        return on_device / 2**20
     # Not `ru_maxrss`, which a process inherits from the one that started it.
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
+        if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {key}. It needs Linux.")
+    raise RuntimeError("/proc/self/status has no VmHWM. It needs Linux.")
 
 
 def progress(message):

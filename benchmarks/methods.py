@@ -39,8 +39,3 @@ METHODS = {
         "rank_by": "loss",
     },
 }
-
-
-def file_name(method):
-    """Name of a method in paths."""
-    return method.replace(" ", "_").replace(",", "")

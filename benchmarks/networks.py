@@ -56,10 +56,8 @@ def transformer(width=128, depth=4):
 def small_resnet(input_shape, strides, width=16):
     """Residual BatchNormalization network of `benchmarks.accuracy`.
 
-    Args:
-        input_shape: Shape of an image.
-        strides: Strides of the stem and of the stages, one block each.
-        width: Integer, number of filters in the stem and the first stage.
+    `strides` are those of the stem and of the stages, one block each; `width`
+    is the number of filters in the stem and the first stage.
     """
 
     def conv_norm(x, filters, strides=1):
@@ -92,8 +90,3 @@ def default_sizes(name):
     """Dict with the default `width` and `depth` of a network."""
     parameters = inspect.signature(NETWORKS[name]).parameters
     return {key: value.default for key, value in parameters.items()}
-
-
-def make_network(name, width, depth):
-    """A network of `NETWORKS`."""
-    return NETWORKS[name](width=width, depth=depth)

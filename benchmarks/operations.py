@@ -60,15 +60,6 @@ def plans_of_a_round(model, x, y):
 
 
 def step_of(model, plan):
-    """The model's `train_step`, doing what the plan says.
-
-    Args:
-        model: Compiled model.
-        plan: `StepPlan`, or `None` for a model that is no `ESAMModel`.
-
-    Returns:
-        Function of the arguments of `train_step`.
-    """
-    if plan is None:
-        return model.train_step
-    return functools.partial(model.train_step, plan=plan)
+    """The model's `train_step`, doing what the plan says if there is one."""
+    more = {} if plan is None else {"plan": plan}
+    return functools.partial(model.train_step, **more)

@@ -14,20 +14,20 @@ one batch that is repeated, which costs no time, and on the pipeline.
 
 import argparse
 import functools
-import json
-import pathlib
-import time
 
 import keras
 
 from benchmarks import report
 from benchmarks.engines import engine
+from benchmarks.measurement import clocks
 from benchmarks.measurement import compile_model
+from benchmarks.measurement import in_turn
 from benchmarks.measurement import make_batch
 from benchmarks.measurement import positive
 from benchmarks.measurement import timed_epoch
 from keras_esam import models
 
+SECONDS = 2  # of a pipeline in a round, at least
 RESNET18 = "ResNet-18, 32x32"
 RESNET50 = "ResNet-50, 224x224"
 
@@ -60,13 +60,12 @@ def make_pipelines(arguments):
 
 def timed_epochs(dataset, seconds):
     """CPU and wall seconds per image, over whole epochs."""
-    start = time.process_time(), time.perf_counter()
+    start = clocks()
     images = 0
-    while not images or time.perf_counter() - start[1] < seconds:
+    while not images or clocks()[1] - start[1] < seconds:
         for batch, _ in dataset:
             images += len(batch)
-    end = time.process_time(), time.perf_counter()
-    return [(b - a) / images for a, b in zip(start, end, strict=True)]
+    return list((clocks() - start) / images)
 
 
 def make_trainings(pipelines, arguments):
@@ -79,7 +78,7 @@ def make_trainings(pipelines, arguments):
         if name in pipelines:
             on_pipeline = small, pipelines[name].repeat(), size
             trainings[f"{RESNET18}, on {name}"] = on_pipeline
-    if arguments.folder and not arguments.no_resnet50:
+    if arguments.folder:
         large = compile_model(models.resnet50(), jit_compile=False)
         batch = make_batch(8, (224, 224, 3))
         trainings[RESNET50] = large, engine.make_data(batch), 8
@@ -90,58 +89,42 @@ def measure(arguments):
     """Dict of name to a list of CPU and wall seconds per image, one a round."""
     pipelines = make_pipelines(arguments)
     trainings = make_trainings(pipelines, arguments)
-    steps = arguments.steps
 
-    def train(model, dataset, batch_size):
-        seconds = timed_epoch(model, dataset, steps)
-        return [value / (steps * batch_size) for value in seconds]
+    def time_of(measured):
+        if not isinstance(measured, tuple):
+            return timed_epochs(measured, SECONDS)
+        model, dataset, batch_size = measured
+        seconds = timed_epoch(model, dataset, arguments.steps)
+        return list(seconds / (arguments.steps * batch_size))
 
     for training in trainings.values():
-        train(*training)  # compiles
+        time_of(training)  # compiles
     for dataset in pipelines.values():
         next(iter(dataset))
-    samples = {name: [] for name in [*pipelines, *trainings]}
-    for _ in range(arguments.rounds):
-        for name, dataset in pipelines.items():
-            samples[name].append(timed_epochs(dataset, arguments.seconds))
-        for name, training in trainings.items():
-            samples[name].append(train(*training))
-    return samples
+    return in_turn(time_of, pipelines | trainings, arguments.rounds)
 
 
-def table(samples):
-    """`DataFrame` with the quartiles over the rounds of what `measure` gives.
-
-    Ratios are those of the time per image in the same round.
-    """
-    rounds = report.frame(
-        [
-            {"": name, "round": index, "cpu": 1e6 * cpu, "wall": wall}
-            for name, values in samples.items()
-            for index, (cpu, wall) in enumerate(values)
-        ]
-    )
-    for clock in ("wall", "cpu"):
-        training = report.reference(rounds, clock, {"": RESNET18}, ["round"])
-        rounds[f"ratio by {clock}"] = training / rounds[clock]
-    rounds["images"] = 1 / rounds["wall"]
-    groups = rounds.groupby("", sort=False)
+def tables(results):
+    """Quartiles over the rounds, whose times per image are compared."""
+    cpu, wall = report.cpu_and_wall(results["seconds_per_image"])
 
     def quartiles(values):
         digits = 2 if values.median() < 10 else 0
         return report.median_and_quartiles(values, digits=digits)
 
-    titles = {
-        "images/s": ("images", quartiles),
-        "CPU us/image": ("cpu", quartiles),
-        f"speed / training of {RESNET18}": ("ratio by wall", quartiles),
-        "by CPU time": ("ratio by cpu", quartiles),
+    columns = {
+        "images/s": 1 / wall,
+        "CPU us/image": 1e6 * cpu,
+        f"speed / training of {RESNET18}": wall.rdiv(wall[RESNET18], axis=0),
+        "by CPU time": cpu.rdiv(cpu[RESNET18], axis=0),
     }
-    return groups.agg(**titles)
+    rows = {title: values.agg(quartiles) for title, values in columns.items()}
+    return {"": report.frame(rows).rename_axis("")}
 
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    report.add_options(parser, "pipelines")
     option = parser.add_argument
     option("--data-dir", help="of tensorflow-datasets, with CIFAR-10")
     option("--folder", help="around the class folders, train and val")
@@ -149,28 +132,20 @@ def parse_arguments(arguments=None):
     option("--width", type=positive, default=64, help="of the ResNet-18")
     option("--rounds", type=positive, default=5)
     option("--steps", type=positive, default=4, help="of training in a round")
-    option("--seconds", type=float, default=2, help="of a pipeline, at least")
-    option("--no-resnet50", action="store_true", help="leave it out")
-    option("--report", type=pathlib.Path, help="print the table of a result")
-    option("--out", type=pathlib.Path, default=pathlib.Path("runs/pipelines"))
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     arguments = parse_arguments(arguments)
     if arguments.report:
-        results = json.loads(arguments.report.read_text())
-        print(report.markdown(table(results["seconds_per_image"])))
-        return
+        return report.show(arguments.report, tables)
     keras.utils.set_random_seed(1)
-    samples = measure(arguments)
     results = {
         "batch_size": arguments.batch_size,
         "width": arguments.width,
-        "seconds_per_image": samples,
+        "seconds_per_image": measure(arguments),
     }
-    rows = {"": table(samples)}
-    print(report.write(arguments.out / "results", rows, results))
+    report.write(arguments.out, results, tables)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ turn, medians.
 import argparse
 import collections
 import dataclasses
-import json
 import pathlib
 import tempfile
 
@@ -32,14 +31,13 @@ from keras_esam.extras import requires
 METHODS = ["bare fit", "SAM", "ESAM variable", "ESAM depth"]
 METHODS += ["ESAM depth by loss", "SWP depth, beta 0.3", *tf_keras_sam.NAMES]
 COUNTED = "Conv2D|MatMul|Einsum"
+NUM_KINDS = 16
 
 
 def time_by_operation(model, setting):
     """Milliseconds per step of each type of operation, and CPU time of a step.
 
-    Args:
-        model: Compiled model that has trained with all its compiled steps.
-        setting: `benchmarks.measurement.Setting`.
+    The model has trained with all its compiled steps.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = tf.profiler.experimental.ProfilerOptions(
@@ -54,14 +52,9 @@ def time_by_operation(model, setting):
 
 
 def read_profile(file):
-    """Seconds of each type of operation in a profile.
+    """Dict of each type of operation in a profile to its seconds.
 
-    Args:
-        file: Path of the profile. The operations are the events of the host
-            that are called `name:type`.
-
-    Returns:
-        Dict of type to seconds.
+    Operations are the events of the host that are called `name:type`.
     """
     times = collections.Counter()
     with requires("benchmarks"):
@@ -84,15 +77,16 @@ def profile(methods, setting, rounds):
         Dict of method to a dict: `operations`, milliseconds per step by type;
         `cpu`, milliseconds; `count`, floating-point operations per step.
     """
-    # All before the first use: a new seed drops what TensorFlow has prepared.
-    models = {m: measurement.make_model(m, setting) for m in methods}
-    samples = {method: [] for method in methods}
+    models = measurement.make_models(methods, setting)
     for method, model in models.items():
         measurement.timed_steps(model, setting)
         time_by_operation(model, setting)  # The first takes longer.
         measurement.progress(f"compiled {method}")
-    for method in measurement.in_turn(methods, rounds):
-        samples[method].append(time_by_operation(models[method], setting))
+
+    def measure(model):
+        return time_by_operation(model, setting)
+
+    samples = measurement.in_turn(measure, models, rounds)
     batch = measurement.make_batch(setting.batch_size)
     rows = {}
     for method, values in samples.items():
@@ -106,13 +100,9 @@ def profile(methods, setting, rounds):
     return rows
 
 
-def tables(rows, num_kinds=16):
-    """Dict of two tables: the sums, and the types that take longest.
-
-    Args:
-        rows: Dict from `profile`.
-        num_kinds: Integer, number of types in the second table.
-    """
+def tables(results):
+    """Dict of two tables: the sums, and the types that take longest."""
+    rows = results["milliseconds_per_step"]
     times = report.frame({m: row["operations"] for m, row in rows.items()})
     times = times.fillna(0)
     counted = times.index.str.contains(COUNTED)
@@ -132,7 +122,7 @@ def tables(rows, num_kinds=16):
     counts = report.frame(rows).loc["count"]
     table.insert(0, "", list(rows))
     table.insert(3, "by count", (counts["SAM"] / counts).to_list())
-    longest = times.max(axis="columns").nlargest(num_kinds).index
+    longest = times.max(axis="columns").nlargest(NUM_KINDS).index
     kinds = times.loc[longest].astype(float).round(1).rename_axis("ms/step")
     return {"": table, "Types that take longest:": kinds}
 
@@ -140,27 +130,22 @@ def tables(rows, num_kinds=16):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     measurement.add_options(parser)
-    option = parser.add_argument
-    option("--rounds", type=measurement.positive, default=5)
-    option("--report", type=pathlib.Path, help="print the tables of a result")
-    option("--out", type=pathlib.Path, default=pathlib.Path("runs/profiling"))
+    report.add_options(parser, "profiling")
+    parser.add_argument("--rounds", type=measurement.positive, default=5)
     arguments = parser.parse_args(arguments)
     if arguments.xla:
         parser.error("--xla: a compiled step has no operations to tell apart")
     if arguments.report:
-        rows = json.loads(arguments.report.read_text())["milliseconds_per_step"]
-        print(report.in_words(tables(rows)))
-        return
+        return report.show(arguments.report, tables)
     engine.set_threads(1)
     setting = measurement.make_setting(arguments)
     methods = measurement.choose_methods(arguments.methods or METHODS)
-    rows = profile(methods, setting, arguments.rounds)
     results = {
         "setting": dataclasses.asdict(setting),
         "rounds": arguments.rounds,
-        "milliseconds_per_step": rows,
+        "milliseconds_per_step": profile(methods, setting, arguments.rounds),
     }
-    print(report.write(arguments.out / "results", tables(rows), results))
+    report.write(arguments.out, results, tables)
 
 
 if __name__ == "__main__":

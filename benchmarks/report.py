@@ -1,21 +1,8 @@
 """How a result is written: JSON with all values, Markdown with the tables.
 
-A table is a pandas `DataFrame`, or a list of dicts. Means, medians and
-comparisons within a round are pandas' own operations, with the functions here
-for the cells:
-
-```python
-runs = report.frame(list_of_dicts)
-sam = report.reference(runs, "test", where={"method": "SAM"}, on=["seed"])
-runs["minus SAM's"] = runs["test"] - sam
-table = runs.groupby("method", sort=False).agg(
-    **{
-        "test accuracy, %": ("test", report.mean_and_error),
-        "minus SAM's": ("minus SAM's", report.mean_and_error),
-    }  # `functools.partial(report.mean_and_error, digits=1)` for other digits
-)
-report.write("runs/accuracy/results", {"Accuracy": table}, {"runs": runs})
-```
+Each benchmark has a function that makes its tables of the values, a dict of
+title, which may be `""`, to a pandas `DataFrame`. `write` uses it for a new
+result, and `show` for one that was written before.
 """
 
 import importlib.metadata
@@ -27,9 +14,17 @@ import shlex
 import subprocess
 import sys
 
+from examples.run_folder import write_json
+from examples.run_folder import write_text
 from keras_esam.extras import requires
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "tf_keras", "numpy")
+
+
+def add_options(parser, name):
+    option = parser.add_argument
+    option("--report", type=pathlib.Path, help="print the table of a result")
+    option("--out", type=pathlib.Path, default=pathlib.Path("runs", name))
 
 
 def frame(records):
@@ -39,32 +34,31 @@ def frame(records):
     return pd.DataFrame(records)
 
 
-def write(path, tables, values=None):
-    """Writes `path.json` and `path.md`, each written atomically.
+def show(file, tables):
+    """Prints the tables of the values in a JSON file."""
+    print(in_words(tables(json.loads(file.read_text()))))
+
+
+def write(folder, values, tables):
+    """Writes `results.json` and `results.md`, and prints the latter.
 
     Args:
-        path: Path without a suffix. Its folder is made if there is none.
-        tables: Dict of a table's title, which may be `""`, to a `DataFrame` or
-            a list of dicts. They are in the Markdown file.
-        values: Optional dict of what else is in the JSON file. `DataFrame`s
-            become lists of dicts. The command and the machine are added.
-
-    Returns:
-        String, the Markdown.
+        folder: Path, which is made if there is none.
+        values: Dict for JSON. The command and the machine are added.
+        tables: Function of it that returns a dict of title to `DataFrame`.
     """
-    about = {"command": command(), "machine": machine()}
-    backend = about["machine"]["backend"]
+    here = machine()
     text = (
-        "`{command}`: Keras {machine[keras]}, {backend} {version} on "
-        "{machine[devices]}, {machine[logical_cpus]} logical CPUs, commit "
-        "{machine[commit]}.\n\n"
-    ).format(backend=backend, version=about["machine"][backend], **about)
-    text += in_words(tables)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(about | (values or {}), path.parent / f"{path.name}.json")
-    write_text(text, path.parent / f"{path.name}.md")
-    return text
+        f"`{command()}`: Keras {here['keras']}, {here['backend']} "
+        f"{here[here['backend']]} on {here['devices']}, "
+        f"{here['logical_cpus']} logical CPUs, commit {here['commit']}.\n\n"
+    )
+    text += in_words(tables(values))
+    values = {"command": command(), "machine": here, **values}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(values, folder / "results.json")
+    write_text(text, folder / "results.md")
+    print(text)
 
 
 def in_words(tables):
@@ -76,21 +70,12 @@ def in_words(tables):
 
 
 def markdown(table, digits=2):
-    """Markdown table.
+    """Markdown of a `DataFrame` and the named levels of its index.
 
-    Args:
-        table: `DataFrame` or list of dicts. Named levels of the index are
-            columns too. What is missing gives an empty cell.
-        digits: Integer, decimals of floats. Cells with other needs are strings,
-            as from `median_and_quartiles`.
-
-    Returns:
-        String.
+    Floats have `digits` decimals. What is missing gives an empty cell.
     """
-    table = frame(table)
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
-
     table = table.astype(object).where(table.notna(), "")
 
     def cell(value):
@@ -101,70 +86,42 @@ def markdown(table, digits=2):
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def reference(runs, column, where, on):
-    """Values of a column in the rows that the others are compared with.
+def cpu_and_wall(samples):
+    """Two `DataFrame`s with a column for each name and a row for each round.
 
     Args:
-        runs: `DataFrame`.
-        column: String.
-        where: Dict of a column to its value in the rows of the reference, for
-            instance `{"method": "SAM"}`.
-        on: List of the columns in which a row and its reference are equal, for
-            instance the round or the seed.
-
-    Returns:
-        Array of shape `(num_rows,)`; NaN for a row without a reference.
+        samples: Dict of name to a list of `[CPU, wall]` times, one a round.
     """
-    chosen = runs
-    for key, value in where.items():
-        chosen = chosen[chosen[key] == value]
-    chosen = chosen[[*on, column]]
-    both = runs[on].merge(chosen, on=on, how="left", validate="many_to_one")
-    return both[column].to_numpy()
+    return [
+        frame(
+            {name: [pair[i] for pair in own] for name, own in samples.items()}
+        )
+        for i in range(2)
+    ]
 
 
-def mean_and_error(values, digits=2, sign=""):
+def mean_and_error(values, digits=2, sign="", error="sem"):
     """`"93.00 +- 2.08"`: mean and its standard error, if there are several.
 
     Args:
         values: `Series`. What is missing in it does not count.
         digits: Integer, decimals.
         sign: `"+"` to write the sign of a positive mean too.
+        error: `"std"` for the standard deviation instead.
     """
     values = values.dropna()
     if values.empty:
         return ""
     mean = f"{values.mean():{sign}.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} +- {values.sem():.{digits}f}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} +- {getattr(values, error)():.{digits}f}"
 
 
 def median_and_quartiles(values, digits=2):
     """`"3.00 (2.50 to 3.50)"`: median and, in brackets, the other quartiles."""
-    values = values.dropna()
-    if values.empty:
-        return ""
     low, middle, high = values.quantile([0.25, 0.5, 0.75])
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def write_json(value, path):
-    """Writes a JSON file atomically; `DataFrame`s as lists of dicts."""
-
-    def convert(value):
-        if hasattr(value, "to_dict"):
-            missing = value.isna()
-            return value.astype(object).mask(missing, None).to_dict("records")
-        return value.item()  # of NumPy
-
-    text = json.dumps(value, indent=1, default=convert)
-    write_text(text + "\n", path)
-
-
-def write_text(text, path):
-    """Writes a file atomically."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def command():

@@ -22,8 +22,6 @@ The Keras backend is that of the environment (`KERAS_BACKEND`).
 import argparse
 import dataclasses
 import functools
-import json
-import pathlib
 
 import numpy as np
 
@@ -41,37 +39,29 @@ TARGETS = [
     *tf_keras_sam.NAMES,
 ]
 QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
-REFERENCES = ("SAM", "SGD", BARE)
 TRACES = 3
 
 
-def measure(methods, setting, rounds, traces=TRACES):
+def measure(methods, setting, rounds, traces):
     """Times and operations of the methods, in turn.
-
-    Args:
-        methods: List of names.
-        setting: `Setting`.
-        rounds: Integer.
-        traces: Integer, how often each compiled step is traced. If 0 nothing is
-            traced or counted.
 
     Returns:
         Dict of what is saved, each a dict by method: list of `[CPU, wall]`
         seconds per step, one a round; operations per step; list for each
         compiled step of the CPU seconds of its traces; wall seconds of the
-        first use of all steps.
+        first use of all steps. Nothing is counted and traced if `traces` is 0.
     """
-    # All before the first use: a new seed drops what TensorFlow has prepared.
-    models = {m: measurement.make_model(m, setting) for m in methods}
+    models = measurement.make_models(methods, setting)
     first_use = {}
     for method, model in models.items():
         first_use[method] = seconds_of_first_use(model, setting)
         progress(f"compiled {method} in {first_use[method]:.1f} s")
-    samples = {method: [] for method in methods}
-    for method in measurement.in_turn(methods, rounds):
-        samples[method].append(
-            measurement.seconds_per_step(models[method], setting)
-        )
+
+    def seconds_per_step(model):
+        seconds, steps = measurement.timed_steps(model, setting)
+        return list(seconds / steps)
+
+    samples = measurement.in_turn(seconds_per_step, models, rounds)
     batch = measurement.make_batch(setting.batch_size)
     counts, tracing = {}, {}
     for method, model in models.items() if traces else ():
@@ -97,60 +87,48 @@ def seconds_of_first_use(model, setting):
 
 def table(results):
     """The `DataFrame` of the methods, from what is saved."""
-    clock, batch_size = results["clock"], results["setting"]["batch_size"]
-    rounds = report.frame(
-        [
-            {"": method, "round": index, "cpu": cpu, "wall": wall}
-            for method, pairs in results["seconds_per_step_cpu_wall"].items()
-            for index, (cpu, wall) in enumerate(pairs)
-        ]
-    )
-    rounds["images"] = batch_size / rounds["wall"]
-    rounds[["cpu", "wall"]] *= 1e3
-    for name in REFERENCES:
-        theirs = report.reference(rounds, clock, {"": name}, ["round"])
-        rounds[name] = theirs / rounds[clock]
-    groups = rounds.groupby("", sort=False)
+    cpu, wall = report.cpu_and_wall(results["seconds_per_step_cpu_wall"])
+    times = cpu if results["clock"] == "cpu" else wall
     whole = functools.partial(report.median_and_quartiles, digits=0)
     ratio = functools.partial(report.median_and_quartiles, digits=3)
-    rows = groups.agg(
-        **{
-            "CPU ms/step": ("cpu", whole),
-            "wall ms/step": ("wall", whole),
-            "images/s": ("images", whole),
-            "speed / SAM": ("SAM", ratio),
-        }
-    )
-
-    def column(values):
-        return [values.get(method, np.nan) for method in rows.index]
-
+    speeds = times.rdiv(times["SAM"], axis=0)
+    rows = {
+        "CPU ms/step": (1e3 * cpu).agg(whole),
+        "wall ms/step": (1e3 * wall).agg(whole),
+        "images/s": (results["setting"]["batch_size"] / wall).agg(whole),
+        "speed / SAM": speeds.agg(ratio),
+    }
     counts = results["operations_per_step"]
-    rows["by count"] = counts.get("SAM", np.nan) / np.array(column(counts))
-    rows["measured / count"] = groups["SAM"].median() / rows["by count"]
-    for name in REFERENCES[1:]:
-        rows[f"speed / {name}"] = groups[name].agg(ratio)
+    if counts:
+        rows["by count"] = {m: counts["SAM"] / counts[m] for m in counts}
+        rows["measured / count"] = {
+            m: speeds[m].median() / count
+            for m, count in rows["by count"].items()
+        }
+    for name in ("SGD", BARE):
+        if name in times:
+            rows[f"speed / {name}"] = times.rdiv(times[name], axis=0).agg(ratio)
     # Of one trace of all steps.
     tracing = {
-        method: report.frame(steps).sum()
+        method: float(np.median(np.sum(steps, axis=0)))
         for method, steps in results["tracing_cpu_seconds"].items()
     }
-    own = {method: sums.median() for method, sums in tracing.items()}
-    rows["tracing, s"] = column(own)
-    if own.get("SAM", 0) > 0.05:  # PyTorch traces nothing.
-        rows["tracing / SAM's"] = rows["tracing, s"] / own["SAM"]
-    rows["first use, s"] = column(results["first_use_seconds"])
-    peaks = {
-        method: f"{report.frame(runs)['peak'].median():.0f}"
+    rows["tracing, s"] = tracing
+    if tracing.get("SAM", 0) > 0.05:  # PyTorch traces nothing.
+        rows["tracing / SAM's"] = {
+            m: tracing[m] / tracing["SAM"] for m in tracing
+        }
+    rows["first use, s"] = results["first_use_seconds"]
+    rows["peak memory, MiB"] = {
+        method: f"{np.median([run['peak'] for run in runs]):.0f}"
         for method, runs in results["memory_mib"].items()
         if runs
     }
-    rows["peak memory, MiB"] = column(peaks)
-    return rows.replace("", np.nan).dropna(axis="columns", how="all")
+    rows = report.frame({k: dict(v) for k, v in rows.items() if len(v)})
+    return rows.reindex(times.columns).rename_axis("")
 
 
-def titled(results):
-    """Dict of the title to the table, for `benchmarks.report`."""
+def tables(results):
     setting = results["setting"]
     title = "{network}, width {width}, depth {depth}, batch {batch_size}, "
     title = (title + "{precision}").format(**setting)
@@ -162,21 +140,15 @@ def titled(results):
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     measurement.add_options(parser)
+    report.add_options(parser, "speed")
     option = parser.add_argument
     option("--rounds", type=measurement.positive)
-    option(
-        "--clock", choices=("cpu", "wall"), help="of which speeds are ratios"
-    )
     option("--memory-runs", type=int, help="processes for each method")
     option("--no-count", action="store_true", help="neither count nor trace")
     option("--quick", action="store_true", help="few methods, narrow network")
     option("--targets", action="store_true", help="the methods with targets")
-    option("--report", type=pathlib.Path, help="print the table of a result")
-    option("--out", type=pathlib.Path, default=pathlib.Path("runs/speed"))
     arguments = parser.parse_args(arguments)
-    # The processor's time says nothing of an accelerator's.
-    clock = "cpu" if engine.device_memory() is None else "wall"
-    defaults = {"rounds": 9, "memory_runs": 1, "clock": clock}
+    defaults = {"rounds": 9, "memory_runs": 1}
     if arguments.targets:
         defaults |= {"rounds": 13, "methods": TARGETS}
     if arguments.quick:
@@ -191,9 +163,7 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     arguments = parse_arguments(arguments)
     if arguments.report:
-        results = json.loads(arguments.report.read_text())
-        print(report.in_words(titled(results)))
-        return
+        return report.show(arguments.report, tables)
     report.frame([])  # A missing package is told now, and not at the end.
     setting = measurement.make_setting(arguments)
     methods = measurement.choose_methods(arguments.methods)
@@ -202,15 +172,17 @@ def main(arguments=None):
     memory = {method: [] for method in methods}
     for index in range(arguments.memory_runs):
         for method, runs in memory.items():
-            runs.append(measurement.measure_memory(method, setting))
+            peak = measurement.peak_memory(method, setting)
+            runs.append({"peak": peak})
         progress(f"memory {index + 1} of {arguments.memory_runs}")
     results = {
         "setting": dataclasses.asdict(setting),
-        "clock": arguments.clock,
+        # The processor's time says nothing of an accelerator's.
+        "clock": "cpu" if engine.device_memory() is None else "wall",
         **results,
         "memory_mib": memory,
     }
-    print(report.write(arguments.out / "results", titled(results), results))
+    report.write(arguments.out, results, tables)
 
 
 if __name__ == "__main__":

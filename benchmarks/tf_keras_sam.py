@@ -13,8 +13,6 @@ import inspect
 
 import keras
 
-from benchmarks import networks
-
 BARE = "tf_keras bare fit"
 SAM = "tf_keras SAM"
 BARE_COMPOSED = "tf_keras bare fit, composed BN"
@@ -31,28 +29,21 @@ def is_available():
 
 
 def make_model(method, setting):
-    """The compiled peer: same network, optimizer, loss and metrics.
-
-    Args:
-        method: String, one of `NAMES`.
-        setting: `benchmarks.measurement.Setting`.
-
-    Returns:
-        A `tf_keras.Model`.
-    """
+    """The compiled peer: same network, optimizer, loss and metrics."""
     import tf_keras
 
     tf_keras.utils.set_random_seed(1)
-    keras.config.set_dtype_policy(setting.precision)
-    network = networks.make_network(
-        setting.network, setting.width, setting.depth
-    )
-    model = convert(network, fused=method in (BARE, SAM))
+    model = convert(setting.make_network(), fused=method in (BARE, SAM))
     sam = tf_keras.models.experimental.SharpnessAwareMinimization
+
+    class TrainingModeSAM(sam):
+        def call(self, inputs):
+            return self.model(inputs, training=True)
+
     if method in (SAM, SAM_COMPOSED):
         model = sam(model, rho=0.05)
     elif method == SAM_EQUAL_WORK:
-        model = _training_mode(sam)(model, rho=0.05)
+        model = TrainingModeSAM(model, rho=0.05)
     model.compile(
         tf_keras.optimizers.SGD(0.01, momentum=0.9),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -65,9 +56,7 @@ def make_model(method, setting):
 def convert(network, fused=True):
     """The same functional network of the layers of `tf_keras`, new weights.
 
-    Args:
-        network: Functional `keras.Model` whose layers are called once.
-        fused: Boolean, whether batch normalization is one operation.
+    Its layers are called once. `fused` batch normalization is one operation.
     """
     import tf_keras
 
@@ -93,11 +82,3 @@ def convert(network, fused=True):
         output = new(*called) if is_attention else new(called)
         tensors[id(layer.output)] = output
     return tf_keras.Model(inputs, tensors[id(network.output)])
-
-
-def _training_mode(sam):
-    class TrainingModeSAM(sam):
-        def call(self, inputs):
-            return self.model(inputs, training=True)
-
-    return TrainingModeSAM

@@ -32,7 +32,6 @@ LEARNING_RATE = 0.05
 NUM_TRAIN = 1000
 LABEL_NOISE = 0.4
 RHO = 0.3
-LOGGED = ("loss", "accuracy")
 METHODS = {
     "SGD": {"rho": 0.0},
     "SAM": {"rho": RHO, "beta": 1.0, "gamma": 1.0},
@@ -93,10 +92,6 @@ def train(method, seed, epochs, data, out):
         .shuffle(NUM_TRAIN, seed=seed)
         .batch(BATCH_SIZE, drop_remainder=True)
     )
-    print(f"{method}, seed {seed}")
-    bar = keras.utils.Progbar(
-        epochs, unit_name="epoch", interval=2.0, stateful_metrics=LOGGED
-    )
     history = model.fit(
         dataset,
         epochs=epochs,
@@ -105,21 +100,16 @@ def train(method, seed, epochs, data, out):
         callbacks=[
             keras_esam.callbacks.ThroughputLogger(),
             keras.callbacks.CSVLogger(out / f"{method}_seed{seed}.csv"),
-            keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: bar.update(
-                    epoch + 1, [(key, logs[key]) for key in LOGGED]
-                )
-            ),
         ],
     ).history
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
-    rates = history["images_per_second"]
+    print(f"{method}, seed {seed}: {scores['accuracy']:.2%}", flush=True)
     return {
         "method": method,
         "seed": seed,
         "test_accuracy": 100 * scores["accuracy"],
         "train_accuracy": 100 * history["accuracy"][-1],
-        "images_per_second": float(np.nanmedian(rates)),
+        "images_per_second": float(np.nanmedian(history["images_per_second"])),
         # Rise of the training loss over the distance RHO along its gradient.
         "sharpness": keras_esam.analysis.sharpness(
             model, (x_train, y_train), rho=RHO
@@ -129,9 +119,9 @@ def train(method, seed, epochs, data, out):
 
 def summarise(runs):
     """Means and deviations over the seeds, one row for each method."""
-    import pandas
+    import pandas as pd
 
-    groups = pandas.DataFrame(runs).groupby("method", sort=False)
+    groups = pd.DataFrame(runs).groupby("method", sort=False)
     scores = groups[["test_accuracy", "train_accuracy", "sharpness"]]
     deviations = scores.std().fillna(0.0).add_suffix("_std")
     summary = scores.mean().join(deviations)
@@ -142,21 +132,22 @@ def summarise(runs):
 
 
 def print_table(summary, num_seeds):
+    table = summary[[]].copy()
+    table["test accuracy"] = [
+        f"{row.test_accuracy:.2f} +- {row.test_accuracy_std:.2f}%"
+        for row in summary.itertuples()
+    ]
+    table["train accuracy"] = summary["train_accuracy"].map("{:.2f}%".format)
+    table["images/s"] = summary["images_per_second"].map("{:.0f}".format)
+    speeds = summary["speed_relative_to_sam"]
+    table["speed/SAM"] = speeds.map("{:.2f}x".format)
+    table["sharpness"] = [
+        f"{row.sharpness:.3f} +- {row.sharpness_std:.3f}"
+        for row in summary.itertuples()
+    ]
     print(
-        f"\n{'':6}  {'test accuracy':>15}  {'train accuracy':>14}"
-        f"  {'images/s':>8}  {'speed/SAM':>9}  {'sharpness':>15}"
-    )
-    for row in summary.itertuples():
-        print(
-            f"{row.Index:6}"
-            f"  {row.test_accuracy:6.2f} +- {row.test_accuracy_std:4.2f}%"
-            f"  {row.train_accuracy:13.2f}%"
-            f"  {row.images_per_second:8.0f}"
-            f"  {row.speed_relative_to_sam:8.2f}x"
-            f"  {row.sharpness:6.3f} +- {row.sharpness_std:5.3f}"
-        )
-    print(
-        f"\nMean and standard deviation over {num_seeds} seeds. "
+        f"\n{table.to_string(index_names=False)}\n\n"
+        f"Mean and standard deviation over {num_seeds} seeds. "
         f"{LABEL_NOISE:.0%} of the training labels are random;\n"
         "the test labels are not. Sharpness is the rise of the training loss "
         f"at distance {RHO} from\nthe final weights, along the gradient."

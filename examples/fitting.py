@@ -42,10 +42,7 @@ FREE = ("out", "data_dir", "folder", "strategy", "name", "esam", "sources")
 
 
 def make_parser(description, recipe):
-    """Parser of the options of both scripts, with a default recipe.
-
-    Other recipes may be chosen of data sets of the same kind.
-    """
+    """Parser of the options of both scripts, with recipes of the same kind."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -113,10 +110,7 @@ def make_model(network, recipe, num_steps, seed):
 def fit(model, train, validation, counter, recipe, arguments, out, **more):
     """Trains or resumes, saves the network, and reports what came out.
 
-    Raises:
-        RuntimeError: If another process trains in `out`.
-        ValueError: If there are epochs in `out` with other settings, to which
-            `more` belongs.
+    The run in `out` must have the same settings, `more` among them.
     """
     # Without a strategy, or on another backend, that of a single device.
     default = tf.distribute.get_strategy()
@@ -159,8 +153,7 @@ class BestWeights(keras.callbacks.Callback):
     """Saves the network's weights whenever `val_accuracy` is the highest yet.
 
     It comes after its `AtomicBackup`, and does at the start of a training what
-    a kill may have prevented after the last epoch. So the file is always that
-    of the best epoch in the backup's history.
+    a kill may have prevented after the last epoch.
     """
 
     def __init__(self, path, backup):
@@ -181,14 +174,9 @@ class BestWeights(keras.callbacks.Callback):
 def report(arguments, recipe, history, out):
     """Writes and prints what came out of a run."""
     last = history[-1]
-    # JSON has no NaN, as where an epoch was too short to time.
-    history = [
-        {k: v if math.isfinite(v) else None for k, v in row.items()}
-        for row in history
-    ]
     rates = [row["images_per_second"] for row in history]
-    rates = [rate for rate in rates if rate is not None] or [math.nan]
-    speed = statistics.median(rates)
+    # An epoch that was too short to time has none.
+    rates = [rate for rate in rates if math.isfinite(rate)] or [math.nan]
     used = {name: getattr(recipe, name) for name in TRAINING}
     result = {
         "recipe": recipe.name,
@@ -199,12 +187,12 @@ def report(arguments, recipe, history, out):
         "test_accuracy": last["val_accuracy"],
         "best_test_accuracy": max(row["val_accuracy"] for row in history),
         "train_accuracy": last["accuracy"],
-        "images_per_second": None if math.isnan(speed) else speed,
+        "images_per_second": statistics.median(rates),
         "history": history,
     }
     run_folder.write_json(result, out / "result.json")
     print(
         f"\n{recipe.name}: test accuracy {result['test_accuracy']:.2%}, "
         f"training accuracy {result['train_accuracy']:.2%}, "
-        f"{speed:.0f} images/s\nResults: {out}"
+        f"{result['images_per_second']:.0f} images/s\nResults: {out}"
     )

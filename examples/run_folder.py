@@ -11,10 +11,7 @@ from keras_esam.extras import requires
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Context in which no other process has the same folder locked.
-
-    Args:
-        folder: Path, which is made if there is none.
+    """Makes the folder, and keeps other processes from locking it.
 
     Raises:
         RuntimeError: If it is locked.
@@ -35,13 +32,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def check_settings(settings: dict, before: dict, folder: pathlib.Path):
-    """Raises a ValueError unless both settings, of JSON values, are equal.
-
-    Args:
-        settings: Dict, those of the run that is to start.
-        before: Dict, those of the run in the folder.
-        folder: Path.
-    """
+    """Raises a ValueError unless a run has the settings of its folder."""
     names = dict.fromkeys((*settings, *before))
     names = [name for name in names if settings.get(name) != before.get(name)]
     if names:
@@ -57,16 +48,20 @@ def check_settings(settings: dict, before: dict, folder: pathlib.Path):
 
 
 def save_whole(save: Callable, path: pathlib.Path):
-    """Calls `save` so that its file is at `path` as a whole or not at all."""
+    """Calls `save` so that its file is written atomically."""
     unfinished = path.with_name(f"unfinished.{path.name}")
     save(unfinished)
     unfinished.replace(path)
 
 
-def write_json(content, path: pathlib.Path):
-    """Writes values without NaN, which JSON does not have."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+def write_text(text: str, path: pathlib.Path):
     save_whole(lambda path: path.write_text(text), path)
+
+
+def write_json(content, path: pathlib.Path):
+    """Writes JSON, numbers that are not finite as `null`."""
+    content = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_text(json.dumps(content, indent=1) + "\n", path)
 
 
 def read_json(path: pathlib.Path):

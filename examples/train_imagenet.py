@@ -20,11 +20,8 @@ Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
            images, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG, with
            --folder FOLDER
 
-An interrupted run resumes when the same command is given again; a run with
-other settings needs another `--out`. With `--strategy multiworker` the command
-is that for each worker, which has its place in the cluster in the environment
-variable TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow
-backend; on the others a run has no `--strategy`.
+An interrupted run resumes, and several workers train one network, as with
+`examples.train_cifar`.
 """
 
 import pathlib

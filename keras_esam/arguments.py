@@ -21,6 +21,14 @@ def short(value) -> str:
     return f"{text[:LONGEST_SHOWN]}... ({len(text)} characters)"
 
 
+def type_error(name, expected, value) -> TypeError:
+    """The error of an argument that is not what was expected."""
+    return TypeError(
+        f"`{name}` must be {expected}. "
+        f"Received: {name}={short(value)} of type {type(value)}"
+    )
+
+
 def check_fraction(name, value):
     # Not a subclass, whose values may be others.
     if type(value) is Stages:
@@ -28,11 +36,11 @@ def check_fraction(name, value):
             check_fraction(name, stage)
         return value
     if not is_number(value):
-        raise TypeError(
-            f"`{name}` must be a number or, for a few constant stages, a "
-            "`keras.optimizers.schedules.PiecewiseConstantDecay`. "
-            f"Received: {name}={short(value)} of type {type(value)}"
+        kinds = (
+            "a number or, for a few constant stages, a "
+            "`keras.optimizers.schedules.PiecewiseConstantDecay`"
         )
+        raise type_error(name, kinds, value)
     if not 0 < value <= 1:
         instead = ""
         if name == "beta" and value <= 0:
@@ -56,10 +64,7 @@ def check_choice(name, value, choices):
 
 def check_boolean(name, value):
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(
-            f"`{name}` must be a boolean. "
-            f"Received: {name}={short(value)} of type {type(value)}"
-        )
+        raise type_error(name, "a boolean", value)
     return bool(value)
 
 
@@ -67,11 +72,8 @@ def check_seed(seed):
     if seed is None:
         # As Keras does it: `keras.utils.set_random_seed()` makes it known.
         return random.randint(1, 10**9)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise TypeError(
-            "`seed` must be an integer or `None`. "
-            f"Received: seed={short(seed)} of type {type(seed)}"
-        )
+    if not is_integer(seed):
+        raise type_error("seed", "an integer or `None`", seed)
     if not 0 <= seed < 2**31:
         raise ValueError(
             f"`seed` must be in the range [0, 2**31). Received: seed={seed}"
@@ -83,10 +85,7 @@ def check_positive(**numbers_by_name):
     """Checks that all of the numbers are positive and finite."""
     for name, number in numbers_by_name.items():
         if not is_number(number):
-            raise TypeError(
-                f"`{name}` must be a number. "
-                f"Received: {name}={short(number)} of type {type(number)}"
-            )
+            raise type_error(name, "a number", number)
         if not 0 < number < math.inf:
             raise ValueError(
                 f"`{name}` must be positive and finite. "
@@ -94,14 +93,10 @@ def check_positive(**numbers_by_name):
             )
 
 
-def check_integer(**numbers_by_name):
-    """Checks that all of the numbers are integers."""
-    for name, number in numbers_by_name.items():
-        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-            raise TypeError(
-                f"`{name}` must be an integer. "
-                f"Received: {name}={short(number)} of type {type(number)}"
-            )
+def check_integer(**values_by_name):
+    for name, value in values_by_name.items():
+        if not is_integer(value):
+            raise type_error(name, "an integer", value)
 
 
 def check_count(minimum: int = 1, **counts_by_name):
@@ -116,3 +111,7 @@ def check_count(minimum: int = 1, **counts_by_name):
 
 def is_number(value) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_integer(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -4,19 +4,9 @@ import numpy as np
 
 
 def balanced(labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of `count` samples, equally many of each class, always alike.
+    """Indices of `count` samples, equally many of each class in turn.
 
-    A smaller part is within a larger one.
-
-    Args:
-        labels: Array of integers, shape `(num_samples,)`.
-        count: Integer.
-
-    Returns:
-        Array of integers, shape `(count,)`, one class after the other.
-
-    Raises:
-        ValueError: If there are not as many of each class.
+    They are always the same, and a smaller part is within a larger one.
     """
     rng = np.random.default_rng(0)
     classes, sizes = np.unique(labels, return_counts=True)
@@ -26,11 +16,10 @@ def balanced(labels: np.ndarray, count: int) -> np.ndarray:
             f"The number of samples must be a multiple of {len(classes)} and "
             f"at most {largest}. Received: {count}"
         )
+    each = count // len(classes)
     return np.concatenate(
         [
-            rng.permutation(np.flatnonzero(labels == label))[
-                : count // len(classes)
-            ]
+            rng.permutation(np.flatnonzero(labels == label))[:each]
             for label in classes
         ]
     )

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 
+from keras_esam import method
 from keras_esam import own_calls
 from keras_esam.plan import StepPlan
 
@@ -36,12 +37,8 @@ class StepDispatcher:
         self.num_compiled = 0
 
     def _begin(self, progress=None) -> StepPlan:
-        """Plan of the step that is due.
-
-        Args:
-            progress: Optional array, the value of the variable of the progress,
-                where `fit` holds the values of all variables.
-        """
+        """Plan of the step that is due. `progress` is the value of the
+        variable of the progress, where `fit` holds those of all variables."""
         model = self._model
         model._progress.read(progress)
         if model._progress.seed != self._seed:
@@ -86,14 +83,8 @@ class StepDispatcher:
         return False
 
     def forget_if_layers_changed(self) -> bool:
-        """Drops the compiled steps if layers were frozen or unfrozen.
-
-        Steps that were compiled before and after it would train other weights,
-        or update other statistics.
-
-        Returns:
-            Boolean, whether there was such a change.
-        """
+        """Drops the compiled steps, which train other weights or statistics, if
+        layers were frozen or unfrozen, and says whether they were."""
         changed = self._trainable_parts not in (None, self._find_trainable())
         if changed:
             self._functions.clear()
@@ -117,14 +108,7 @@ class StepDispatcher:
         }
 
     def run_by_hand(self, data):
-        """Runs and counts the step that is due, for a loop of a user.
-
-        Args:
-            data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
-
-        Returns:
-            Dict of logs, metric name to scalar tensor.
-        """
+        """Runs and counts the step that is due, for a loop of a user."""
         plan = self._begin()
         with own_calls.own_calls():
             logs = self._logs(plan, self._model._train_step(data, plan))
@@ -153,7 +137,51 @@ class StepDispatcher:
     def _prepare(self):
         """Does what needs all variables, once they are there."""
         model = self._model
-        model._check_trainable()
+        check_trainable(model)
         model._track_training_state()
         self._trainable_parts = self._find_trainable()
         model._findings.variable_order = model._find_variable_order()
+
+
+def check_trainable(model):
+    """Checks that network, optimizer and metrics of an `ESAMModel` can train.
+
+    Raises:
+        ValueError: If there is nothing to train, or no optimizer; if SDS would
+            pass smaller batches to layers with a state for each sample; if a
+            metric has the name of our own.
+    """
+    if not model.trainable_variables and not model._method.is_base_optimizer:
+        raise ValueError(
+            "`model` must have trainable weights, or train with `rho=0`. "
+            f"Received: model={model.model}, all of whose weights are "
+            "frozen or which has none."
+        )
+    if model.optimizer is None:
+        raise ValueError(
+            "`compile()` must be given an optimizer. Received: optimizer=None"
+        )
+    model._method.check_together()
+    stateful = [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False)
+    ]
+    if model._method.selects_samples and stateful:
+        raise ValueError(
+            f"`gamma` must be 1 for a network with stateful layers, {stateful}:"
+            " they have a state for each sample of a batch, and the selected "
+            "samples are a smaller batch. "
+            f"Received: gamma={method.shown(model.gamma)}"
+        )
+    names = [
+        metric.name
+        for entry in model.metrics
+        if entry is not model.sharpness_tracker
+        for metric in getattr(entry, "metrics", [entry])
+    ]
+    if model.sharpness_tracker.name in names:
+        raise ValueError(
+            "`metrics` must not have the name of a metric that `ESAMModel` "
+            'logs itself. Received: a metric named "sharpness"'
+        )

@@ -8,13 +8,13 @@ from keras_esam import arguments
 from keras_esam import network_attributes
 from keras_esam import own_calls
 from keras_esam import training_state
-from keras_esam.gradient_memory import GradientMemory
 from keras_esam.method import Method
 from keras_esam.network_attributes import NetworkAttributes
 from keras_esam.tasks import TaskTrainer
 from keras_esam.trainers import Model
 from keras_esam.trainers.base_model import Findings
-from keras_esam.training_progress import TrainingProgress
+from keras_esam.training_state import GradientMemory
+from keras_esam.training_state import TrainingProgress
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
@@ -305,7 +305,10 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         metrics = super().metrics
         place = metrics.index(self.sharpness_tracker)
         # Keras leaves out those of a model within a model.
-        metrics[place : place + 1] = self.model._metrics
+        of_layers = [m for layer in self.model.layers for m in layer.metrics]
+        known = set(map(id, of_layers))
+        own = keras.Layer.metrics.fget(self.model)
+        metrics[place : place + 1] = [m for m in own if id(m) not in known]
         return [*metrics, self.sharpness_tracker]
 
     def export(self, *args, **kwargs):

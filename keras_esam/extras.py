@@ -7,11 +7,7 @@ import contextlib
 def requires(extra: str):
     """Context of imports that need an extra of `keras-esam`.
 
-    Args:
-        extra: String, name of the extra that has the packages.
-
-    Raises:
-        ImportError: If one of them is not installed. It says how to install it.
+    Raises an `ImportError` that says how to install what is missing.
     """
     try:
         yield

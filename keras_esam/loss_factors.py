@@ -147,18 +147,8 @@ def of_samples(model, batch, size, predictions):
 
 
 def _mean_divisors(compile_loss, y_true, y_pred, sample_weight):
-    """Divisors of the losses of a micro-batch, for each of its samples.
-
-    Args:
-        compile_loss: Keras' `CompileLoss`, built.
-        y_true: Targets, nested structure of tensors.
-        y_pred: Predictions, nested structure of tensors.
-        sample_weight: Optional, nested structure of tensors.
-
-    Returns:
-        List with a scalar for each loss that depends on masks or weights, and
-        `None` for the others.
-    """
+    """Divisors of the losses of a micro-batch, for each of its samples: a
+    scalar for each loss that depends on masks or weights, else `None`."""
     found = []
 
     def record(loss):

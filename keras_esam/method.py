@@ -141,10 +141,8 @@ def _check_rho(rho):
     if isinstance(rho, Schedule):
         return rho
     if not arguments.is_number(rho):
-        raise TypeError(
-            "`rho` must be a number or a `LearningRateSchedule`. "
-            f"Received: rho={arguments.short(rho)} of type {type(rho)}"
-        )
+        kinds = "a number or a `LearningRateSchedule`"
+        raise arguments.type_error("rho", kinds, rho)
     if not 0 <= rho < math.inf:
         raise ValueError(
             "`rho` must be finite and at least 0; `rho=0` trains with the base "

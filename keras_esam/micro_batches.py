@@ -22,7 +22,6 @@ Reference:
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import keras
@@ -41,32 +40,23 @@ from keras_esam.backends import forward_pass
 SEED_STRIDE = 0x9E3779B1
 
 
-def splitting(compute):
-    """`step.sharpness_aware_gradients`, for the micro-batches of a batch.
-
-    Args:
-        compute: The function itself, for one micro-batch.
-
-    Returns:
-        Function with the arguments and results of `compute`.
-    """
-    return functools.partial(_with_divisors, compute)
-
-
-def _with_divisors(compute, model, plan, batch, weights, state):
+def each(compute, model, plan, batch, weights, state) -> tuple:
+    """`step.sharpness_aware_gradients`, the function `compute`, for each
+    micro-batch of a batch, with the arguments and results of `compute`."""
     findings = model._findings
     if not findings.needs_divisors:
         try:
-            return _gradients(compute, model, plan, batch, weights, state)
+            return _each(compute, model, plan, batch, weights, state)
         except loss_factors.DivisorsNeeded:
             findings.needs_divisors = True
     factors = _factors(model, plan, batch, weights, state)
-    return _gradients(compute, model, plan, batch, weights, state, factors)
+    return _each(compute, model, plan, batch, weights, state, factors)
 
 
-def _gradients(compute, model, plan, batch, weights, state, factors=None):
-    assigned, y_pred = [], None
+def _each(compute, model, plan, batch, weights, state, factors=None):
     num_samples = backend.batch_size(batch)
+    # Alike for all of them, and no tensors of the batch.
+    assigned, y_pred = [], None
 
     def run(start, count):
         nonlocal y_pred
@@ -83,50 +73,59 @@ def _gradients(compute, model, plan, batch, weights, state, factors=None):
             )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
-        once = _counted_once(model, y_pred)
-        values = [
-            _added_by(variable, value, 1.0 if id(variable) in once else ratio)
-            if _is_sum(variable)
-            else value
-            for variable, value in clean.updates
-        ]
+        values = _added_up(model, clean, ratio)
         means = [clean.loss, *backend.dense(gradients)]
         means += [v if _is_float(v) else None for v in values]
         fixed = [None if _is_float(v) else v for v in values]
         outputs = keras.tree.flatten(y_pred)
         masks = [sample_losses.keras_mask(output) for output in outputs]
-        new_values = [
-            None if gradients[i] is None else ops.expand_dims(gradients[i], 0)
-            for i in plan.overwritten
-        ]
-        return means, [*new_values, increase, *outputs, *masks], fixed
+        new_values = [gradients[index] for index in plan.overwritten]
+        new_values = [v if v is None else v[None] for v in new_values]
+        return means, [increase, *new_values, *outputs, *masks], fixed
 
-    means, parts, fixed = backend.each_micro_batch(
+    means, (increase, *parts), fixed = backend.each_micro_batch(
         run, num_samples, plan.method.micro_batch_size
     )
     loss, gradients = means[0], means[1 : 1 + len(weights)]
-    # As Keras does when it accumulates gradients.
     for index in plan.overwritten:
         new_values = parts.pop(0)
         if new_values is not None:
+            # As Keras does when it accumulates gradients.
             gradients[index] = ops.max(new_values, axis=0)
-    increase, *parts = parts
-    values = [
-        other if mean is None else mean
-        for mean, other in zip(means[1 + len(weights) :], fixed, strict=True)
-    ]
-    updates = [
-        (variable, _sum_with(variable, value) if _is_sum(variable) else value)
-        for variable, value in zip(assigned, values, strict=True)
-    ]
     whole = forward_pass.ForwardPass(
         _whole_predictions(y_pred, parts),
         loss,
         sample_losses=None,
         weights=weights,
-        updates=updates,
+        updates=_updates(assigned, means[1 + len(weights) :], fixed),
     )
     return whole, gradients, increase
+
+
+def _added_up(model, clean, ratio):
+    """New values of what a micro-batch assigned, or what it adds to a sum, so
+    that the mean over the micro-batches is what all of them add."""
+    once = _counted_once(model, clean.y_pred)
+    values = []
+    for variable, value in clean.updates:
+        if _is_sum(variable):
+            increase = ops.cast(value - variable.value, "float32")
+            factor = 1.0 if id(variable) in once else ratio
+            value = increase * ops.cast(factor, "float32")
+        values.append(value)
+    return values
+
+
+def _updates(variables, means, fixed):
+    """Pairs `(variable, value)` of the whole batch."""
+    updates = []
+    for variable, mean, value in zip(variables, means, fixed, strict=True):
+        value = value if mean is None else mean
+        if _is_sum(variable):
+            increase = value if _is_float(variable) else ops.round(value)
+            value = variable.value + ops.cast(increase, variable.dtype)
+        updates.append((variable, value))
+    return updates
 
 
 def _whole_predictions(y_pred, parts):
@@ -188,13 +187,7 @@ class Part:
 
 
 def _begin(state, start, losses):
-    """State with which a micro-batch draws numbers of its own, and its `Part`.
-
-    Args:
-        state: List of pairs `(variable, tensor)`.
-        start: Integer or scalar tensor, the first sample.
-        losses: See `Part`.
-    """
+    """State with which a micro-batch draws its own numbers, and its `Part`."""
     backend.begin_micro_batch(start)
     own_state = [
         (v, _own_seed(value, start) if _is_seed(v) else value)
@@ -242,18 +235,6 @@ def _ratio(num_samples, count):
     if isinstance(count, int):
         return num_samples / count if count else 1.0
     return ops.where(count == 0, 1.0, num_samples / count)
-
-
-def _added_by(variable, value, factor):
-    """What a micro-batch adds, so that the mean is what all of them add."""
-    increase = ops.cast(value - variable.value, "float32")
-    return increase * ops.cast(factor, "float32")
-
-
-def _sum_with(variable, increase):
-    if not _is_float(variable):
-        increase = ops.round(increase)
-    return variable.value + ops.cast(increase, variable.dtype)
 
 
 def _is_float(tensor):

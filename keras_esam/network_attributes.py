@@ -24,31 +24,27 @@ TRAINER_METHODS = (
 )
 
 
-# What is to be known of some of them.
-ADVICE = (
-    (
-        {"compute_loss"},
+# What to do instead of overriding some of them.
+ADVICE = {
+    "compute_loss": (
         "`compute_loss()` along with `compute_sample_losses()`, or with "
-        '`gamma=1` or `rank_by="random"`',
+        '`gamma=1` or `rank_by="random"`'
     ),
-    (
-        {"train_step"},
-        "`train_step()` with a call of `super().train_step()`, which trains",
+    "train_step": (
+        "`train_step()` with a call of `super().train_step()`, which trains"
     ),
-    (
-        {*tasks.METHODS},
+    **dict.fromkeys(
+        tasks.METHODS,
         "preprocessing may move into the data or into layers of the network",
     ),
-)
+}
 
 
 def check_network(model, wrapper):
     """Checks the network that is to be wrapped in the class `wrapper`."""
     if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be an instance of `keras.Model`. "
-            f"Received: model={arguments.short(model)} of type {type(model)}"
-        )
+        kind = "an instance of `keras.Model`"
+        raise arguments.type_error("model", kind, model)
     if isinstance(model, wrapper):
         raise ValueError(
             f"`model` must be a plain network and not an `{wrapper.__name__}`. "
@@ -65,7 +61,7 @@ def check_network(model, wrapper):
     ]
     if overridden:
         name = wrapper.__name__
-        advice = [text for methods, text in ADVICE if methods & {*overridden}]
+        advice = dict.fromkeys(v for k, v in ADVICE.items() if k in overridden)
         raise ValueError(
             f"`model` must not override {overridden}: `{name}` trains with its "
             f"own. Override them in a subclass of `{name}` instead"
@@ -73,11 +69,18 @@ def check_network(model, wrapper):
         )
 
 
-def _of_network(name):
-    """Property with the value that the network has, errors included."""
+def _of_network(name, or_layer=False):
+    """Property with the value that the network has, errors included.
+
+    `or_layer` takes that of the wrapper's call in another model if there is
+    none.
+    """
 
     def get(model):
-        if not model._calls_network_alone:
+        is_alone = model._calls_network_alone
+        if or_layer and not (is_alone and hasattr(model.model, name)):
+            return getattr(keras.Model, name).fget(model)
+        if not is_alone:
             raise AttributeError(
                 f"`{type(model).__name__}` has a `call()` of its own, so its "
                 f"`{name}` is not known. That of its network is "
@@ -88,28 +91,17 @@ def _of_network(name):
     return property(get, doc=f"`{name}` of the network, as Keras has it.")
 
 
-def _of_network_or_layer(name):
-    """As `_of_network`, or of the call of the wrapper in another model."""
-
-    def get(model):
-        if model._calls_network_alone and hasattr(model.model, name):
-            return getattr(model.model, name)
-        return getattr(keras.Model, name).fget(model)
-
-    return property(get, doc=f"`{name}` of the network, as Keras has it.")
-
-
 class NetworkAttributes:
     """Part of `ESAMModel`: attributes that it passes on from its network.
 
-    A network has them once Keras knows its inputs: functional ones always,
-    Sequential ones when they are built, subclassed ones never.
+    Functional networks always have them, Sequential ones once they are built,
+    subclassed ones never.
     """
 
-    input = _of_network_or_layer("input")
+    input = _of_network("input", or_layer=True)
     inputs = _of_network("inputs")
     input_shape = _of_network("input_shape")
-    output = _of_network_or_layer("output")
+    output = _of_network("output", or_layer=True)
     outputs = _of_network("outputs")
     output_shape = _of_network("output_shape")
     operations = _of_network("operations")

@@ -52,11 +52,7 @@ def count_step():
 
 
 def is_foreign(training) -> bool:
-    """Whether a call in training mode comes from elsewhere.
-
-    Args:
-        training: Boolean or `None`, argument of the call.
-    """
+    """Whether a call with this argument trains and comes from elsewhere."""
     return not (_calls.are_own or keras.ops.is_tensor(training)) and bool(
         training
     )

@@ -100,9 +100,6 @@ def plan_step(
         order: Tuple of integers, indices of the variables that are weights,
             from the network's input on. Empty if they are not known yet.
         num_variables: Integer, number of all trainable variables.
-
-    Returns:
-        A `StepPlan`.
     """
     overwritten = tuple(sorted({*range(num_variables)} - {*order}))
     if method.is_base_optimizer:

@@ -23,7 +23,7 @@ followed, not the text:
 
 `esam` perturbs whole variables, as the authors' code does; with
 `granularity="depth"` it is faster, see `keras_esam.ESAMModel`. The perturbation
-has length `rho`, as the paper says; in the authors' code it is longer
+has length `rho`, as in the paper; in the authors' code it is longer
 (`scale="authors"`).
 
 `asam` has the `rho` of its paper, [Kwon et al.,
@@ -33,9 +33,8 @@ code of that paper (SamsungLabs/ASAM) scales no biases and adds `eta=0.01` to
 the first author [reports](https://github.com/davda54/sam/issues/37) the best
 accuracy on CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5.
 
-`swp-depth` is not in the paper. It is SWP by depth, beta 0.3, without SDS
-(`granularity="depth", beta=0.3, gamma=1`), by operations 1.54 times as fast as
-SAM, and in the benchmarks as accurate at short and at long budgets.
+`swp-depth` is not in the paper. It is SWP by depth, beta 0.3, without SDS, by
+operations 1.54 times as fast as SAM, and in the benchmarks as accurate.
 """
 
 import dataclasses
@@ -71,9 +70,7 @@ class _FrozenDict(dict):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One training of the paper.
-
-    Change a value with `dataclasses.replace`.
+    """One training of the paper. Change a value with `dataclasses.replace`.
 
     Args:
         name: String, `DATASET/NETWORK/METHOD`.
@@ -103,33 +100,28 @@ class Recipe:
     def pipeline(self) -> dict:
         """Arguments of `keras_esam.data.cifar` or `keras_esam.data.imagenet`,
         all but the split."""
-        is_cifar = self.dataset != "imagenet"
-        named = {"name": self.dataset} if is_cifar else {}
+        named = {} if self.dataset == "imagenet" else {"name": self.dataset}
         return {**named, "batch_size": self.batch_size}
 
     def make_network(self, **kwargs) -> keras.Model:
         """The network with random weights.
 
         Args:
-            **kwargs: Other arguments for its function in `keras_esam.models`,
-                such as `width`, `depth`, `input_shape` and `num_classes`.
+            **kwargs: Other arguments for its function in `keras_esam.models`.
         """
         num_classes = NUM_CLASSES[self.dataset]
         return MAKERS[self.network](**{"num_classes": num_classes, **kwargs})
 
     def make_optimizer(self, num_steps: int) -> keras.optimizers.Optimizer:
-        """SGD with momentum and cosine decay.
+        """SGD with momentum and cosine decay over `num_steps` updates.
 
-        In PyTorch weight decay is part of the gradient and so accumulates in
-        the momentum, up to `1 / (1 - momentum)` times. That of Keras'
-        optimizers does not, and is made as much larger here.
-
-        Args:
-            num_steps: Integer, number of updates of the whole training.
+        PyTorch's weight decay accumulates in the momentum, up to
+        `1 / (1 - momentum)` times. That of Keras' optimizers does not, and is
+        made as much larger here.
         """
-        decay = keras.optimizers.schedules.CosineDecay
+        schedules = keras.optimizers.schedules
         return keras.optimizers.SGD(
-            decay(self.learning_rate, num_steps),
+            schedules.CosineDecay(self.learning_rate, num_steps),
             momentum=self.momentum,
             weight_decay=self.weight_decay / (1 - self.momentum) or None,
         )
@@ -166,13 +158,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Recipe:
-    """The recipe of a name.
-
-    Args:
-        name: String, `DATASET/NETWORK/METHOD`, one of `names()`.
-
-    Raises:
-        ValueError: If there is none of that name.
+    """The recipe of a name, one of `names()`, or else a `ValueError`.
 
     Example:
 
@@ -186,10 +172,8 @@ def get(name: str) -> Recipe:
     model.fit(train, epochs=recipe.epochs)
     ```
 
-    Reference:
-
-    - [Du et al., 2022](https://arxiv.org/abs/2110.03141), "Efficient
-        Sharpness-aware Minimization for Improved Training of Neural Networks"
+    Reference: [Du et al., 2022](https://arxiv.org/abs/2110.03141), "Efficient
+    Sharpness-aware Minimization for Improved Training of Neural Networks".
     """
     if name not in names():
         raise ValueError(
@@ -199,13 +183,12 @@ def get(name: str) -> Recipe:
     dataset, network, method = name.split("/")
     training = _training(dataset, network, method)
     esam = _esam(dataset, network, method)
+    sources = {key: source for key, (_, source) in (training | esam).items()}
     return Recipe(
-        name=name,
+        name,
         **{key: value for key, (value, _) in training.items()},
         esam=_FrozenDict({key: value for key, (value, _) in esam.items()}),
-        sources=_FrozenDict(
-            {key: source for key, (_, source) in (training | esam).items()}
-        ),
+        sources=_FrozenDict(sources),
     )
 
 

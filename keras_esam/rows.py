@@ -25,12 +25,7 @@ NOTE = (
 
 @contextlib.contextmanager
 def explained(errors=SHAPE_ERRORS):
-    """Context of passes over a part of a batch, whose errors say that.
-
-    Args:
-        errors: Exception classes that it may be the cause of. Defaults to
-            `SHAPE_ERRORS`.
-    """
+    """Context of passes over a part of a batch, whose errors say that."""
     try:
         yield
     except errors as error:
@@ -41,10 +36,7 @@ def explained(errors=SHAPE_ERRORS):
 
 
 def check(batch):
-    """The batch, of which rows are to be taken.
-
-    Args:
-        batch: Tuple `(x, y, sample_weight)`, nested structures of tensors.
+    """The batch `(x, y, sample_weight)`, of which rows are to be taken.
 
     Raises:
         ValueError: If not all of its tensors have as many rows, as far as it is

@@ -21,17 +21,8 @@ _known_losses = weakref.WeakKeyDictionary()
 
 
 def of_model(model, y, y_pred, sample_weight=None):
-    """Per-sample losses of a compiled `keras.Model`.
-
-    Args:
-        model: `keras.Model`.
-        y: Targets, nested structure of tensors.
-        y_pred: Predictions, nested structure of tensors.
-        sample_weight: Optional, nested structure of tensors.
-
-    Returns:
-        Tensor, shape `(batch_size,)`, or `None` if they are not known.
-    """
+    """Per-sample losses of a compiled `keras.Model`, shape `(batch_size,)`, or
+    `None` if they are not known."""
     overridden = type(model).compute_loss is not keras.Model.compute_loss
     if overridden or model._compile_loss is None:
         return None
@@ -138,13 +129,6 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
 def call_loss(loss, y_true, y_pred, sample_weight, reduction):
     """Calls a loss with a reduction that is not its own.
 
-    Args:
-        loss: `keras.losses.Loss`.
-        y_true: Targets.
-        y_pred: Predictions.
-        sample_weight: Tensor or `None`.
-        reduction: String, as the argument of a loss.
-
     Returns:
         Tuple of the loss, a tensor, and of the mask, a boolean tensor or
         `None`: that of the predictions, and that of the loss values, as with
@@ -166,16 +150,13 @@ def call_loss(loss, y_true, y_pred, sample_weight, reduction):
 
 
 def divisor(loss, values, mask, sample_weight):
-    """What the reduction of a loss divides the sum of its values by.
+    """What the reduction of a loss divides the sum of its `values` by.
 
     Args:
         loss: `keras.losses.Loss`.
         values: Tensor, the unreduced loss.
         mask: Boolean tensor or `None`, that of the loss values.
         sample_weight: Tensor or `None`.
-
-    Returns:
-        Scalar of the dtype of the `values`.
     """
     if loss.reduction == "sum":
         return ops.ones((), values.dtype)

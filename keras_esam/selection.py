@@ -90,9 +90,8 @@ def gather(batch, indices, take: Callable | None = None):
         batch: Nested structure of tensors, shapes `(batch_size, d0, .. dN)`.
             `None` stays `None`.
         indices: Integer tensor, shape `(count,)`.
-        take: Optional function `take(tensor, indices)` that takes rows, for
-            backends with other kinds of tensors. Defaults to
-            `keras.ops.take` along the first axis.
+        take: Optional function `take(tensor, indices)` that takes rows.
+            Defaults to `keras.ops.take` along the first axis.
 
     Returns:
         The same structure of tensors, shapes `(count, d0, .. dN)`.

@@ -22,6 +22,7 @@ Reference:
 """
 
 import contextlib
+import functools
 
 import keras
 from keras import ops
@@ -52,7 +53,7 @@ def train_step(model, plan, data) -> dict:
     state = [(v, backend.value(v)) for v in model._network_state]
     compute = sharpness_aware_gradients
     if plan.has_micro_batches(backend.batch_size(batch)):
-        compute = micro_batches.splitting(compute)
+        compute = functools.partial(micro_batches.each, compute)
     observed, gradients, increase = compute(model, plan, batch, weights, state)
 
     if not model._findings.has_checked_step:
@@ -93,28 +94,27 @@ def sharpness_aware_gradients(
     rule, ranking = plan.method.ascent_rule, plan.method.ranking
     selects = plan.selects(backend.batch_size(batch))
     needs_losses = not selects or ranking.needs_losses
-    clean = gradients = increase = shared = None
-    new_values = []
+    clean = increase = shared = None
+    clean_gradients, kept = {}, batch
     if selects and ranking.needs_increase:
         shared = backend.shared_prefix(model, plan)
 
     if rule.needs_clean_pass:  # F1, B1
+        sources = (*plan.subset, *plan.overwritten)
         clean, gradients = backend.gradients(
             model,
             batch,
             weights,
             state,
-            sources=(*plan.subset, *plan.overwritten),
+            sources,
             per_sample=needs_losses,
             part=part,
             shared=shared,
         )
         weights = clean.weights
-        new_values = gradients[len(plan.subset) :]
-        gradients = gradients[: len(plan.subset)]
-    perturbed, norm = _perturb(model, plan, weights, gradients)
-
-    observed, kept = clean, batch
+        clean_gradients = dict(zip(sources, gradients, strict=True))
+    perturbed, norm = _perturb(model, plan, weights, clean_gradients)
+    observed = clean
     if selects:  # Fs
         observed = clean or backend.forward(
             model, batch, perturbed, state, per_sample=needs_losses
@@ -123,11 +123,7 @@ def sharpness_aware_gradients(
             model, plan, batch, observed, perturbed, state, part, shared
         )
 
-    with contextlib.ExitStack() as contexts:  # F2, B2
-        if observed is not None:
-            contexts.enter_context(backend.recorded_if(False))
-        if selects:
-            contexts.enter_context(rows.explained())
+    with _later_pass(observed, selects):  # F2, B2
         final, gradients = backend.gradients(
             model,
             kept,
@@ -138,9 +134,12 @@ def sharpness_aware_gradients(
             valid=None if clean is None else norm,
             part=part,
         )
-    gradients = list(gradients)
-    for index, value in zip(plan.overwritten, new_values, strict=False):
-        gradients[index] = value
+    gradients = [
+        clean_gradients.get(index, gradient)
+        if index in plan.overwritten
+        else gradient
+        for index, gradient in enumerate(gradients)
+    ]
     if final.sample_losses is not None:
         increase = final.sample_losses - clean.sample_losses
     elif clean is not None and not selects:
@@ -148,15 +147,16 @@ def sharpness_aware_gradients(
     return observed or final, gradients, increase
 
 
-def _perturb(model, plan, weights, current):
+def _perturb(model, plan, weights, clean_gradients):
     """The weights at theta + eps, and the norm of the ascent's gradient.
 
     Args:
-        current: List of gradients of the batch, or `None` without B1.
+        clean_gradients: Dict of the batch's gradients by the indices of the
+            variables, empty without B1.
     """
-    rule, previous = plan.method.ascent_rule, None
-    if current is not None:
-        current = backend.dense(current)
+    rule, current, previous = plan.method.ascent_rule, None, None
+    if rule.needs_clean_pass:
+        current = backend.dense([clean_gradients[i] for i in plan.subset])
         if plan.method.ascent_scope == "global":
             current = backend.summed(current)
     if rule.needs_memory:
@@ -173,6 +173,17 @@ def _perturb(model, plan, weights, current):
         # One that is not finite, as after an overflow, perturbs nothing.
         perturbed = backend.where(ops.isfinite(norm), perturbed, weights)
     return perturbed, norm
+
+
+@contextlib.contextmanager
+def _later_pass(observed, selects):
+    """Context of F2 and B2: only the first pass writes what a user sees."""
+    with contextlib.ExitStack() as contexts:
+        if observed is not None:
+            contexts.enter_context(backend.recorded_if(False))
+        if selects:
+            contexts.enter_context(rows.explained())
+        yield
 
 
 def _select(model, plan, batch, observed, perturbed, state, part, shared):

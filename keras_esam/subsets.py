@@ -58,9 +58,9 @@ def pool_size(
 
     Returns:
         1 for `"weight"` and for `beta=1`. For `"variable"` the size `K` nearest
-        to the preferred one, at most 10, for which `beta * K` is a whole
-        number. Where there is none, and for `"depth"`, the preferred one, or
-        `1 / beta` rounded up if that is more, so that no variable is left out.
+        to the preferred one, at most 10, for which `beta * K` is whole. Where
+        there is none, and for `"depth"`, the preferred one, or `1 / beta`
+        rounded up if that is more, so that no variable is left out.
     """
     if beta == 1 or granularity == "weight":
         return 1
@@ -94,9 +94,6 @@ def make_pool(
         num_variables: Optional integer, number of all trainable variables.
             Defaults to that of `order`.
         preferred_size: Integer, see `pool_size`.
-
-    Returns:
-        A `SubsetPool`.
     """
     size = pool_size(beta, granularity, preferred_size)
     if granularity == "depth":
@@ -133,9 +130,6 @@ def depth_pool(num_variables: int, beta: float, size: int) -> SubsetPool:
             the order from the input to the output of the network.
         beta: Float in `(0, 1]`, the expected fraction of the variables.
         size: Integer, number of subsets.
-
-    Returns:
-        A `SubsetPool`. The probabilities rise towards the output.
     """
     if beta >= 0.5:
         fractions = np.linspace(2 * beta - 1, 1, size)
@@ -174,9 +168,6 @@ def draw_pool(
         beta: Float in `(0, 1]`, the inclusion probability.
         size: Integer, number of subsets.
         seed: Integer.
-
-    Returns:
-        A `SubsetPool`.
     """
     rng = np.random.default_rng([seed, num_variables])
     members = [[] for _ in range(size)]

@@ -8,6 +8,7 @@ same, and its `super()` is the wrapper. KerasHub is not imported for that.
 
 import functools
 import inspect
+import operator
 
 import keras
 
@@ -48,11 +49,7 @@ class TaskTrainer:
         return super().__new__(cls, *args, **kwargs)
 
     def compile_from_config(self, config):
-        """Compiles the model as it was when it was saved.
-
-        Args:
-            config: Dict, of `get_compile_config()`.
-        """
+        """Compiles the model as it was when it was saved."""
         if type(self).compile is not TaskTrainer.compile:
             super().compile_from_config(config)  # Keras warns that it can't.
             return
@@ -107,24 +104,15 @@ class _EndOfTask(keras.Model):
     __slots__ = ("_trainer",)
 
 
-def _forwarded(name):
-    def method(self, *args, **kwargs):
-        return getattr(self._trainer, name)(*args, **kwargs)
-
-    return method
-
-
 for _name in METHODS:
-    setattr(_EndOfTask, _name, _forwarded(_name))
+    # The methods of `_trainer`, bound to it.
+    setattr(
+        _EndOfTask, _name, property(operator.attrgetter(f"_trainer.{_name}"))
+    )
 
 
 def _double(task, trainer):
-    """An object with the attributes and methods of a task, and other `super()`.
-
-    Args:
-        task: The wrapped task.
-        trainer: Object with the methods that the task's call as `super()`.
-    """
+    """A task whose methods call those of `trainer` as `super()`."""
     double = object.__new__(_class_of_double(type(task)))
     # Not Keras' way to set them, which would track the wrapper as a layer.
     object.__setattr__(double, "__dict__", task.__dict__)

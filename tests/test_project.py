@@ -78,9 +78,9 @@ LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 # Each imports from those before it only.
 ORDER = """
     arguments balanced extras own_calls ascent selection subsets sample_losses
-    method plan backends rows loss_factors micro_batches gradient_memory
-    training_progress training_state step dispatcher tasks network_attributes
-    trainers esam_model analysis data callbacks models recipes
+    method plan backends rows loss_factors micro_batches training_state step
+    dispatcher tasks network_attributes trainers esam_model analysis data
+    callbacks models recipes
 """.split()
 
 

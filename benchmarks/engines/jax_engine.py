@@ -7,14 +7,9 @@ ones are merged and unused ones are dropped.
 import jax
 
 from benchmarks.batches import ShuffledBatches as shuffled_batches
+from benchmarks.batches import repeated as make_data
 
-__all__ = ["shuffled_batches"]
-
-
-def make_data(batch):
-    """Generator that has one batch again and again."""
-    while True:
-        yield batch
+__all__ = ["make_data", "shuffled_batches"]
 
 
 def set_threads(number):
@@ -36,15 +31,6 @@ def trace(step, model, x, y):
     """A training step, traced, and lowered for the CPU.
 
     What a GPU's step has in calls of cuDNN and cuBLAS is not counted.
-
-    Args:
-        step: Function like `train_step`.
-        model: Its compiled model, which has trained a step.
-        x: Inputs, shape `(batch_size, d0, .. dN)`.
-        y: Targets, shape `(batch_size, d0, .. dN)`.
-
-    Returns:
-        `jax.stages.Lowered`.
     """
     state = tuple(
         [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]

@@ -67,24 +67,13 @@ def trace(step, model, x, y):
 def count_operations(graph):
     """Floating-point operations of a graph, after merging and pruning.
 
-    Args:
-        graph: `tf.Graph` of a traced function.
-
-    Returns:
-        Integer. A multiplication and an addition are two operations.
+    A multiplication and an addition are two operations.
     """
     return sum(_cost(op) for op in distinct_operations(graph))
 
 
 def distinct_operations(graph):
-    """The operations of a graph that are needed, equal ones once.
-
-    Args:
-        graph: `tf.Graph` of a traced function.
-
-    Returns:
-        List of `tf.Operation`.
-    """
+    """The operations of a graph that are needed, equal ones once."""
     representatives, classes = {}, {}
     order = graphlib.TopologicalSorter(_predecessors(graph))
     for op in order.static_order():

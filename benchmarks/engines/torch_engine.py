@@ -10,14 +10,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.batches import ShuffledBatches as shuffled_batches
+from benchmarks.batches import repeated as make_data
 
-__all__ = ["shuffled_batches"]
-
-
-def make_data(batch):
-    """Generator that has one batch again and again."""
-    while True:
-        yield batch
+__all__ = ["make_data", "shuffled_batches"]
 
 
 def set_threads(number):

@@ -22,6 +22,7 @@ import dataclasses
 import importlib
 import pathlib
 
+from benchmarks.measurement import PRECISIONS
 from benchmarks.paper.scales import SCALES
 from benchmarks.paper.scales import Scale
 from keras_esam.arguments import check_seed
@@ -30,7 +31,6 @@ FIGURES = ["figure1", "figure3", "figure4", "figure5", "figure6"]
 # Table 3 first: its speeds serve Table 1 and Figure 1.
 TABLES = ["table3", "table1", "table2"]
 GROUPS = {"figures": FIGURES, "all": TABLES + FIGURES}
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def tasks_of(name: str, scale: Scale) -> list[str]:
@@ -44,11 +44,7 @@ def tasks_of(name: str, scale: Scale) -> list[str]:
 
 
 def chosen(name: str, scale: Scale, only: list[str] | None) -> dict:
-    """The tasks that are asked for, by table or figure.
-
-    Raises:
-        ValueError: If none of these has one of `only`.
-    """
+    """The tasks that are asked for, by table or figure."""
     tasks = {n: tasks_of(n, scale) for n in GROUPS.get(name, [name])}
     known = list(dict.fromkeys(sum(tasks.values(), [])))
     if not set(only or ()) <= set(known):

@@ -1,6 +1,5 @@
 """Figures 1 and 3 to 6 of the paper."""
 
-import json
 import pathlib
 
 import keras
@@ -11,7 +10,9 @@ from benchmarks.paper import pictures
 from benchmarks.paper import tables
 from benchmarks.paper.runs import Run
 from benchmarks.paper.runs import Runner
-from benchmarks.paper.runs import write_json
+from examples.run_folder import read_json
+from examples.run_folder import write_json
+from examples.run_folder import write_text
 from keras_esam import analysis
 
 RADIUS = 1.0
@@ -79,17 +80,15 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
 def landscape(runner: Runner, run: Run) -> dict:
     """Loss landscape of a finished run on the probe batch, kept in its folder.
 
-    Returns:
-        Dict of `settings`; `coordinates`, the filter norms along both
-        directions, and `mean_losses`, means over the draws at these.
+    `coordinates` are the filter norms along both directions, `mean_losses` the
+    means over the draws at these.
     """
     settings = {"radius": RADIUS, "num_points": runner.scale.num_points}
     settings["num_draws"] = runner.scale.num_draws
     path = runner.folder_of(run) / "landscape.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["settings"] == settings:
-            return kept
+    kept = read_json(path)
+    if kept.get("settings") == settings:
+        return kept
     print(f"landscape of {runner.name(run)}")
     network = runner.trained_network(run)
     network.compile(
@@ -103,7 +102,7 @@ def landscape(runner: Runner, run: Run) -> dict:
         "mean_losses": found.mean_losses.round(4).tolist(),
     }
     write_json(kept, path)
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
@@ -126,7 +125,7 @@ def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
         out.with_suffix(".png"),
     )
     text = markdown(shares, runner.scale.name)
-    report.write_text(text, out.with_suffix(".md"))
+    write_text(text, out.with_suffix(".md"))
     print(text)
 
 
@@ -154,12 +153,8 @@ def verdict(losses: dict):
     The first and the last one hold by construction, as B+ are the samples whose
     loss rises the most. Only the second one can fail.
 
-    Args:
-        losses: Dict of label to a dict of a loss's name to its epochs.
-
-    Returns:
-        `DataFrame` with a row for each label, shares from 0 to 1 of the epochs
-        whose losses are finite.
+    `losses` are lists by label and name. The `DataFrame` has a row for each
+    label, shares from 0 to 1 of the epochs whose losses are finite.
     """
     shares = {}
     for label, own in losses.items():
@@ -195,12 +190,12 @@ def _probed(runner, task, kind):
     """What `SharpnessLogger` measured, by label, of the names with `kind`."""
     seed = runner.scale.seeds[0]
     methods = {"SAM": "sam", "ESAM": "esam"}
-    runs = [Run(f"{task}/{m}", seed, probed=True) for m in methods.values()]
+    runs = [Run(f"{task}/{method}", seed) for method in methods.values()]
     values = {}
+    prefix = "probe_cosine_" if kind == "cosine_" else "probe_"
     for label, result in zip(methods, runner.results(runs), strict=True):
         rows = report.frame(result["history"])
         rows = rows.filter(like="probe_").filter(like=kind)
-        prefix = "probe_cosine_" if kind == "cosine_" else "probe_"
         rows.columns = rows.columns.str.removeprefix(prefix)
         values[label] = rows.to_dict("list")
     return values

@@ -17,17 +17,11 @@ TEST_BATCH = 500
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The data sets of recipes, as large as a scale says.
-
-    Args:
-        scale: `Scale`.
-        data_dir: Optional string, folder of tensorflow-datasets.
-        photographs: Optional string, tree of class folders instead of ImageNet.
-    """
+    """The data sets of recipes, as large as a scale says."""
 
     scale: Scale
-    data_dir: str | None = None
-    photographs: str | None = None
+    data_dir: str | None = None  # of tensorflow-datasets
+    photographs: str | None = None  # tree of class folders instead of ImageNet
 
     def training(self, recipe: Recipe, seed: int, epoch=None):
         """Data set of training batches, as `epoch` says in its order."""
@@ -58,11 +52,7 @@ class Images:
         return tuple(tensor.numpy() for tensor in batch)
 
     def num_samples(self, recipe: Recipe) -> int | None:
-        """Number of training samples, equally many a class; `None` if all.
-
-        Raises:
-            ValueError: If there are more class folders than the scale's number.
-        """
+        """Number of training samples, equally many a class; `None` if all."""
         count = self.scale.num_samples.get(recipe.dataset)
         if count is None or not self._is_tree(recipe):
             return count
@@ -76,9 +66,8 @@ class Images:
         return len(sizes) * min(count // len(sizes), int(sizes.min()))
 
     def num_classes(self, recipe: Recipe) -> int:
-        return len(
-            self.class_names(recipe) or range(NUM_CLASSES[recipe.dataset])
-        )
+        names = self.class_names(recipe)
+        return len(names) if names else NUM_CLASSES[recipe.dataset]
 
     def class_names(self, recipe: Recipe) -> list[str] | None:
         """Those of class folders, `None` for the data sets with a name."""

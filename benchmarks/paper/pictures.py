@@ -29,9 +29,7 @@ def _save(figure, path):
 def speed_against_accuracy(summary: dict, path) -> None:
     """One panel for each title, one point for each method.
 
-    Args:
-        summary: Dict from `tables.summarise`, by title instead of task.
-        path: Path of the picture.
+    `summary` is that of `tables.summarise`, by title instead of task.
     """
     columns = min(3, len(summary))
     rows = -(-len(summary) // columns)
@@ -64,12 +62,8 @@ def label_of(beta: float, gamma: float) -> str:
 def grid(summary: dict, values: tuple, title: str, path) -> None:
     """Accuracy and speed by beta and by gamma, and accuracy by both.
 
-    Args:
-        summary: Dict of the labels of `label_of` to a row of
-            `tables.summarise`, or of `tables.accuracies` for the pairs.
-        values: Tuple of the values of beta and gamma.
-        title: String, above the whole.
-        path: Path of the picture.
+    `summary` has a row of `tables.summarise` for each `label_of` the values, or
+    of `tables.accuracies` where both are below 1.
     """
     figure = Figure(figsize=(12.8, 6.4), layout="constrained")
     figure.suptitle(title)
@@ -149,12 +143,8 @@ def _draw_map(figure, summary, values):
 def curves(values: dict, lines: dict, ylabel: str, title: str, path) -> None:
     """Quantities per epoch, a panel for each training.
 
-    Args:
-        values: Dict of label to a dict of name to a list.
-        lines: Dict of name to the line's label, color and style.
-        ylabel: String.
-        title: String, above the whole.
-        path: Path of the picture.
+    `values` are lists by training and name, `lines` the label, color and style
+    of each name.
     """
     figure = Figure(figsize=(5 * len(values), 4.4), layout="constrained")
     figure.suptitle(title)

@@ -7,17 +7,19 @@ import pathlib
 import keras
 
 import keras_esam
-from benchmarks import report
 from benchmarks.paper import workers
 from benchmarks.paper.images import Images
 from benchmarks.paper.scales import Scale
 from examples import fitting
 from examples.run_folder import check_settings
 from examples.run_folder import read_json
+from examples.run_folder import write_json
 from keras_esam import callbacks
 from keras_esam.recipes import Recipe
 
-# As in the paper's figures 5 and 6, whatever the training keeps.
+# The trainings of figures 5 and 6, with B+ and B- of that size whatever the
+# training keeps.
+PROBED = ("cifar10/resnet18/sam", "cifar10/resnet18/esam")
 PROBED_GAMMA = 0.5
 
 
@@ -29,9 +31,6 @@ class Run:
     seed: int  # of weights, order of the data and `ESAMModel`
     # Pairs `(name, value)`: other arguments of `ESAMModel` than the recipe's.
     esam: tuple = ()
-    # Whether `SharpnessLogger` measures after each epoch, which changes nothing
-    # but the time.
-    probed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +57,9 @@ class Runner:
         Raises:
             ValueError: If there is one of other settings in a run's folder.
         """
-        missing = {
-            self.name(run): run
-            for run in runs
-            if not self._read(self._taken(run))
-        }
+        missing = {self.name(run): run for run in runs if not self._read(run)}
         self._train_all(list(missing.values()))
-        return [self._read(self._taken(run)) for run in runs]
+        return [self._read(run) for run in runs]
 
     def _train_all(self, runs):
         num_jobs = min(self.num_jobs, len(runs))
@@ -81,15 +76,12 @@ class Runner:
 
     def name(self, run: Run) -> str:
         """Name of the folder of a run: equal trainings have the same one."""
-        own = self.scale.recipe(run.recipe).esam
-        changes = [f"{k}={v}" for k, v in run.esam if own.get(k) != v]
-        probed = ["probed"] if run.probed else []
-        parts = [run.recipe.replace("/", "-"), *changes, *probed, f"{run.seed}"]
+        changes = [f"{key}={value}" for key, value in self._changes(run)]
+        parts = [run.recipe.replace("/", "-"), *changes, f"{run.seed}"]
         return "-".join(parts)
 
     def folder_of(self, run: Run) -> pathlib.Path:
-        """Folder of a run that is finished."""
-        return self.folder / self.name(self._taken(run))
+        return self.folder / self.name(run)
 
     def recipe(self, run: Run) -> Recipe:
         recipe = self.scale.recipe(run.recipe)
@@ -107,12 +99,6 @@ class Runner:
     def trained_network(self, run: Run) -> keras.Model:
         """The network of a run that is finished."""
         return keras.saving.load_model(self.folder_of(run) / "network.keras")
-
-    def _taken(self, run):
-        """The run whose result is taken: one that is probed as well does too,
-        if it alone is finished."""
-        probed = dataclasses.replace(run, probed=True)
-        return run if self._read(run) or not self._read(probed) else probed
 
     def settings(self, run: Run) -> dict:
         """All that the result of a run depends on, for JSON."""
@@ -144,9 +130,13 @@ class Runner:
             f"{network}({sizes})" if sizes else network,
             f"{count} images of {settings['images']}",
         ]
-        if self.precision != "float32":
-            parts.append(self.precision)
-        return parts
+        return parts + [self.precision] * (self.precision != "float32")
+
+    def _changes(self, run):
+        own = self.scale.recipe(run.recipe).esam
+        return [
+            (key, value) for key, value in run.esam if own.get(key) != value
+        ]
 
     def _sizes(self, recipe):
         """Arguments of the network's function, as the scale has them."""
@@ -157,14 +147,14 @@ class Runner:
 
     def _read(self, run):
         """The result of a run, `{}` if it is not finished."""
-        path = self.folder / self.name(run)
+        path = self.folder_of(run)
         if (path / "result.json").exists() or (path / "backup").exists():
             before = read_json(path / "settings.json")
             check_settings(self.settings(run), before, path)
         return read_json(path / "result.json")
 
     def _backup(self, run):
-        return callbacks.AtomicBackup(self.folder / self.name(run) / "backup")
+        return callbacks.AtomicBackup(self.folder_of(run) / "backup")
 
     def _epochs_left(self, run):
         return self.recipe(run).epochs - len(self._backup(run).history)
@@ -173,7 +163,7 @@ class Runner:
         """Trains to the end, and writes the result."""
         keras.backend.clear_session()
         recipe = self.recipe(run)
-        path = self.folder / self.name(run)
+        path = self.folder_of(run)
         counter = callbacks.EpochCounter()
         train = self.images.training(recipe, run.seed, counter.epoch)
         model = self.make_model(run, recipe.epochs * len(train))
@@ -181,7 +171,7 @@ class Runner:
         write_json(self.settings(run), path / "settings.json")
         backup = self._backup(run)
         watching = [counter, callbacks.ThroughputLogger()]
-        if run.probed:
+        if run.recipe in PROBED and not self._changes(run):
             probe, rho = self.images.probe(recipe), recipe.esam["rho"]
             watching.append(
                 callbacks.SharpnessLogger(probe, rho=rho, gamma=PROBED_GAMMA)
@@ -203,10 +193,3 @@ class Runner:
             "history": backup.history,
         }
         write_json(result, path / "result.json")
-
-
-def write_json(value, path: pathlib.Path):
-    """Writes a JSON file, numbers that are not finite as `null`."""
-    constants = dict.fromkeys(("NaN", "Infinity", "-Infinity"))
-    text = json.dumps(value)
-    report.write_json(json.loads(text, parse_constant=constants.get), path)

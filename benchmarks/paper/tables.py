@@ -2,16 +2,24 @@
 
 import pathlib
 
+import keras
+
 from benchmarks import report
-from benchmarks.paper import speeds
+from benchmarks.measurement import in_turn
 from benchmarks.paper.runs import Run
 from benchmarks.paper.runs import Runner
-from benchmarks.paper.runs import write_json
+from examples.run_folder import read_json
+from examples.run_folder import write_json
+from examples.run_folder import write_text
+from keras_esam.callbacks import ThroughputLogger
 from keras_esam.extras import requires
 
 with requires("benchmarks"):
     import pandas as pd
 
+ROUNDS = 5
+# Four times through the five subsets.
+NUM_STEPS = 20
 # The recipe's method, and changes of its arguments of `ESAMModel`.
 METHODS = {
     "SGD": ("sgd", ()),
@@ -56,7 +64,7 @@ def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
     for task in summary:
         described = ", ".join(runner.describe(task))
         text += f"- {task}: {described}; seeds {seeds}\n"
-    report.write_text(text, out.with_suffix(".md"))
+    write_text(text, out.with_suffix(".md"))
     print(text)
 
 
@@ -92,7 +100,7 @@ def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
     summary = {}
     for task, by_label in runs.items():
         firsts = {label: own[0] for label, own in by_label.items()}
-        measured = speeds.images_per_second(runner, list(firsts.values()))
+        measured = images_per_second(runner, list(firsts.values()))
         rates = {label: measured[run] for label, run in firsts.items()}
         rates = pd.DataFrame(rates, dtype=float)
         relative = rates.div(rates["SAM"], axis=0).median()
@@ -117,6 +125,47 @@ def accuracies(runner: Runner, runs: list[Run]) -> dict:
     }
 
 
+def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
+    """Training speed in each round, of runs on one data set and network.
+
+    It is measured once, on one batch again and again, and kept in the runner's
+    folder.
+    """
+    dataset, network, _ = runs[0].recipe.split("/")
+    path = runner.folder / f"{dataset}-{network}-speeds.json"
+    kept = read_json(path) or []
+    settings = {runner.name(run): runner.settings(run) for run in runs}
+    for measured in kept:
+        if settings.items() <= measured["settings"].items():
+            return {run: measured["samples"][runner.name(run)] for run in runs}
+    samples = _measure(runner, runs)
+    named = {runner.name(run): own for run, own in samples.items()}
+    write_json([*kept, {"settings": settings, "samples": named}], path)
+    return samples
+
+
+def _measure(runner, runs):
+    keras.backend.clear_session()
+    models = {}
+    for run in runs:
+        # Before any of them trains: to seed TensorFlow clears its caches.
+        model = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
+        data = runner.images.training(runner.recipe(run), seed=0)
+        models[run] = model, data.take(1).cache().repeat(NUM_STEPS // 2)
+
+    def rate(measured):
+        model, data = measured
+        logger = ThroughputLogger()
+        options = {"shuffle": False, "verbose": 0, "callbacks": [logger]}
+        # The first epoch of a `fit` has no rate.
+        logs = model.fit(data, epochs=2, **options).history
+        return logs["images_per_second"][-1]
+
+    print("speeds, after a first round that compiles", flush=True)
+    samples = in_turn(rate, models, ROUNDS + 1)
+    return {run: own[1:] for run, own in samples.items()}
+
+
 def markdown(summary: dict, scale: str) -> str:
     """Markdown table of a summary, beside the paper's figures."""
     columns = [
@@ -127,21 +176,15 @@ def markdown(summary: dict, scale: str) -> str:
     for task, by_label in summary.items():
         for label, row in by_label.items():
             accuracy, speed = PRINTED[task].get(label, (None, None))
+            tests = series(row["test_accuracy"])
             train = series(row["train_accuracy"]).mean()
             rate = series(row["images_per_second"]).median()
             rows.append(
-                [task, label, mean_and_deviation(row["test_accuracy"])]
+                [task, label, report.mean_and_error(tests, error="std")]
                 + [accuracy, f"{train:.1f}", f"{rate:.0f}"]
                 + [row["speed_relative_to_sam"], speed]
             )
     return report.markdown(pd.DataFrame(rows, columns=columns))
-
-
-def mean_and_deviation(values: list[float]) -> str:
-    """Mean, and standard deviation over the seeds if there are several."""
-    values = series(values)
-    mean = f"{values.mean():.2f}"
-    return mean if len(values) == 1 else f"{mean} +- {values.std():.2f}"
 
 
 def series(values: list):

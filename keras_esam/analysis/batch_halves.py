@@ -1,33 +1,30 @@
 """Losses and gradients of B+ and B-, the halves that SDS makes of a batch."""
 
 import dataclasses
+import functools
 
 import keras
+from keras import ops
 
 from keras_esam import arguments
+from keras_esam import ascent
+from keras_esam import sample_losses
+from keras_esam import selection
 from keras_esam.analysis import batches
-from keras_esam.analysis import checks
-from keras_esam.analysis.probe import Probe
+from keras_esam.analysis import mean_loss
+from keras_esam.backends.forward_pass import RecordingScope
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchHalves:
     """Losses and gradients of a batch B and of its parts B+ and B-.
 
-    Losses are means of the samples' losses, in units of the loss, without
-    regularisation and `add_loss`. `perturbed` ones are those at `theta + eps`.
-
-    Args:
-        loss: Float, loss of B.
-        loss_plus: Float, loss of B+.
-        loss_minus: Float, loss of B-.
-        perturbed_loss: Float, loss of B at `theta + eps`.
-        perturbed_loss_plus: Float, loss of B+ at `theta + eps`.
-        perturbed_loss_minus: Float, loss of B- at `theta + eps`.
-        cosine_plus: Float in `[-1, 1]`, cosine similarity of the gradients of
-            `perturbed_loss_plus` and `perturbed_loss`.
-        cosine_minus: Float in `[-1, 1]`, cosine similarity of the gradients of
-            `perturbed_loss_minus` and `perturbed_loss`.
+    `loss`, `loss_plus` and `loss_minus` are the means of the samples' losses
+    over B, B+ and B-, in units of the loss, without regularisation and
+    `add_loss`. `perturbed_loss`, `perturbed_loss_plus` and
+    `perturbed_loss_minus` are the same at `theta + eps`. `cosine_plus` and
+    `cosine_minus`, in `[-1, 1]`, are the cosine similarities of the gradients
+    of the latter two with that of `perturbed_loss`.
     """
 
     loss: float
@@ -55,18 +52,16 @@ def batch_halves(
 
     All passes are as in ESAM's training step: in training mode, with the
     BatchNormalization statistics of the whole batch and with the same dropout
-    masks. Nothing that they assign is kept: variables, metrics and random
-    states of the model stay as they are. The gradients of B+ and B- are those
-    of their parts in the loss of the whole batch, whose gradient is thus their
-    weighted mean; the update of ESAM passes B+ alone, with statistics of its
-    own.
+    masks. Variables, metrics and random states of the model stay as they are.
+    The gradient of the whole batch's loss is the weighted mean of those of B+
+    and B-. The update of ESAM passes B+ alone, with statistics of its own.
 
     Args:
-        model: `keras.Model`, an `ESAMModel` for instance, built and compiled
-            with a loss that tells the losses of the samples.
+        model: `keras.Model`, built and compiled with a loss that has per-sample
+            values.
         batch: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`.
         rho: Positive float, length of `eps` (l2). Defaults to `0.05`.
-        gamma: Float in `(0, 1)`, the fraction of the batch in B+. Defaults to
+        gamma: Float in `(0, 1)`, fraction of the batch in B+. Defaults to
             `0.5`.
         adaptive: Boolean, whether `eps` is ASAM's. Defaults to `False`.
 
@@ -75,8 +70,8 @@ def batch_halves(
 
     Raises:
         ValueError: If the model is not compiled or not built, if an argument is
-            not in its range, if B- is empty, or if the compiled loss does not
-            tell the losses of the samples.
+            not in its range, if B- is empty, or if the loss has no per-sample
+            values.
 
     Example:
 
@@ -85,13 +80,143 @@ def batch_halves(
     rise_plus = halves.perturbed_loss_plus - halves.loss_plus
     ```
 
-    Reference:
-
-    - [Du et al., 2022](https://arxiv.org/abs/2110.03141), equations 8 to 10 and
-        figures 5 and 6
+    Reference: equations 8 to 10 and figures 5 and 6 of [Du et al.,
+    2022](https://arxiv.org/abs/2110.03141).
     """
+    settings = check_settings(batch, rho, gamma, adaptive)
+    return BatchHalves(**Probe(model, *settings).measure())
+
+
+def check_settings(batch, rho, gamma, adaptive) -> tuple:
+    """The settings of a `Probe`: the batch as tensors, and the checked rest."""
     arguments.check_positive(rho=rho)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     batch = batches.read_one_batch(batch)
-    gamma = checks.check_gamma(gamma, batches.num_samples(batch))
-    return BatchHalves(**Probe(model, batch, rho, gamma, adaptive).measure())
+    fraction = arguments.check_fraction("gamma", gamma)
+    if not isinstance(fraction, float):
+        raise arguments.type_error("gamma", "a number", gamma)
+    num_samples = batches.num_samples(batch)
+    if selection.num_selected(num_samples, fraction) == num_samples:
+        raise ValueError(
+            "`gamma` must leave samples for B-, and of the "
+            f"{num_samples} samples all are in B+. Received: gamma={gamma}"
+        )
+    return batch, rho, fraction, adaptive
+
+
+class Probe:
+    """Measures what `batch_halves` returns.
+
+    The computation is compiled once and can be repeated with the values that
+    the variables have then.
+    """
+
+    def __init__(self, model, batch, rho, gamma, adaptive):
+        mean_loss.check_model(model)
+        self._model = model
+        self._batch = batch
+        self._rho = rho
+        self._adaptive = adaptive
+        self._num_samples = batches.num_samples(batch)
+        self._num_selected = selection.num_selected(self._num_samples, gamma)
+        mean_loss.build_loss(model, batch)
+        self._function = mean_loss.compiled(model, self._measure)
+
+    def measure(self) -> dict[str, float]:
+        """Values of the fields of `BatchHalves`, at the weights as they are."""
+        values = self._function(
+            mean_loss.weights_of(self._model),
+            mean_loss.state_of(self._model),
+            self._batch,
+        )
+        return {name: float(value) for name, value in values.items()}
+
+    def _measure(self, weights, state, batch):
+        of = functools.partial(
+            mean_loss.value_and_gradients, self._model, batch, state
+        )
+        losses_at = functools.partial(
+            self._loss_and_sample_losses, state, batch
+        )
+        _, clean, gradients = of(losses_at, weights)
+        at = mean_loss.perturbed(weights, gradients, self._rho, self._adaptive)
+        half = functools.partial(self._half, losses_at, clean)
+        _, (in_plus, losses), plus = of(functools.partial(half, True), at)
+        _, _, minus = of(functools.partial(half, False), at)
+        share = self._num_selected / self._num_samples
+        whole = [
+            share * a + (1 - share) * b
+            for a, b in zip(plus, minus, strict=True)
+        ]
+        return {
+            **_means("loss", clean, in_plus),
+            **_means("perturbed_loss", losses, in_plus),
+            "cosine_plus": _cosine(plus, whole),
+            "cosine_minus": _cosine(minus, whole),
+        }
+
+    def _half(self, losses_at, clean, is_plus, weights):
+        """Mean loss of one of the halves, which perturbed weights pick.
+
+        With it come two tensors of shape `(batch_size,)`: ones for the samples
+        of B+ and zeros for the others, and the losses.
+        """
+        _, losses = losses_at(weights)
+        rise = ops.stop_gradient(losses) - clean
+        indices = selection.select(rise, self._num_selected)
+        in_plus = ops.sum(
+            ops.one_hot(indices, self._num_samples, dtype=losses.dtype), axis=0
+        )
+        half = in_plus if is_plus else 1 - in_plus
+        return _mean(losses, half), (in_plus, ops.stop_gradient(losses))
+
+    def _loss_and_sample_losses(self, state, batch, weights):
+        """As training has them: with batch statistics, dropout and all."""
+        result = mean_loss.forward(self._model, batch, weights, state, True)
+        x, y, sample_weight = batch
+        # Drops what the trackers of the outputs' losses are told.
+        with RecordingScope([]):
+            if hasattr(self._model, "compute_sample_losses"):
+                losses = self._model.compute_sample_losses(
+                    x, y, result.y_pred, sample_weight
+                )
+            else:
+                losses = sample_losses.of_model(
+                    self._model, y, result.y_pred, sample_weight
+                )
+        if losses is None:
+            raise ValueError(
+                "B+ and B- need the loss of each sample, shape "
+                "`(batch_size,)`. Compile with a loss that does not reduce "
+                "over the batch by itself. "
+                f"Received: loss={self._model.loss}"
+            )
+        if losses.shape[0] not in (None, self._num_samples):
+            raise ValueError(
+                "`batch` must have the samples as the rows of all its tensors. "
+                f"Received: a batch of {self._num_samples} rows with "
+                f"{losses.shape[0]} losses"
+            )
+        return result.loss, losses
+
+
+def _means(name, losses, in_plus):
+    return {
+        name: ops.mean(losses),
+        f"{name}_plus": _mean(losses, in_plus),
+        f"{name}_minus": _mean(losses, 1 - in_plus),
+    }
+
+
+def _mean(losses, included):
+    return ops.sum(losses * included) / ops.sum(included)
+
+
+def _cosine(first, second):
+    """Of two lists of tensors; NaN if one of them is zero."""
+    norms = ascent.global_norm(first) * ascent.global_norm(second)
+    dot = sum(
+        ops.sum(ops.cast(a, norms.dtype) * ops.cast(b, norms.dtype))
+        for a, b in zip(first, second, strict=True)
+    )
+    return dot / norms

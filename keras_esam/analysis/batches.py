@@ -11,30 +11,21 @@ BATCH_SIZE = 256
 
 
 def read_batches(data) -> list[tuple]:
-    """Reads all of the data, once.
+    """Reads all of the data once, as batches `(x, y, sample_weight)`.
 
     Args:
-        data: Tuple of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each
-            a nested structure of arrays of shapes `(num_samples, d0, .. dN)`;
-            or an iterable of batches, such as a `tf.data.Dataset`, a
+        data: Tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)` of nested
+            structures of arrays of shapes `(num_samples, d0, .. dN)`; or an
+            iterable of batches, such as a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or a list of such tuples.
-
-    Returns:
-        List of tuples `(x, y, sample_weight)`, nested structures of tensors of
-        shapes `(batch_size, d0, .. dN)` or `None`.
-
-    Raises:
-        ValueError: If there are no samples in it.
     """
     if isinstance(data, tuple):
         data = _slices(data)
     elif isinstance(data, keras.utils.PyDataset):
         data = map(data.__getitem__, range(data.num_batches))
     elif not hasattr(data, "__iter__"):
-        raise TypeError(
-            "`data` must be a tuple of arrays or an iterable of batches. "
-            f"Received: data={arguments.short(data)} of type {type(data)}"
-        )
+        kinds = "a tuple of arrays or an iterable of batches"
+        raise arguments.type_error("data", kinds, data)
     batches = [batch for batch in map(read_batch, data) if num_samples(batch)]
     if not batches:
         raise ValueError("`data` must have samples. Received none.")
@@ -42,24 +33,13 @@ def read_batches(data) -> list[tuple]:
 
 
 def read_one_batch(batch) -> tuple:
-    """A batch that a user gives, as tensors.
-
-    Args:
-        batch: Tuple of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
-
-    Returns:
-        Tuple `(x, y, sample_weight)` as of `read_batch`.
-
-    Raises:
-        TypeError: If it is something else, such as a data set.
-        ValueError: If there are no samples in it.
-    """
+    """A batch that a user gives; see `read_batch`. A data set is an error."""
     if not isinstance(batch, (tuple, list)):
-        raise TypeError(
-            "`batch` must be a tuple of arrays, `(x, y)` or `(x, y, "
-            "sample_weight)`, for instance `next(iter(dataset))`. "
-            f"Received: batch={arguments.short(batch)} of type {type(batch)}"
+        kinds = (
+            "a tuple of arrays, `(x, y)` or `(x, y, sample_weight)`, for "
+            "instance `next(iter(dataset))`"
         )
+        raise arguments.type_error("batch", kinds, batch)
     batch = read_batch(batch)
     if not num_samples(batch):
         raise ValueError(
@@ -70,28 +50,23 @@ def read_one_batch(batch) -> tuple:
 
 
 def read_batch(batch) -> tuple:
-    """One batch as tensors.
-
-    Args:
-        batch: Array `x`, or tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
-
-    Returns:
-        Tuple `(x, y, sample_weight)`, nested structures of tensors or `None`.
-    """
+    """`(x, y, sample_weight)`, nested structures of tensors or `None`."""
     parts = keras.utils.unpack_x_y_sample_weight(batch)
     return keras.tree.map_structure(_to_tensor, parts)
 
 
 def num_samples(batch) -> int:
     """Number of samples in a tuple `(x, y, sample_weight)`."""
-    leaves = keras.tree.flatten(batch[0])
-    return int(next(leaf for leaf in leaves if leaf is not None).shape[0])
+    return int(_leaves(batch[0])[0].shape[0])
+
+
+def _leaves(structure):
+    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
 
 
 def _slices(arrays):
     size = num_samples(arrays)
-    leaves = [leaf for leaf in keras.tree.flatten(arrays) if leaf is not None]
-    shapes = [tuple(leaf.shape) for leaf in leaves]
+    shapes = [tuple(leaf.shape) for leaf in _leaves(arrays)]
     if any(shape[:1] != (size,) for shape in shapes):
         raise ValueError(
             "The arrays of `data` must have the samples as their rows. Give an "

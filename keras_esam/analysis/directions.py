@@ -15,30 +15,28 @@ from keras_esam.subsets import is_weight
 
 layers = keras.layers
 
-TRANSPOSED = (
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
+# Layer classes, the attribute of their weight, and its axes. Others have one
+# filter for each place of the last axis.
+AXES = (
+    (layers.Conv1DTranspose, "kernel", (-2,)),
+    (layers.Conv2DTranspose, "kernel", (-2,)),
+    (layers.Conv3DTranspose, "kernel", (-2,)),
+    (layers.DepthwiseConv1D, "kernel", (-2, -1)),
+    (layers.DepthwiseConv2D, "kernel", (-2, -1)),
+    (layers.SeparableConv1D, "depthwise_kernel", (-2, -1)),
+    (layers.SeparableConv2D, "depthwise_kernel", (-2, -1)),
+    (layers.Embedding, "embeddings", (0,)),
 )
-DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 
 
 def unit_pair(shapes: Sequence, rng: np.random.Generator) -> tuple[list, list]:
-    """Two orthogonal Gaussian directions of length 1.
-
-    Args:
-        shapes: List of shapes, those of the weights.
-        rng: NumPy's random generator.
-
-    Returns:
-        Tuple of two lists of arrays of these shapes.
-    """
+    """Two orthogonal Gaussian directions of length 1, lists of arrays."""
     first, second = _gaussian_pair(shapes, rng)
-    first = _scaled(first, 1 / np.sqrt(_dot(first, first)))
+    first = _unit(first)
     slope = _dot(first, second)
-    second = [b - slope * a for a, b in zip(first, second, strict=True)]
-    return first, _scaled(second, 1 / np.sqrt(_dot(second, second)))
+    return first, _unit(
+        [b - slope * a for a, b in zip(first, second, strict=True)]
+    )
 
 
 def filter_normalised_pair(
@@ -46,17 +44,9 @@ def filter_normalised_pair(
 ) -> tuple[list, list]:
     """Two orthogonal Gaussian directions with the weights' filter norms.
 
-    The two are orthogonal to each other in each filter by itself, and so as a
-    whole. Only in a filter of a single weight they can not be.
-
-    Args:
-        weights: List of arrays.
-        filter_axes: For each of them the axes that count the filters, as
-            `filter_axes()` returns them, or `None` for zeros.
-        rng: NumPy's random generator.
-
-    Returns:
-        Tuple of two lists of arrays with the shapes of `weights`.
+    They have the shapes of `weights` and are orthogonal in each filter of more
+    than a single weight. `filter_axes` are those that the function of this name
+    returns.
     """
     pairs = zip(
         weights,
@@ -86,28 +76,17 @@ def filter_normalised_pair(
 def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
     """The axes that count the filters, for each of the weights.
 
-    A filter is what makes one output: a column of a dense kernel, all of a
-    convolution's kernel that makes one channel, a row of an embedding. In
-    recurrent layers it is a column of the kernel.
-
-    Args:
-        model: `keras.Model`.
-
-    Returns:
-        List of tuples of axes, or `None` for offsets and all variables of less
-        than two axes, such as those of BatchNormalization.
+    A filter is what makes one output: a column of a dense or recurrent kernel,
+    all of a convolution's kernel that makes one channel, a row of an embedding.
+    Offsets and all variables of less than two axes, such as those of
+    BatchNormalization, have `None`.
     """
     axes_by_id = {}
     for layer in model._flatten_layers():
-        if isinstance(layer, TRANSPOSED):
-            axes_by_id[id(layer.kernel)] = (-2,)
-        elif isinstance(layer, SEPARABLE):
-            axes_by_id[id(layer.depthwise_kernel)] = (-2, -1)
-        elif isinstance(layer, DEPTHWISE):
-            axes_by_id[id(layer.kernel)] = (-2, -1)
-        elif isinstance(layer, layers.Embedding):
-            axes_by_id[id(layer.embeddings)] = (0,)
-        elif isinstance(layer, layers.EinsumDense):
+        for kind, attribute, axes in AXES:
+            if isinstance(layer, kind):
+                axes_by_id[id(getattr(layer, attribute))] = axes
+        if isinstance(layer, layers.EinsumDense):
             axes_by_id[id(layer.kernel)] = _output_axes(layer.equation)
     return [
         None
@@ -136,8 +115,9 @@ def _dot(first, second):
     return sum(np.vdot(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _scaled(arrays, factor):
-    return [array * factor for array in arrays]
+def _unit(arrays):
+    length = np.sqrt(_dot(arrays, arrays))
+    return [array / length for array in arrays]
 
 
 def _sums(array, axes):

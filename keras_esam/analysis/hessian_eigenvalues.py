@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_esam import arguments
-from keras_esam.analysis import checks
 from keras_esam.analysis.mean_loss import MeanLoss
 from keras_esam.extras import requires
 
@@ -20,30 +19,26 @@ def hessian_eigenvalues(
 ) -> np.ndarray:
     """Largest eigenvalues of the Hessian of the loss.
 
-    The loss is that of the whole data, as `evaluate` reports it: in inference
-    mode, with regularisation. The Hessian is that with respect to all trainable
-    weights. It is never formed; SciPy's `eigsh`, the Lanczos method with
-    restarts, multiplies it with vectors. Each product costs about two gradients
-    of the whole data. There are at least `max(2 * num_eigenvalues + 1, 20)`
-    products, and as many vectors of the size of the weights are held in host
-    memory.
+    The loss is that of `keras_esam.analysis.sharpness`. The Hessian, with
+    respect to all trainable weights, is never formed: SciPy's `eigsh`, the
+    Lanczos method with restarts
+    ([ARPACK](https://doi.org/10.1137/1.9780898719628)), multiplies it with
+    vectors. There are at least `max(2 * num_eigenvalues + 1, 20)` products.
+    Each costs about two gradients of the whole data, and a vector of the size
+    of the weights in host memory. Variables, metrics and random states of the
+    model stay as they are.
 
-    Needs SciPy (`pip install "keras-esam[analysis]"`). Variables, metrics and
-    random states of the model stay as they are.
+    Needs SciPy (`pip install "keras-esam[analysis]"`).
 
     Args:
-        model: `keras.Model`, an `ESAMModel` for instance, built and compiled
-            with the loss to use.
-        data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`; or a finite
-            `tf.data.Dataset` or other iterable of batches of this form. It is
-            read once and kept in memory.
+        model: `keras.Model`, built and compiled with the loss to use.
+        data: Arrays or batches, as for `keras_esam.analysis.sharpness`.
         num_eigenvalues: Integer, less than the number of weights. Defaults to
             `1`.
-        max_restarts: Integer, how often the Lanczos method may start again from
-            the best vectors so far. Defaults to `100`.
+        max_restarts: Integer, limit of the Lanczos method's restarts. Defaults
+            to `100`.
         tolerance: Positive float, relative accuracy of the eigenvalues. In
-            float32 the products themselves are accurate to some 1e-6. Defaults
-            to `1e-4`.
+            float32 the products are accurate to some 1e-6. Defaults to `1e-4`.
         seed: Integer, seed of the vector to start from. Defaults to `0`.
 
     Returns:
@@ -61,11 +56,6 @@ def hessian_eigenvalues(
     ```python
     keras_esam.analysis.hessian_eigenvalues(model, dataset, num_eigenvalues=5)
     ```
-
-    Reference:
-
-    - [Lehoucq et al., 1998](https://doi.org/10.1137/1.9780898719628), "ARPACK
-        Users' Guide: Solution of Large-Scale Eigenvalue Problems"
     """
     with requires("analysis"):
         from scipy.sparse import linalg
@@ -75,7 +65,7 @@ def hessian_eigenvalues(
     )
     arguments.check_positive(tolerance=tolerance)
     seed = arguments.check_seed(seed)
-    checks.check_twice_differentiable(model)
+    _check_twice_differentiable(model)
     multiply, size, dtype = _hessian(MeanLoss(model, data))
     if num_eigenvalues >= size:
         raise ValueError(
@@ -98,16 +88,25 @@ def hessian_eigenvalues(
     return np.sort(values)[::-1]
 
 
+def _check_twice_differentiable(model):
+    float8 = [
+        layer.name
+        for layer in getattr(model, "_flatten_layers", list)()
+        if isinstance(
+            layer.dtype_policy, keras.dtype_policies.QuantizedFloat8DTypePolicy
+        )
+    ]
+    if float8:
+        raise ValueError(
+            "`model` must have no float8 layers, since the Hessian is not "
+            "defined through float8 rounding. Copy the weights to a network "
+            f"that was not quantized. Received: model={model} with the float8 "
+            f"layers {float8}"
+        )
+
+
 def _hessian(mean_loss):
-    """The Hessian as a function of flat vectors.
-
-    Args:
-        mean_loss: `MeanLoss`.
-
-    Returns:
-        Tuple of a function of arrays of shape `(num_weights,)`, `num_weights`,
-        and the dtype of the arrays.
-    """
+    """The product with flat arrays, their size and their dtype."""
     weights = mean_loss.weights
     mean_loss.gradients(weights)  # Tells if there are gradients to lose.
     shapes = [tuple(weight.shape) for weight in weights]

@@ -16,8 +16,7 @@ class Landscape:
     """Losses on planes through a point in the space of the weights.
 
     Args:
-        coordinates: Array, shape `(num_points,)`, from `-radius` to `radius`,
-            along both directions.
+        coordinates: Array, shape `(num_points,)`, from `-radius` to `radius`.
         losses: Array, shape `(num_draws, num_points, num_points)`:
             `losses[n, i, j]` is the loss at `theta + coordinates[i] * d1 +
             coordinates[j] * d2` with the directions of draw `n`.
@@ -47,31 +46,26 @@ def loss_landscape(
 ) -> Landscape:
     """Loss on a grid in two random orthogonal Gaussian directions.
 
-    The loss is that of the whole data, as `evaluate` reports it: in inference
-    mode, with regularisation. It is computed `num_draws * num_points**2` times.
-
-    Networks with the same shapes get the same Gaussian numbers from the same
-    seed. Variables, metrics and random states of the model stay as they are.
+    The loss is that of `keras_esam.analysis.sharpness`, computed `num_draws *
+    num_points**2` times. Variables, metrics and random states of the model stay
+    as they are.
 
     Args:
-        model: `keras.Model`, an `ESAMModel` for instance, built and compiled
-            with the loss to use.
-        data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`; or a finite
-            `tf.data.Dataset` or other iterable of batches of this form. It is
-            read once and kept in memory.
+        model: `keras.Model`, built and compiled with the loss to use.
+        data: Arrays or batches, as for `keras_esam.analysis.sharpness`.
         num_points: Integer, points of the grid along each direction. An odd
             number has the weights themselves among them. Defaults to `21`.
-        radius: Positive float, largest coordinate along a direction, see
-            `filter_normalise`. Defaults to `1.0`.
+        radius: Positive float, largest coordinate along a direction. Defaults
+            to `1.0`.
         filter_normalise: Boolean. If `True`, each filter of a direction has the
             norm of the filter in the weights, and offsets and the weights of
-            BatchNormalization stay as they are (Li et al., 2018): networks with
-            weights of different scales compare. The directions are then
-            orthogonal in each filter. If `False`, all weights move, each
-            direction has length 1, and coordinates are l2 distances as `rho`
-            is. Defaults to `True`.
+            BatchNormalization stay as they are, so that networks with weights
+            of different scales compare. The directions are orthogonal in each
+            filter. If `False`, all weights move, each direction has length 1,
+            and coordinates are l2 distances as `rho` is. Defaults to `True`.
         num_draws: Integer, number of pairs of directions. Defaults to `1`.
-        seed: Integer, seed of the directions. Defaults to `0`.
+        seed: Integer, seed of the directions. Networks with the same shapes get
+            the same Gaussian numbers from it. Defaults to `0`.
         verbose: `0` or `1`, whether there is a progress bar. Defaults to `0`.
 
     Returns:
@@ -110,7 +104,12 @@ def loss_landscape(
         for row, first in enumerate(coordinates):
             for column, second in enumerate(coordinates):
                 losses[draw, row, column] = mean_loss.loss(
-                    _moved(mean_loss.weights, plane, (first, second))
+                    [
+                        weight + float(first) * one + float(second) * other
+                        for weight, one, other in zip(
+                            mean_loss.weights, *plane, strict=True
+                        )
+                    ]
                 )
             bar.add(1)
     return Landscape(coordinates, losses, bool(filter_normalise))
@@ -130,13 +129,4 @@ def _directions(model, weights, filter_normalise, rng):
             for array, weight in zip(direction, weights, strict=True)
         ]
         for direction in pair
-    ]
-
-
-def _moved(weights, plane, coordinates):
-    """The weights at a point of the plane."""
-    first, second = map(float, coordinates)
-    return [
-        weight + first * one + second * other
-        for weight, one, other in zip(weights, *plane, strict=True)
     ]

@@ -1,11 +1,16 @@
-"""The loss of a model over a data set, as a function of its weights."""
+"""The loss of a model over a data set, as a function of its weights.
 
-import functools
+In these functions `weights` are a list of tensors, the values of the trainable
+variables without the scales of float8 training, and `state` is a pair of lists:
+the values of these scales, and of the non-trainable variables.
+"""
 
+import keras
 from keras import ops
 
+from keras_esam import arguments
+from keras_esam import ascent
 from keras_esam.analysis import batches
-from keras_esam.analysis import checks
 from keras_esam.backends import backend
 from keras_esam.subsets import is_weight
 
@@ -14,18 +19,13 @@ class MeanLoss:
     """Mean loss of a model over a data set, and its derivatives.
 
     It is the loss that `evaluate` reports: in inference mode, with
-    regularisation and `add_loss`, batches weighted by their size. It is a
-    function of the values of the weights, the trainable variables without the
-    scales of float8 training. The model is called statelessly, so its
-    variables, metrics and random states stay as they are.
-
-    Args:
-        model: `keras.Model`, compiled and built.
-        data: See `batches.read_batches`. Read once and kept in memory.
+    regularisation and `add_loss`, batches weighted by their size. The model is
+    called statelessly, so its variables, metrics and random states stay as they
+    are. The data, see `batches.read_batches`, are read once and kept in memory.
     """
 
     def __init__(self, model, data):
-        checks.check_model(model)
+        check_model(model)
         self._model = model
         self._batches = batches.read_batches(data)
         sizes = [batches.num_samples(batch) for batch in self._batches]
@@ -33,13 +33,12 @@ class MeanLoss:
         self._state = state_of(model)
         self.weights = weights_of(model)
         build_loss(model, self._batches[0])
+        self._loss = compiled(model, self._loss_of_batch)
+        self._gradients = compiled(model, self._gradients_of_batch)
+        self._products = compiled(model, self._products_of_batch)
 
     def loss(self, weights) -> float:
-        """The loss at given values of the weights.
-
-        Args:
-            weights: List of tensors with the shapes of the weights.
-        """
+        """The loss at given values of the weights."""
         return sum(
             share * float(self._loss(weights, self._state, batch))
             for share, batch in zip(self._shares, self._batches, strict=True)
@@ -57,8 +56,8 @@ class MeanLoss:
     def hessian_vector_product(self, weights, vectors) -> list:
         """Products of the Hessian with vectors in the shapes of `weights`.
 
-        Of gradients that a stateless call loses, as within `keras.remat`, only
-        `gradients` knows.
+        Only `gradients` checks that no gradient is lost in a stateless call, as
+        within `keras.remat`.
         """
         totals = None
         for share, batch in zip(self._shares, self._batches, strict=True):
@@ -66,68 +65,62 @@ class MeanLoss:
             totals = _add(totals, products, share)
         return totals
 
-    def _loss_and_nothing(self, state, batch, weights):
-        result = forward(self._model, batch, weights, state, training=False)
-        return result.loss, ()
+    def _loss_of_batch(self, weights, state, batch):
+        return forward(self._model, batch, weights, state, training=False).loss
 
-    @functools.cached_property
-    def _loss(self):
-        def function(weights, state, batch):
-            return self._loss_and_nothing(state, batch, weights)[0]
+    def _gradients_of_batch(self, weights, state, batch):
+        loss, _, gradients = value_and_gradients(
+            self._model, batch, state, self._loss_at(state, batch), weights
+        )
+        return loss, gradients
 
-        return compiled(self._model, function)
-
-    @functools.cached_property
-    def _gradients(self):
-        def function(weights, state, batch):
-            loss, _, gradients = value_and_gradients(
-                self._model,
-                batch,
-                state,
-                functools.partial(self._loss_and_nothing, state, batch),
-                weights,
+    def _products_of_batch(self, weights, state, batch, vectors):
+        with backend.backward_scope(self._model):
+            return backend.hessian_vector_product(
+                self._loss_at(state, batch), weights, vectors
             )
-            return loss, gradients
 
-        return compiled(self._model, function)
+    def _loss_at(self, state, batch):
+        """A function of the weights as `backend.value_and_gradients` wants."""
+        return lambda weights: (self._loss_of_batch(weights, state, batch), ())
 
-    @functools.cached_property
-    def _products(self):
-        def function(weights, state, batch, vectors):
-            with backend.backward_scope(self._model):
-                return backend.hessian_vector_product(
-                    functools.partial(self._loss_and_nothing, state, batch),
-                    weights,
-                    vectors,
-                )
 
-        return compiled(self._model, function)
+def check_model(model):
+    """Checks that a model is compiled and built and has weights."""
+    if not isinstance(model, keras.Model):
+        kind = "an instance of `keras.Model`"
+        raise arguments.type_error("model", kind, model)
+    if not model.compiled:
+        raise ValueError(
+            "`model` must be compiled, since the loss is that given to "
+            f"`compile()`. Received: model={model}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built, call it on data before. "
+            f"Received: model={model}"
+        )
+    if not model.trainable_variables:
+        raise ValueError(
+            f"`model` must have trainable weights. Received: model={model}"
+        )
+    if backend is None:
+        raise ValueError(
+            'It needs the "tensorflow", "jax" or "torch" backend of Keras. '
+            f"Received: keras.backend.backend()={keras.backend.backend()!r}"
+        )
 
 
 def weights_of(model) -> list:
-    """Values of the trainable variables that are weights."""
     return [backend.value(v) for v in model.trainable_variables if is_weight(v)]
 
 
-def state_of(model) -> list:
-    """Values of all other variables of the model, trainable ones first."""
+def state_of(model) -> tuple[list, list]:
     scales = [v for v in model.trainable_variables if not is_weight(v)]
-    return [backend.value(v) for v in (*scales, *model.non_trainable_variables)]
-
-
-def _merged(model, weights, others):
-    """A list for all trainable variables.
-
-    Args:
-        model: `keras.Model`.
-        weights: List, one entry for each of the weights.
-        others: List, one entry or more for each of the other variables.
-    """
-    weights, others = iter(weights), iter(others)
-    return [
-        next(weights if is_weight(v) else others)
-        for v in model.trainable_variables
-    ]
+    return (
+        [backend.value(v) for v in scales],
+        [backend.value(v) for v in model.non_trainable_variables],
+    )
 
 
 def compiled(model, function):
@@ -135,19 +128,19 @@ def compiled(model, function):
     return function if model.run_eagerly else backend.compiled(function)
 
 
-def forward(model, batch, weights, state, training):
-    """A stateless forward pass.
+def build_loss(model, batch):
+    """Builds the compiled loss, which Keras does when it is first called.
 
-    Args:
-        model: `keras.Model`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the weights.
-        state: List of tensors, values of the other variables.
-        training: Boolean, training or inference mode.
-
-    Returns:
-        A `ForwardPass` with predictions and loss.
+    Neither within a compiled function, which would keep the trackers of the
+    outputs' losses, nor along with an optimizer for these weights.
     """
+    loss = model._compile_loss
+    if loss is not None and not loss.built:
+        forward(model, batch, weights_of(model), state_of(model), False)
+
+
+def forward(model, batch, weights, state, training):
+    """A stateless pass of `(x, y, sample_weight)`, a `ForwardPass`."""
     with backend.recorded_if(False):
         result = backend.forward(
             model,
@@ -161,36 +154,19 @@ def forward(model, batch, weights, state, training):
     return result
 
 
-def _values(model, weights, state):
-    """Values of the trainable variables, and pairs for all others."""
-    values = _merged(model, weights, state)
-    others = state[len(values) - len(weights) :]
-    return values, list(zip(model.non_trainable_variables, others, strict=True))
-
-
 def value_and_gradients(model, batch, state, function, weights):
     """A function of the weights, and its gradients in their shapes.
 
-    Args:
-        model: `keras.Model`.
-        batch: Tuple `(x, y, sample_weight)` that the function is about.
-        state: List of tensors, values of the other variables.
-        function: Function of a list of tensors that returns a scalar and a
-            nested structure of other tensors.
-        weights: List of tensors.
-
-    Returns:
-        Tuple of the scalar, the structure, and a list of tensors.
-
-    Raises:
-        ValueError: If a gradient would be lost in the stateless call.
+    The function, which is about a batch, returns a scalar and a nested
+    structure of other tensors; they come back before the list of gradients. A
+    gradient that the stateless call would lose is a `ValueError`.
     """
     with backend.backward_scope(model):
         value, others, gradients = backend.value_and_gradients(
             function, weights
         )
     # In inference mode scales have no gradient in plain Keras either.
-    checked = _merged(model, gradients, state)
+    checked = _merged(model, gradients, state[0])
     values = _values(model, weights, state)
     backend.check_gradients(model, batch, *values, checked)
     gradients = [
@@ -200,15 +176,28 @@ def value_and_gradients(model, batch, state, function, weights):
     return value, others, gradients
 
 
-def build_loss(model, batch):
-    """Builds the compiled loss, which Keras does when it is first called.
+def perturbed(weights, gradients, rho, adaptive):
+    """The weights plus SAM's step of length `rho`, or ASAM's."""
+    steps, _ = ascent.ascent_step(
+        gradients, weights, rho, [1.0] * len(weights), adaptive=adaptive
+    )
+    return [w + step for w, step in zip(weights, steps, strict=True)]
 
-    Neither within a compiled function, which would keep the trackers of the
-    outputs' losses, nor along with an optimizer for these weights.
-    """
-    loss = model._compile_loss
-    if loss is not None and not loss.built:
-        forward(model, batch, weights_of(model), state_of(model), False)
+
+def _values(model, weights, state):
+    """Values of the trainable variables, and pairs for all others."""
+    scales, others = state
+    pairs = zip(model.non_trainable_variables, others, strict=True)
+    return _merged(model, weights, scales), list(pairs)
+
+
+def _merged(model, weights, scales):
+    """One list for all trainable variables, of one for each kind."""
+    weights, scales = iter(weights), iter(scales)
+    return [
+        next(weights if is_weight(v) else scales)
+        for v in model.trainable_variables
+    ]
 
 
 def _add(totals, terms, factor):

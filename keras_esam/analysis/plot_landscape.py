@@ -16,12 +16,11 @@ NUM_LEVELS = 24
 def plot_landscape(
     landscapes: Mapping[str, Landscape], path, title: str | None = None
 ) -> None:
-    """Draws landscapes side by side: surfaces above, contours below.
+    """Draws mean losses over the draws: surfaces above, contours below.
 
-    All have the same scale of losses, in height and in colour. It is
-    logarithmic if the losses are positive and the largest is more than ten
-    times the smallest. What is drawn is the mean over the draws.
-
+    See `keras_esam.analysis.loss_landscape` for an example. All landscapes have
+    the same scale of losses, in height and in colour. It is logarithmic if the
+    losses are positive and the largest is more than ten times the smallest.
     Needs Matplotlib (`pip install "keras-esam[analysis]"`).
 
     Args:
@@ -31,16 +30,9 @@ def plot_landscape(
 
     Raises:
         ValueError: If there are no landscapes, or none has a finite loss.
-
-    Example:
-
-    ```python
-    keras_esam.analysis.plot_landscape(
-        {"SGD": landscape_of_sgd, "ESAM": landscape_of_esam}, "landscape.png"
-    )
-    ```
     """
     with requires("analysis"):
+        from matplotlib import colors
         from matplotlib.figure import Figure
 
     losses = {
@@ -53,89 +45,78 @@ def plot_landscape(
             "`landscapes` must have finite losses. "
             f"Received: landscapes={arguments.short(landscapes)}"
         )
-    scale = _Scale(np.concatenate(finite))
+    levels, is_log = _levels(np.concatenate(finite))
+    kind = colors.LogNorm if is_log else colors.Normalize
+    norm = kind(levels[0], levels[-1])
     count = len(landscapes)
     # Without pyplot, whose figures and backend belong to the user.
     figure = Figure(figsize=(3.6 * count + 1.2, 7.6), layout="constrained")
     figure.suptitle(title)
     contours = []
     for column, (name, landscape) in enumerate(landscapes.items(), start=1):
+        points = landscape.coordinates
+        grid = np.meshgrid(points, points, indexing="ij")
         surface = figure.add_subplot(2, count, column, projection="3d")
-        _draw_surface(surface, landscape, losses[name], scale)
-        described = _describe(landscape, losses[name])
+        _draw_surface(surface, *grid, losses[name], levels, is_log)
+        described = _describe(losses[name], len(landscape.losses))
         surface.set_title(f"{name}\n{described}", fontsize=10)
         contour = figure.add_subplot(2, count, count + column)
-        image = _draw_contours(contour, landscape, losses[name], scale)
         contour.set_title(f"{name} (+: the weights)", fontsize=10)
+        unit = "filter norms" if landscape.filter_normalise else "l2 distance"
+        image = _draw_contours(contour, *grid, losses[name], levels, norm, unit)
         contours.append(contour)
     bar = figure.colorbar(image, ax=contours, label="loss", format="%.3g")
-    if scale.is_log:
-        bar.set_ticks(scale.levels, labels=[f"{v:g}" for v in scale.levels])
+    if is_log:
+        bar.set_ticks(levels, labels=[f"{level:g}" for level in levels])
         bar.ax.minorticks_off()
     figure.savefig(pathlib.Path(path), dpi=100)
 
 
-class _Scale:
-    """Of heights and colours, the same in all landscapes.
-
-    Args:
-        finite: Array of all losses.
-    """
-
-    def __init__(self, finite):
-        from matplotlib import colors
-
-        low, high = finite.min(), finite.max()
-        # Or else the rims of sharp minima leave one colour for the flat ones.
-        self.is_log = 0 < 10 * low < high
-        if self.is_log:
-            self.levels = _plain_levels(low, high)
-        else:
-            if low == high:  # A plane has no contours.
-                high = low + max(abs(low), 1.0) * 1e-3
-            self.levels = np.linspace(low, high, NUM_LEVELS)
-        kind = colors.LogNorm if self.is_log else colors.Normalize
-        self.norm = kind(self.levels[0], self.levels[-1])
-
-    def heights(self, losses):
-        return np.log10(losses) if self.is_log else losses
+def _levels(losses):
+    """Levels of heights and colours in all landscapes; are they logarithmic?"""
+    low, high = losses.min(), losses.max()
+    # Or else the rims of sharp minima leave one colour for the flat ones.
+    if 0 < 10 * low < high:
+        return _plain_levels(low, high), True
+    if low == high:  # A plane has no contours.
+        high = low + max(abs(low), 1.0) * 1e-3
+    return np.linspace(low, high, NUM_LEVELS), False
 
 
 def _plain_levels(low, high):
     """Levels 1, 2, 5, 10, 20 .. that enclose the positive losses."""
     exponents = range(
-        math.floor(math.log10(low)), math.floor(math.log10(high)) + 2
+        math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1
     )
-    levels = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 5)]
-    first = max(i for i, level in enumerate(levels) if level <= low)
-    last = min(i for i, level in enumerate(levels) if level >= high)
+    levels = np.array([float(f"{m}e{e}") for e in exponents for m in (1, 2, 5)])
+    first = np.searchsorted(levels, low, "right") - 1
+    last = np.searchsorted(levels, high)
     return levels[first : last + 1]
 
 
-def _describe(landscape, losses):
+def _describe(losses, draws):
     if losses.count() == 0:
         return "no finite loss"
-    draws = len(landscape.losses)
     mean = f", mean of {draws} draws" if draws > 1 else ""
     return f"loss {losses.min():.3g} to {losses.max():.3g}{mean}"
 
 
-def _draw_surface(axes, landscape, losses, scale):
-    low, high = scale.heights(np.array([scale.levels[0], scale.levels[-1]]))
-    first, second = _grid(landscape)
+def _draw_surface(axes, first, second, losses, levels, is_log):
+    heights = np.log10(losses) if is_log else losses
+    low, high = np.log10(levels[[0, -1]]) if is_log else levels[[0, -1]]
     axes.plot_surface(
         first,
         second,
-        scale.heights(losses).filled(np.nan),
+        heights.filled(np.nan),
         cmap="viridis",
         vmin=low,
         vmax=high,
-        rcount=len(first),
-        ccount=len(first),
+        rstride=1,
+        cstride=1,
         linewidth=0,
     )
     axes.set_zlim(low, high)
-    if scale.is_log:
+    if is_log:
         ticks = range(math.ceil(low), math.floor(high) + 1)
         axes.set_zticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
     axes.tick_params(labelsize=7)
@@ -144,22 +125,13 @@ def _draw_surface(axes, landscape, losses, scale):
     axes.set_zlabel("loss", fontsize=8)
 
 
-def _draw_contours(axes, landscape, losses, scale):
-    first, second = _grid(landscape)
+def _draw_contours(axes, first, second, losses, levels, norm, unit):
     image = axes.contourf(
-        first, second, losses, scale.levels, cmap="viridis", norm=scale.norm
+        first, second, losses, levels, cmap="viridis", norm=norm
     )
-    axes.contour(
-        first, second, losses, scale.levels, colors="k", linewidths=0.3
-    )
+    axes.contour(first, second, losses, levels, colors="k", linewidths=0.3)
     axes.plot(0, 0, "+", color="white", markersize=9)
-    unit = "filter norms" if landscape.filter_normalise else "l2 distance"
     axes.set_xlabel(f"along $d_1$, {unit}")
     axes.set_ylabel(f"along $d_2$, {unit}")
     axes.set_aspect("equal")
     return image
-
-
-def _grid(landscape):
-    points = landscape.coordinates
-    return np.meshgrid(points, points, indexing="ij")

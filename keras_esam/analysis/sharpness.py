@@ -3,8 +3,7 @@
 import keras
 
 from keras_esam import arguments
-from keras_esam import ascent
-from keras_esam.analysis.mean_loss import MeanLoss
+from keras_esam.analysis import mean_loss
 
 
 def sharpness(
@@ -15,13 +14,11 @@ def sharpness(
     The first-order estimate of `max L(theta + eps) - L(theta)` over `||eps|| <=
     rho`, with `eps = rho * g / ||g||` and the gradient `g` of the whole data's
     loss. The loss is the one that `evaluate` reports: in inference mode, with
-    regularisation. All trainable weights are perturbed.
-
-    Variables, metrics and random states of the model stay as they are.
+    regularisation. All trainable weights are perturbed. Variables, metrics and
+    random states of the model stay as they are.
 
     Args:
-        model: `keras.Model`, an `ESAMModel` for instance, built and compiled
-            with the loss to use.
+        model: `keras.Model`, built and compiled with the loss to use.
         data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`; or a finite
             `tf.data.Dataset` or other iterable of batches of this form. It is
             read once and kept in memory.
@@ -42,21 +39,13 @@ def sharpness(
     keras_esam.analysis.sharpness(model, (x_train, y_train), rho=0.05)
     ```
 
-    Reference:
-
-    - [Foret et al., 2021](https://arxiv.org/abs/2010.01412), "Sharpness-Aware
-        Minimization for Efficiently Improving Generalization"
+    Reference: [Foret et al., 2021](https://arxiv.org/abs/2010.01412),
+    "Sharpness-Aware Minimization for Efficiently Improving Generalization".
     """
     arguments.check_positive(rho=rho)
     adaptive = arguments.check_boolean("adaptive", adaptive)
-    mean_loss = MeanLoss(model, data)
-    weights = mean_loss.weights
-    loss, gradients = mean_loss.gradients(weights)
-    perturbations, _ = ascent.ascent_step(
-        gradients, weights, rho, [1.0] * len(weights), adaptive=adaptive
-    )
-    perturbed = [
-        weight + perturbation
-        for weight, perturbation in zip(weights, perturbations, strict=True)
-    ]
-    return mean_loss.loss(perturbed) - loss
+    of_data = mean_loss.MeanLoss(model, data)
+    weights = of_data.weights
+    loss, gradients = of_data.gradients(weights)
+    at = mean_loss.perturbed(weights, gradients, rho, adaptive)
+    return of_data.loss(at) - loss

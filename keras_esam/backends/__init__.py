@@ -1,20 +1,34 @@
-"""What depends on the backend of Keras, one module for each.
+"""What depends on the backend of Keras, a module for each with these functions.
 
-`backend` has the same functions everywhere:
+Passes:
 
 - `value(variable)`: the tensor that a variable holds;
-- `forward(model, batch, weights, state, ...)` and `gradients(..., sources)`:
-    passes at given values of the variables, of which `check_gradients()`
-    checks that no gradient is lost;
-- `dense()`, `summed()` and `apply_gradients()` of gradients, `commit()` of
-    other state, `where()`, `unscaled_loss()`;
-- `batch_size()`, `with_rows()` and `take()` of batches, `each_micro_batch()`;
-- `recorded_if()`, `check_random_numbers()`, `begin_micro_batch()`: what passes
-    draw and write;
-- `compiled()`, `value_and_gradients()`, `hessian_vector_product()` and
-    `backward_scope()`: derivatives of functions of tensors, for `analysis`.
+- `forward(model, batch, weights, state, ...)`: see `forward_pass.forward`;
+- `gradients(model, batch, weights, state, sources, valid=None, ...)`: such a
+    pass, and the gradients of its loss with respect to the `weights` with the
+    indices `sources`. Returns a `ForwardPass` and a list with a tensor or
+    `None` for each source, times the optimizer's loss scale. Where the scalar
+    `valid` is not finite neither are they;
+- `check_gradients(model, batch, weights, state, gradients)`: raises a
+    `ValueError` if a weight reaches the loss in another way than by the values
+    that a pass is given, so that its gradient would be lost;
+- `recorded_if()`, `check_random_numbers()`, `begin_micro_batch()`,
+    `shared_prefix()`: what passes write, draw and share.
 
-`Model` is the `keras.Model` that trains with them.
+Tensors: `batch_size()`, `with_rows()` and `take()` of batches,
+`each_micro_batch()`, `where()`, `dense()` and `summed()` of gradients.
+
+Updates: `apply_gradients()`, `commit()` of other state, `unscaled_loss()`.
+
+For `analysis`, functions of a list of tensors that return a scalar and a nested
+structure of other tensors:
+
+- `compiled(function)`;
+- `value_and_gradients(function, tensors)`: the scalar, the structure, and a
+    list of dense gradients, `None` where there is none;
+- `hessian_vector_product(function, tensors, vectors)`: the gradient of the
+    gradient's product with the vectors, tensors of the shapes of `tensors`;
+- `backward_scope(model)`: context in which gradients are computed.
 """
 
 import keras

@@ -10,11 +10,8 @@ from keras import ops
 
 
 def batch_size(batch):
-    """Number of samples of a batch `(x, y, sample_weight)`.
-
-    Returns:
-        Integer where it is known when the step is traced, else a tensor.
-    """
+    """Number of samples of a batch `(x, y, sample_weight)`: an integer, or a
+    tensor where it is not known when the step is traced."""
     leaves = keras.tree.flatten(batch[0])
     return next(leaf for leaf in leaves if leaf is not None).shape[0]
 
@@ -60,10 +57,7 @@ def recorded_if(condition):
 
 
 def shared_prefix(model, plan):
-    """What the clean and the ranking pass are to share: nothing.
-
-    Compilers merge the equal parts of the two by themselves.
-    """
+    """Nothing: compilers merge equal parts of two passes by themselves."""
     del model, plan
 
 
@@ -72,33 +66,20 @@ def check_random_numbers():
 
 
 def commit(updates):
-    """Assigns what the clean pass would have assigned.
-
-    Args:
-        updates: List of pairs `(variable, tensor)`.
-    """
+    """Assigns what the clean pass would have: pairs `(variable, tensor)`."""
     for variable, value in updates:
         variable.assign(value)
 
 
 def apply_gradients(model, plan, gradients):
-    """Updates the weights, in the dtype and scale of `gradients()`.
-
-    Args:
-        model: The `ESAMModel`.
-        plan: `StepPlan`.
-        gradients: List of tensors or `None`, one for each of the weights.
-    """
+    """Updates the weights with gradients as those of `gradients()`."""
     del plan
     model.optimizer.apply(gradients, model.trainable_variables)
 
 
 def begin_micro_batch(start):
-    """Lets the passes of a micro-batch draw random numbers of their own.
-
-    Args:
-        start: Integer or scalar tensor, its first sample.
-    """
+    """Lets the passes of the micro-batch that begins with the sample `start`
+    draw random numbers of their own."""
 
 
 def each_micro_batch(run, num_samples: int, size: int):

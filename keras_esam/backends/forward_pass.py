@@ -17,7 +17,6 @@ from keras_esam import own_calls
 class RecordingScope(keras.StatelessScope):
     """`keras.StatelessScope` that knows which variables were assigned in it.
 
-    Inside, variables have the given values and assignments stay in the scope.
     `updates` is the list of pairs `(variable, value)` of what was assigned:
     every variable, also one that no layer tracks, such as the state of Keras'
     global seed generator.
@@ -181,15 +180,9 @@ def total_loss(model, x, y, y_pred, sample_weight, training=True):
 def scaled_loss(model, loss, valid=None):
     """The loss that is differentiated: with the optimizer's loss scale.
 
-    Args:
-        model: The `ESAMModel`.
-        loss: Scalar.
-        valid: Optional scalar. If it is not finite neither is the gradient: an
-            overflow in B1 must reach the optimizer, which then skips the step,
-            even where the network swallows a NaN in theta.
-
-    Returns:
-        Scalar.
+    If `valid` is not finite neither is the gradient: an overflow in B1 must
+    reach the optimizer, which then skips the step, even where the network
+    swallows a NaN in theta.
     """
     loss = model.optimizer.scale_loss(loss)
     if valid is None:

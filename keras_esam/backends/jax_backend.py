@@ -31,21 +31,7 @@ def value(variable):
 
 
 def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
-    """Forward pass, and the gradient of its loss.
-
-    Args:
-        model: The `ESAMModel`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of arrays, values of the trainable variables.
-        state: List of pairs `(variable, array)` for all other variables.
-        sources: Indices of the `weights` to differentiate with respect to.
-        valid: Optional scalar. If it is not finite neither is the gradient.
-        **kwargs: Other arguments of `forward_pass.forward`.
-
-    Returns:
-        Tuple of a `ForwardPass` and a list of gradients, one for each of the
-        `sources`, multiplied by the optimizer's loss scale.
-    """
+    """Forward pass, and the gradients of its loss."""
     assigned = []
 
     def loss_at(values):
@@ -106,32 +92,14 @@ def take(tensor, indices):
 
 
 def value_and_gradients(function, tensors):
-    """A function of arrays, and its gradients.
-
-    Args:
-        function: Function of a list of arrays that returns a scalar and a
-            nested structure of other arrays.
-        tensors: List of arrays.
-
-    Returns:
-        Tuple of the scalar, the structure, and a list of gradients.
-    """
+    """A function of tensors, and its gradients."""
     differentiated = jax.value_and_grad(function, has_aux=True)
     (result, others), gradients = differentiated(tensors)
     return result, others, gradients
 
 
 def hessian_vector_product(function, tensors, vectors):
-    """The derivative of the gradient along the vectors.
-
-    Args:
-        function: As for `value_and_gradients`.
-        tensors: List of arrays.
-        vectors: List of arrays with the same shapes.
-
-    Returns:
-        List of arrays with these shapes.
-    """
+    """The derivative of the gradient along the vectors."""
 
     def gradients(tensors):
         return jax.grad(function, has_aux=True)(tensors)[0]

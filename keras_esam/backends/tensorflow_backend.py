@@ -37,22 +37,14 @@ _CALLS = ("Case", "If", "PartitionedCall", "StatefulPartitionedCall", "While")
 
 
 def recorded_if(condition):
-    """Context in which `tf.summary` writes what it would, on a condition.
-
-    Args:
-        condition: Boolean or scalar tensor.
-    """
+    """Context in which `tf.summary` writes on a condition, if it would."""
     return tf.summary.record_if(
         tf.logical_and(condition, tf.summary.should_record_summaries())
     )
 
 
 def forward(model, batch, weights, state, tape=None, **kwargs):
-    """As `forward_pass.forward`.
-
-    Args:
-        tape: Optional `tf.GradientTape` that watches the `weights`.
-    """
+    """As `forward_pass.forward`, with a `tape` that watches the `weights`."""
     trainable = {id(variable) for variable in model.trainable_variables}
     place = _place()
 
@@ -79,22 +71,7 @@ def forward(model, batch, weights, state, tape=None, **kwargs):
 
 
 def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
-    """Forward pass, and the gradient of its loss.
-
-    Args:
-        model: The `ESAMModel`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
-        state: List of pairs `(variable, tensor)` for all other variables.
-        sources: Indices of the `weights` to differentiate with respect to.
-        valid: Optional scalar. If it is not finite neither is the gradient.
-        **kwargs: Other arguments of `forward_pass.forward`.
-
-    Returns:
-        Tuple of a `ForwardPass` and a list of gradients, one for each of the
-        `sources`: tensor, `tf.IndexedSlices` or `None`, multiplied by the
-        optimizer's loss scale.
-    """
+    """Forward pass, and the gradients of its loss."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([weights[index] for index in sources])
         result = forward(model, batch, weights, state, tape=tape, **kwargs)
@@ -118,17 +95,6 @@ def check_gradients(model, batch, weights, state, gradients):
     A stateless call must be a function of the values that it is given: not of
     the variables themselves, nor of the tensors of an earlier pass. And it must
     have the gradients that the plain call has.
-
-    Args:
-        model: `keras.Model`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
-        state: List of pairs `(variable, tensor)` for all other variables.
-        gradients: List of the gradients of the trainable variables, `None`
-            where there is none.
-
-    Raises:
-        ValueError: If the loss depends on a variable in another way.
     """
     is_compiled = not tf.executing_eagerly()
     if is_compiled and not _has_calls() and None not in gradients:
@@ -236,17 +202,7 @@ def no_retracing_warning():
 
 
 def value_and_gradients(function, tensors):
-    """A function of tensors, and its gradients.
-
-    Args:
-        function: Function of a list of tensors that returns a scalar and a
-            nested structure of other tensors.
-        tensors: List of tensors.
-
-    Returns:
-        Tuple of the scalar, the structure, and a list of dense gradients,
-        `None` where there is none.
-    """
+    """A function of tensors, and its gradients."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tensors)
         result, others = function(tensors)
@@ -254,16 +210,7 @@ def value_and_gradients(function, tensors):
 
 
 def hessian_vector_product(function, tensors, vectors):
-    """The gradient of the gradient's product with the vectors.
-
-    Args:
-        function: As for `value_and_gradients`.
-        tensors: List of tensors.
-        vectors: List of tensors with the same shapes.
-
-    Returns:
-        List of dense tensors with these shapes.
-    """
+    """The gradient of the gradient's product with the vectors."""
     if tf.executing_eagerly():
         product = functools.partial(hessian_vector_product, function)
         return tf.function(product, autograph=False)(tensors, vectors)

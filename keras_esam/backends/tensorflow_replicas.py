@@ -23,22 +23,12 @@ def unscaled_loss(loss):
 
 
 def commit(updates):
-    """Assigns what the clean pass would have assigned, alike on all replicas.
-
-    Args:
-        updates: List of pairs `(variable, tensor)`.
-    """
+    """Assigns what the clean pass would have, alike on all replicas."""
     defaults.commit(averaged(updates))
 
 
 def apply_gradients(model, plan, gradients):
-    """Updates the weights, or none of them on any replica.
-
-    Args:
-        model: The `ESAMModel`.
-        plan: `StepPlan`.
-        gradients: List of tensors, `tf.IndexedSlices` or `None`.
-    """
+    """Updates the weights, or none of them on any replica."""
     gradients = list(gradients)
     # Keras lets the replicas' copies drift apart.
     new_values = largest([gradients[index] for index in plan.overwritten])
@@ -55,11 +45,7 @@ def dense(gradients):
 
 
 def summed(gradients):
-    """Sums over the replicas, of whose losses Keras takes the N-th part.
-
-    Args:
-        gradients: List of dense tensors or `None`.
-    """
+    """Sums over the N replicas, of whose losses Keras takes the N-th part."""
     if count() == 1:
         return gradients
     sums = iter(_all_reduce(SUM, [g for g in gradients if g is not None]))
@@ -71,9 +57,6 @@ def averaged(updates):
 
     Keras lets the copies of BatchNormalization's statistics drift apart, each
     with the batches of its replica. Here they stay the same.
-
-    Args:
-        updates: List of pairs `(variable, tensor)`.
     """
     if count() == 1:
         return updates
@@ -90,21 +73,13 @@ def averaged(updates):
 
 
 def average(variables):
-    """Averages the replicas' copies of variables that Keras lets drift apart.
-
-    Args:
-        variables: List of `keras.Variable`.
-    """
+    """Averages copies of variables that Keras lets drift apart."""
     if count() > 1:
         commit([(v, tf.convert_to_tensor(v)) for v in variables])
 
 
 def largest(tensors):
-    """Elementwise maxima over the replicas.
-
-    Args:
-        tensors: List of dense tensors or `None`.
-    """
+    """Elementwise maxima over the replicas."""
     if count() == 1:
         return tensors
     context = tf.distribute.get_replica_context()
@@ -120,9 +95,6 @@ def all_or_none_finite(gradients):
     """Gradients that are not finite on all replicas if they are not on one.
 
     Keras asks the first replica alone whether to skip a step.
-
-    Args:
-        gradients: List of dense tensors or `None`.
     """
     if count() == 1:
         return gradients

@@ -54,21 +54,7 @@ def forward(model, batch, weights, state, **kwargs):
 
 
 def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
-    """Forward pass, and the gradient of its loss.
-
-    Args:
-        model: The `ESAMModel`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
-        state: List of pairs `(variable, tensor)` for all other variables.
-        sources: Indices of the `weights` to differentiate with respect to.
-        valid: Optional scalar. If it is not finite neither is the gradient.
-        **kwargs: Other arguments of `forward_pass.forward`.
-
-    Returns:
-        Tuple of a `ForwardPass` and a list of gradients, one for each of the
-        `sources`: tensor or `None`, multiplied by the optimizer's loss scale.
-    """
+    """Forward pass, and the gradients of its loss."""
     weights = list(weights)
     for index in sources:
         weights[index] = weights[index].detach().requires_grad_()
@@ -107,20 +93,7 @@ def backward_scope(model):
 
 
 def check_gradients(model, batch, weights, state, gradients):
-    """Raises an error if gradients are lost on the way to the weights.
-
-    Args:
-        model: `keras.Model`.
-        batch: Tuple `(x, y, sample_weight)`.
-        weights: List of tensors, values of the trainable variables.
-        state: List of pairs `(variable, tensor)` for all other variables.
-        gradients: List of the gradients of the trainable variables, `None`
-            where there is none.
-
-    Raises:
-        ValueError: If the loss depends on a variable in another way, as on the
-            parameters of a `torch.nn.Module`.
-    """
+    """Raises an error for weights of a `torch.nn.Module`, or the like."""
     if None not in gradients:
         return
     variables = [
@@ -173,18 +146,7 @@ def _detached(result):
 
 
 def value_and_gradients(function, tensors, create_graph=False):
-    """A function of tensors, and its gradients.
-
-    Args:
-        function: Function of a list of tensors that returns a scalar and a
-            nested structure of other tensors.
-        tensors: List of tensors.
-        create_graph: Boolean, whether the gradients can be differentiated.
-
-    Returns:
-        Tuple of the scalar, the structure, and a list of gradients, `None`
-        where there is none.
-    """
+    """A function of tensors, and its gradients."""
     leaves = tensors
     if not create_graph:
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
@@ -199,16 +161,7 @@ def value_and_gradients(function, tensors, create_graph=False):
 
 
 def hessian_vector_product(function, tensors, vectors):
-    """The gradient of the gradient's product with the vectors.
-
-    Args:
-        function: As for `value_and_gradients`.
-        tensors: List of tensors.
-        vectors: List of tensors with the same shapes.
-
-    Returns:
-        List of tensors with these shapes.
-    """
+    """The gradient of the gradient's product with the vectors."""
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     # The other kernels of attention have no second derivative.
     with attention.sdpa_kernel(attention.SDPBackend.MATH):

@@ -16,16 +16,10 @@ _splits = weakref.WeakKeyDictionary()
 
 
 def shared_prefix(model, plan):
-    """The part of a network that the clean and the ranking pass share.
+    """What the clean and the ranking pass share, a `SharedPrefix`.
 
-    Args:
-        model: The `ESAMModel`.
-        plan: `StepPlan`.
-
-    Returns:
-        A `SharedPrefix`, or `None` if the network has no graph, or more than a
-        tensor as its input or output, or no tensor on which all perturbed
-        layers depend.
+    `None` if the network has no graph, or more than a tensor as its input or
+    output, or no tensor on which all perturbed layers depend.
     """
     if not model._calls_network_alone:
         return None
@@ -68,16 +62,10 @@ def _are_tensors(*values):
 
 
 class SharedPrefix:
-    """Calls a network in two parts, the lower one in the first pass only.
-
-    Args:
-        lower: `keras.Model`, from the input on.
-        upper: `keras.Model`, from the output of `lower` on.
-    """
+    """Calls a network in two parts, the lower one in the first pass only."""
 
     def __init__(self, lower, upper):
-        self._lower, self._upper = lower, upper
-        self._kept = None
+        self._lower, self._upper, self._kept = lower, upper, None
 
     def call(self, x, training, scope):
         """The predictions, within the `RecordingScope` of a pass."""

@@ -22,40 +22,36 @@ class AtomicBackup(keras.callbacks.Callback):
     Start the same script again after it was killed, at any moment: `fit` prints
     a line, restores the last finished epoch and trains the others. Weights,
     optimizer, the state of an `ESAMModel` and the logs of all epochs are one
-    folder, written atomically, whereas `keras.callbacks.BackupAndRestore`
-    writes one file over another. With data whose order depends on the epoch
-    alone, see `keras_esam.callbacks.EpochCounter`, the resumed run equals the
-    uninterrupted one.
+    folder, written atomically, unlike that of
+    `keras.callbacks.BackupAndRestore`. If the order of the data depends on the
+    epoch alone, see `keras_esam.callbacks.EpochCounter`, the resumed run equals
+    the uninterrupted one.
 
     A finished training keeps its backup: the same script then trains nothing
     and says so. One that a callback stopped early is resumed. The backup takes
     precedence over the argument `initial_epoch` of `fit`.
 
-    A backup of another training is refused. It holds the settings with which
-    its training began: the configurations of model, optimizer and loss, and the
-    shapes of all weights. Names may change, and so may an `ESAMModel`'s `seed`
-    if it is not given. Functions are compared by name and the numbers and
-    strings that they close over. Data, batch size, metrics and the code of
-    subclasses are not compared.
+    A backup of another training is refused: one with another configuration of
+    model, optimizer or loss, or with other shapes of weights. Names may change,
+    and so may an `ESAMModel`'s `seed` if it is not given. Functions are
+    compared by name and the numbers and strings that they close over. Data,
+    batch size, metrics and the code of subclasses are not compared.
 
-    Put it behind callbacks that add to the logs or save files, so that these
-    are there before an epoch counts as finished. For a table of the logs put
-    `keras.callbacks.CSVLogger(path, append=True)` before it.
-
-    The chief of several workers or processes writes; all of them restore.
+    Put it behind callbacks that add to the logs or save files, such as
+    `keras.callbacks.CSVLogger(path, append=True)`, which must be done before an
+    epoch counts as finished. The chief of several workers writes; all restore.
 
     Args:
         folder: String or path, where the backup is. Each training needs its
-            own, and workers or processes one that they share.
+            own; its workers or processes share it.
 
     Raises:
         ValueError: In `fit`, if the model is not built, or if the backup is one
-            of another training. The message lists the settings that differ;
-            model and backup stay as they are.
+            of another training. It lists the settings that differ; model and
+            backup stay as they are.
 
     Attributes:
-        history: List of dicts, the logs of the epochs that are finished,
-            those of earlier processes too.
+        history: List of dicts, the logs of all finished epochs.
 
     Example:
 
@@ -98,9 +94,18 @@ class AtomicBackup(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         self._check_settings(latest / SETTINGS)
         self._load_weights(latest / WEIGHTS)
-        model._initial_epoch = int(latest.name.removeprefix(PREFIX))
+        finished = int(latest.name.removeprefix(PREFIX))
+        model._initial_epoch = finished
         if self._is_chief:
-            self._announce(model._initial_epoch)
+            epochs = self.params["epochs"]
+            last = f"epoch {finished} of {epochs}"
+            text = f"resuming after {last}, which is in {self.folder}."
+            if finished >= epochs:
+                text = (
+                    f"nothing left to train, {last} is in {self.folder}. To "
+                    "train again, delete the folder or choose another one."
+                )
+            print(f"AtomicBackup: {text}", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         # It has been read, and is not for the next call of `fit`.
@@ -116,7 +121,12 @@ class AtomicBackup(keras.callbacks.Callback):
             unfinished.replace(latest / SETTINGS)
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {key: _plain(value) for key, value in (logs or {}).items()}
+        values = {
+            key: float(value)
+            if np.ndim(value) == 0
+            else keras.ops.convert_to_numpy(value).tolist()
+            for key, value in (logs or {}).items()
+        }
         history = [*self.history, {"epoch": epoch, **values}]
         if not self._is_chief:
             # On TensorFlow it takes all workers to read a metric.
@@ -179,17 +189,6 @@ class AtomicBackup(keras.callbacks.Callback):
                     f"Received: folder={self.folder}, where {error}"
                 ) from error
 
-    def _announce(self, num_epochs):
-        epochs = self.params["epochs"]
-        last = f"epoch {num_epochs} of {epochs}"
-        text = f"resuming after {last}, which is in {self.folder}."
-        if num_epochs >= epochs:
-            text = (
-                f"nothing left to train, {last} is in {self.folder}. To train "
-                "again, delete the folder or choose another one."
-            )
-        print(f"AtomicBackup: {text}", flush=True)
-
     @property
     def _is_chief(self):
         if keras.backend.backend() == "jax":
@@ -208,8 +207,7 @@ class AtomicBackup(keras.callbacks.Callback):
         return max(self._all(), default=None)
 
     def _read_history(self):
-        """Also while another process trains: a backup goes when the next one
-        is there, maybe before it is read."""
+        # Another process may train: its next backup replaces the one just read.
         while backup := self._latest():
             try:
                 return json.loads((backup / LOGS).read_text())
@@ -217,10 +215,3 @@ class AtomicBackup(keras.callbacks.Callback):
                 if backup == self._latest():
                     raise
         return []
-
-
-def _plain(value):
-    """A log as a float, or as a list of floats if it is no scalar."""
-    if np.ndim(value) == 0:
-        return float(value)
-    return keras.ops.convert_to_numpy(value).tolist()

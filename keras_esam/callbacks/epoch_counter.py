@@ -8,15 +8,12 @@ import keras
 class EpochCounter(keras.callbacks.Callback):
     """Tells the pipelines of `keras_esam.data` which epoch it is.
 
-    Their order and augmentation then depend on their seed and the epoch alone.
-    A training that is resumed, by `initial_epoch` or by
-    `keras.callbacks.BackupAndRestore`, sees the same batches as an
-    uninterrupted one.
+    Their order and augmentation then depend on their seed and the epoch alone,
+    so a resumed training sees the same batches as an uninterrupted one.
 
-    Do not repeat the data set, and if you give `fit` its `steps_per_epoch` let
-    it be the number of batches: a shorter epoch of Keras is gone on with in the
-    next one. Needs TensorFlow, on which the pipelines run, whatever the Keras
-    backend.
+    Do not repeat the data set. If you give `fit` its `steps_per_epoch`, let it
+    be the number of batches. Needs TensorFlow, on which the pipelines run,
+    whatever the Keras backend.
 
     Attributes:
         epoch: Scalar `tf.Variable`, the number of the epoch, from 0.
@@ -26,11 +23,8 @@ class EpochCounter(keras.callbacks.Callback):
     ```python
     counter = keras_esam.callbacks.EpochCounter()
     train = data.cifar("cifar10", "train", 128, epoch=counter.epoch)
-    model.fit(
-        train,
-        epochs=200,
-        callbacks=[counter, keras.callbacks.BackupAndRestore("backup")],
-    )
+    backup = keras.callbacks.BackupAndRestore("backup")
+    model.fit(train, epochs=200, callbacks=[counter, backup])
     ```
     """
 

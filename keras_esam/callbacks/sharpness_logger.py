@@ -6,10 +6,9 @@ import math
 import keras
 
 from keras_esam import arguments
-from keras_esam.analysis import batches
-from keras_esam.analysis import checks
 from keras_esam.analysis.batch_halves import BatchHalves
-from keras_esam.analysis.probe import Probe
+from keras_esam.analysis.batch_halves import Probe
+from keras_esam.analysis.batch_halves import check_settings
 
 KEYS = [f"probe_{field.name}" for field in dataclasses.fields(BatchHalves)]
 
@@ -17,57 +16,38 @@ KEYS = [f"probe_{field.name}" for field in dataclasses.fields(BatchHalves)]
 class SharpnessLogger(keras.callbacks.Callback):
     """Logs losses and gradients of B+ and B- on a probe batch, per epoch.
 
-    B+ are the samples of the batch whose loss rises the most when the weights
-    are perturbed, B- the others, see `keras_esam.analysis.batch_halves`. They
-    are found anew each time. Works with any compiled `keras.Model`, whichever
-    way it trains, and does not change the training: the weights of a `fit` with
-    and without it are the same bit for bit.
+    B+ are the samples whose loss rises the most when the weights are perturbed,
+    found again each time, and B- the others. The figures are those of
+    `keras_esam.analysis.batch_halves`, which explains them and their units:
 
-    Logged, with the losses in units of the loss, means over the samples without
-    regularisation:
-
-    - `probe_loss`, `probe_loss_plus`, `probe_loss_minus`: loss of the batch, of
-        B+ and of B- at the weights;
+    - `probe_loss`, `probe_loss_plus`, `probe_loss_minus`;
     - `probe_perturbed_loss`, `probe_perturbed_loss_plus`,
-        `probe_perturbed_loss_minus`: the same at the weights plus `eps`;
-    - `probe_cosine_plus`, `probe_cosine_minus`: cosine similarity of the
-        gradient of B+, or B-, with that of the batch, at the weights plus
-        `eps`, from -1 to 1.
+        `probe_perturbed_loss_minus`;
+    - `probe_cosine_plus`, `probe_cosine_minus`.
 
-    The passes are in training mode, as those of ESAM's step. To measure takes
-    three forward and backward passes of the probe batch.
-
-    Put it before the callbacks that are to see the figures, such as
-    `keras.callbacks.CSVLogger`.
+    They take three forward and backward passes of the probe batch. Works with
+    any compiled `keras.Model` and does not change the training: its weights are
+    bit-identical with and without it. Put it before callbacks that use the
+    figures, such as `keras.callbacks.CSVLogger`.
 
     Args:
         batch: The probe batch, a tuple of arrays `(x, y)` or `(x, y,
             sample_weight)`. Do not take it from the shuffled `tf.data.Dataset`
             that `fit` gets: to read from it changes the order of its epochs.
-        rho: Positive float, length of the perturbation (l2). Defaults to
-            `0.05`.
-        gamma: Float in `(0, 1)`, the fraction of the batch in B+. Defaults to
-            `0.5`.
+        rho: As for `batch_halves`. Defaults to `0.05`.
+        gamma: As for `batch_halves`. Defaults to `0.5`.
         frequency: Integer, every how many epochs it measures. In the others the
             figures are NaN. Defaults to `1`.
-        adaptive: Boolean, whether the perturbation is ASAM's. Defaults to
-            `False`.
+        adaptive: As for `batch_halves`. Defaults to `False`.
 
     Example:
 
     ```python
     probe = (x_train[:128], y_train[:128])
-    history = model.fit(
-        dataset, callbacks=[keras_esam.callbacks.SharpnessLogger(probe)]
-    ).history
-    rise = np.subtract(
-        history["probe_perturbed_loss_plus"], history["probe_loss_plus"]
-    )
+    logger = keras_esam.callbacks.SharpnessLogger(probe)
+    history = model.fit(dataset, callbacks=[logger]).history
+    history["probe_perturbed_loss_plus"]
     ```
-
-    Reference:
-
-    - [Du et al., 2022](https://arxiv.org/abs/2110.03141), figures 5 and 6
     """
 
     def __init__(
@@ -79,13 +59,9 @@ class SharpnessLogger(keras.callbacks.Callback):
         adaptive: bool = False,
     ):
         super().__init__()
-        arguments.check_positive(rho=rho)
         arguments.check_count(frequency=frequency)
-        self.rho = rho
         self.frequency = frequency
-        self.adaptive = arguments.check_boolean("adaptive", adaptive)
-        self._batch = batches.read_one_batch(batch)
-        self.gamma = checks.check_gamma(gamma, batches.num_samples(self._batch))
+        self._settings = check_settings(batch, rho, gamma, adaptive)
         self._probe = None
 
     def on_train_begin(self, logs=None):
@@ -99,8 +75,6 @@ class SharpnessLogger(keras.callbacks.Callback):
             logs.update(dict.fromkeys(KEYS, math.nan))
             return
         if self._probe is None:
-            self._probe = Probe(
-                self.model, self._batch, self.rho, self.gamma, self.adaptive
-            )
+            self._probe = Probe(self.model, *self._settings)
         for name, value in self._probe.measure().items():
             logs[f"probe_{name}"] = value

@@ -12,15 +12,12 @@ class ThroughputLogger(keras.callbacks.Callback):
 
     The figure is samples per second of wall time within the batches of the
     epoch. The last one, which may be smaller, counts only if it is the first.
-
     An epoch that compiled logs NaN: the first one of each `fit`, and those in
     which an `ESAMModel` compiled the step of another subset or stage.
 
     The samples are counted by the model's `loss` metric, which is read once per
-    epoch. No other batch is waited for. Works with any `keras.Model`.
-
-    Put it before the callbacks that are to see the figure, such as
-    `keras.callbacks.CSVLogger`.
+    epoch. No other batch is waited for. Works with any `keras.Model`. Put it
+    before callbacks that use the figure, such as `keras.callbacks.CSVLogger`.
 
     Example:
 

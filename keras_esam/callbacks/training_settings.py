@@ -27,11 +27,10 @@ PLAIN = bool, int, float, str, type(None)
 
 
 def describe(model: keras.Model) -> dict:
-    """The settings of a compiled model as they are now.
+    """The settings of a compiled model: a dict of paths to values for JSON.
 
-    Returns:
-        Dict of paths to values for JSON. Where others are below a path it has
-        the name of the class, or the number of entries.
+    A path with others below it has the name of the class, or the number of
+    entries.
     """
     optimizer = getattr(model, "optimizer", None)
     names = getattr(model, "output_names", None) or []
@@ -60,16 +59,12 @@ def describe(model: keras.Model) -> dict:
 
 
 def differences(now: dict, before: dict, changed: dict) -> list[str]:
-    """Where settings are not those of an earlier training, one a line.
+    """Where settings differ from those of an earlier training, one a line.
 
-    Paths that only one of them has do not count: another version of a class may
-    have other arguments, and not all can always be had.
-
-    Args:
-        now: Dict that `describe` returns.
-        before: Dict, the settings with which the earlier training began.
-        changed: Dict, those of them that were others in the end, since
-            callbacks change rates. A model that goes on has these.
+    `changed` are the settings that were not those of `before` in the end, since
+    callbacks change rates; a model that goes on has these. Paths that only one
+    training has do not count: another version of a class may have other
+    arguments.
     """
     lines = {}
     for path, value in now.items():
@@ -104,10 +99,7 @@ def _shapes(variables):
 def _flatten(path, value, places):
     """Yields pairs of a path and a plain value, for a value and all within.
 
-    Args:
-        path: String.
-        value: Any object.
-        places: Dict, the place of each layer of a functional network by name.
+    `places` are those of the layers of a functional network, by name.
     """
     plain, parts = _open(value)
     if isinstance(plain, list) and len(plain) == 3 and plain[0] in places:

@@ -10,15 +10,9 @@ CUTOUT_PROBABILITY = 0.5  # As in the ESAM authors' code.
 
 
 def draw_crops(batch_size, seed):
-    """Where the crops begin, in the padded image, and which are mirrored.
+    """Where crops begin in the padded images, and which are mirrored.
 
-    Args:
-        batch_size: Integer.
-        seed: Integers, shape `(2,)`.
-
-    Returns:
-        Tuple of rows and columns, int32 of shape `(batch_size,)` from 0 to 8,
-        and a boolean tensor of shape `(batch_size,)`.
+    Rows and columns are int32 from 0 to 8. All have shape `(batch_size,)`.
     """
     corner_seed, flip_seed = tf.unstack(tf.random.split(seed))
     corners = tf.random.stateless_uniform(
@@ -43,18 +37,10 @@ def crop_and_flip(images, rows, columns, flips):
 
 
 def draw_cutouts(batch_size, shape, size, seed):
-    """Where the squares of Cutout lie, half of them outside of the image.
+    """First rows and columns of the squares of Cutout, int32, `(batch_size,)`.
 
-    Args:
-        batch_size: Integer.
-        shape: Tuple, height and width of the images.
-        size: Integer, side of the square.
-        seed: Integers, shape `(2,)`.
-
-    Returns:
-        Tuple of the first rows and columns of the squares, int32 of shape
-        `(batch_size,)`. In `1 - CUTOUT_PROBABILITY` of the images the square is
-        beyond the image.
+    Squares may lie in part outside of an image of `shape` (height, width). In
+    half of the images they are beyond it.
     """
     seeds = tf.unstack(tf.random.split(seed, 3))
     is_cut = (
@@ -72,15 +58,7 @@ def draw_cutouts(batch_size, shape, size, seed):
 
 
 def cut_out(images, tops, lefts, size):
-    """Images with a square of zeros, which is the mean of standardised ones.
-
-    Args:
-        images: Tensor of floats, shape `(batch_size, height, width, channels)`.
-        tops: Integers, shape `(batch_size,)`, first row of the square. It may
-            lie outside of the image in part or entirely.
-        lefts: Integers, shape `(batch_size,)`, first column.
-        size: Integer, side of the square.
-    """
+    """Images with a square of zeros, which is the mean of standardised ones."""
 
     def inside(first, length):
         distance = tf.range(length) - first[:, None]

@@ -16,16 +16,9 @@ LAYOUT = (
 
 
 def class_folders(folder, split):
-    """Lists the images of a split, class by class.
+    """Paths of the images of a split, class by class, and their labels.
 
-    Args:
-        folder: String or path, around the folders `train` and `val`.
-        split: String, one of them.
-
-    Returns:
-        Tuple of a list of paths, sorted within a class, and an array of
-        labels, int32 of shape `(num_images,)`: the places of the classes in
-        the sorted list of their names.
+    A label, int32, is the place of the class in the sorted list of names.
     """
     names = class_names(folder, split)
     (other,) = set(SPLITS) - {split}
@@ -59,12 +52,10 @@ def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
 
     Args:
         folder: String or path, around the folders `train` and `val`.
-        split: String, one of them. Both have the same classes. Defaults to
-            `"train"`.
+        split: String, one of them. Defaults to `"train"`.
 
     Returns:
-        List of strings in the order of the labels of
-        `keras_esam.data.imagenet`.
+        List of strings in the order of `keras_esam.data.imagenet`'s labels.
 
     Raises:
         FileNotFoundError: If there are none.

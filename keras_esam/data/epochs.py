@@ -16,7 +16,7 @@ NUM_PARALLEL = os.cpu_count() or 1
 
 
 def check(split, splits, batch_size, seed, epoch):
-    """Raises a `TypeError` or `ValueError` unless these are right."""
+    """Checks arguments, and returns the seed, `None` unless for training."""
     arguments.check_choice("split", split, splits)
     arguments.check_count(batch_size=batch_size)
     if seed is None:
@@ -26,11 +26,12 @@ def check(split, splits, batch_size, seed, epoch):
     if epoch is not None and not (
         is_variable and epoch.dtype.is_integer and epoch.shape.rank == 0
     ):
-        raise TypeError(
-            "`epoch` must be `None` or a scalar integer `tf.Variable`, such as "
-            "the attribute `epoch` of `keras_esam.callbacks.EpochCounter`. "
-            f"Received: epoch={arguments.short(epoch)} of type {type(epoch)}"
+        kinds = (
+            "`None` or a scalar integer `tf.Variable`, such as the attribute "
+            "`epoch` of `keras_esam.callbacks.EpochCounter`"
         )
+        raise arguments.type_error("epoch", kinds, epoch)
+    return seed if split == "train" else None
 
 
 def check_fills_a_batch(batch_size, num_samples):
@@ -60,14 +61,9 @@ def make_epoch_variable(value=0):
 def epoch_keys(seed, epoch):
     """Data set of one element, the keys of the iterator's epoch.
 
-    Args:
-        seed: Integer.
-        epoch: Optional `tf.Variable`, read when an iterator's first element is
-            asked for. Without it every iterator has the next number.
-
-    Returns:
-        A `tf.data.Dataset` of pairs of seeds, int64 of shape `(2, 2)`: the
-        first is for the order, the second for everything else.
+    It is a pair of seeds, int64 of shape `(2, 2)`: for the order, and for
+    everything else. The variable `epoch` is read when an iterator's first
+    element is asked for. Without it each iterator has the next number.
     """
     counter = make_epoch_variable(-1) if epoch is None else epoch
 
@@ -85,17 +81,9 @@ def epoch_keys(seed, epoch):
 def shuffled(num_samples, seed, epoch, batch_size=None):
     """Data set of all samples' indices, in the order of the epoch.
 
-    Args:
-        num_samples: Integer.
-        seed: Integer.
-        epoch: See `epoch_keys`.
-        batch_size: Optional integer. With it an element has as many indices,
-            and what does not fill the last one is left out.
-
-    Returns:
-        A `tf.data.Dataset` of known length. Its elements are pairs of the
-        index, int64 of shape `()` or `(batch_size,)`, and a seed for the
-        stateless random numbers of this element, int64 of shape `(2,)`.
+    Its elements are an index, int64 of shape `()` or `(batch_size,)`, and a
+    seed for their stateless random numbers, int64 of shape `(2,)`. What does
+    not fill a batch is left out.
     """
     num_elements = num_samples // (batch_size or 1)
 
@@ -112,17 +100,10 @@ def shuffled(num_samples, seed, epoch, batch_size=None):
 
 
 def array_batches(images, labels, batch_size, prepare, seed=None, epoch=None):
-    """Data set of batches of images in memory.
+    """Data set of batches of images in memory, shuffled if there is a seed.
 
-    Args:
-        images: Array, shape `(num_samples, height, width, channels)`.
-        labels: Array of integers, shape `(num_samples,)`.
-        batch_size: Integer.
-        prepare: Function of the images of a batch and its seed of shape `(2,)`,
-            or `None` in the test split, to the images to train on.
-        seed: Optional integer. With it the samples are shuffled, and what does
-            not fill a batch is left out.
-        epoch: See `epoch_keys`.
+    `prepare` makes the images to train on of those of a batch and its seed of
+    shape `(2,)`, or `None` in the test split.
     """
     # One copy in host memory, which all iterators share.
     with tf.device("CPU:0"):

@@ -1,8 +1,8 @@
 """ImageNet-1k, or any tree of images in class folders.
 
-Crop and flip are functions of TensorFlow and not the layers of KerasCV, which
-draw from a generator whose state moves with every call: what an image gets
-would depend on the threads, and a resumed training could not repeat it.
+Crop and flip are stateless functions of TensorFlow and not KerasCV's layers,
+whose draws depend on the threads, so that a resumed training could not repeat
+them.
 """
 
 import os
@@ -16,7 +16,7 @@ from keras_esam.data import epochs
 from keras_esam.data import jpeg
 from keras_esam.data.class_folders import SPLITS
 from keras_esam.data.class_folders import class_folders
-from keras_esam.data.record_files import record_files
+from keras_esam.data.prepared import record_files
 
 # Mean and standard deviation of each channel, of pixels from 0 to 255, as in
 # torchvision's reference training: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225.
@@ -43,42 +43,31 @@ def imagenet(
     resized so that the shorter side is `image_size * 256 / 224`, and cropped at
     the centre. Both are standardised per channel.
 
-    The order and the augmentation of an epoch depend on `seed` and the number
-    of the epoch only, see `keras_esam.data.cifar`.
+    `data_dir`, `seed` and `epoch`, their defaults and the errors are those of
+    `keras_esam.data.cifar`.
 
     Args:
         split: String, `"train"` or `"val"`.
         batch_size: Integer.
-        data_dir: Optional path, the folder in which tensorflow-datasets has
-            `imagenet2012`, as TFRecord files. Defaults to the environment
-            variable `TFDS_DATA_DIR`, then to `~/tensorflow_datasets`. Training
-            images are read from 16 files at a time and shuffled within a buffer
-            of 4,096, some 0.5 GB.
+        data_dir: Optional path, folder of tensorflow-datasets with
+            `imagenet2012` as TFRecord files. Training images are read from 16
+            files at a time and shuffled within a buffer of 4,096, some 0.5 GB.
         folder: Optional path of a tree, `folder/train/CLASS/*.JPEG` and
             `folder/val/CLASS/*.JPEG`, that is read instead. JPEGs in colour,
-            greyscale and CMYK, and PNGs. Labels follow the sorted names of the
-            classes.
+            greyscale and CMYK, and PNGs. Labels follow the sorted class names.
         image_size: Integer. Defaults to `224`.
-        num_samples: Optional integer, a part, always the same one: equally many
-            images of each class of `folder`, or the first ones in `data_dir`,
-            where tensorflow-datasets has mixed the classes at random. Defaults
-            to `None`, all of them.
+        num_samples: Optional integer, size of a fixed part: equally many images
+            of each class of `folder`, or the first ones in `data_dir`, where
+            the classes are mixed at random. Defaults to `None`, all of them.
         augment: Boolean, whether training images are cropped and mirrored at
             random, or cropped as those of `"val"`. Defaults to `True`.
         seed: Integer. Defaults to `0`.
-        epoch: Optional scalar integer `tf.Variable`, the number of the epoch.
-            See `keras_esam.data.cifar`.
+        epoch: Optional scalar integer `tf.Variable`. Defaults to `None`.
 
     Returns:
-        A `tf.data.Dataset` of known length. Its elements are images, float32 of
-        shape `(batch_size, image_size, image_size, 3)`, and labels, int32 of
-        shape `(batch_size,)`.
-
-    Raises:
-        FileNotFoundError: If the data set is not there. The message says how to
-            get it.
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument has a wrong value.
+        A `tf.data.Dataset` of known length: images, float32 of shape
+        `(batch_size, image_size, image_size, 3)`, and labels, int32 of shape
+        `(batch_size,)`.
 
     Example:
 
@@ -88,7 +77,7 @@ def imagenet(
     model.fit(train, validation_data=imagenet("val", 256), callbacks=[counter])
     ```
     """
-    epochs.check(split, SPLITS, batch_size, seed, epoch)
+    seed = epochs.check(split, SPLITS, batch_size, seed, epoch)
     arguments.check_count(image_size=image_size)
     arguments.check_boolean("augment", augment)
     if num_samples is not None:
@@ -98,8 +87,6 @@ def imagenet(
             "`data_dir` and `folder` are two sources of the images: give one. "
             f"Received: data_dir={data_dir!r}, folder={folder!r}"
         )
-    if split == "val":
-        seed = None
     if folder is None:
         samples = record_files(split, data_dir, seed, epoch, num_samples)
     else:
@@ -112,11 +99,10 @@ def imagenet(
             image = jpeg.random_crop(contents, image_size, seed)
         return (image - MEAN) / DEVIATION, label
 
-    is_training = seed is not None
-    if is_training:
+    if seed is not None:
         epochs.check_fills_a_batch(batch_size, int(samples.cardinality()))
     dataset = samples.map(prepare, num_parallel_calls=epochs.NUM_PARALLEL)
-    dataset = dataset.batch(batch_size, drop_remainder=is_training)
+    dataset = dataset.batch(batch_size, drop_remainder=seed is not None)
     return epochs.finish(dataset)
 
 
@@ -133,9 +119,7 @@ def _files(folder, split, seed, epoch, num_samples):
         contents = tf.io.read_file(tf.gather(paths, index))
         return contents, tf.gather(labels, index), *seed
 
-    count = len(labels)
-    if seed is None:
-        order = tf.data.Dataset.range(count)
-    else:
-        order = epochs.shuffled(count, seed, epoch)
+    order = tf.data.Dataset.range(len(labels))
+    if seed is not None:
+        order = epochs.shuffled(len(labels), seed, epoch)
     return order.map(read, num_parallel_calls=epochs.NUM_PARALLEL)

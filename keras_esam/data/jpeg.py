@@ -1,28 +1,17 @@
-"""From the bytes of an image file to an image for the network."""
+"""From the bytes of an image file to an image for the network.
+
+Crops are float32 tensors of shape `(image_size, image_size, 3)`, 0 to 255.
+"""
 
 import tensorflow as tf
 
 from keras_esam.data import epochs
 
-# The Inception crop (Szegedy et al., 2015), as in torchvision.
-AREA = (0.08, 1.0)
-ASPECT = (3 / 4, 4 / 3)
-# Evaluation images are 224 pixels out of 256.
-RESIZED, CROPPED = 256, 224
-
 
 def random_crop(contents, image_size, seed):
-    """A random part of an image, resized and in half of the cases mirrored.
+    """A random part, resized and in half of the cases mirrored.
 
-    Of a JPEG, only that part is decoded.
-
-    Args:
-        contents: String tensor of shape `()`, the bytes of the file.
-        image_size: Integer.
-        seed: Integers, shape `(2,)`.
-
-    Returns:
-        Tensor of float32, shape `(image_size, image_size, 3)`, from 0 to 255.
+    Only that part of a JPEG is decoded.
     """
     window_seed, flip_seed = tf.unstack(tf.random.split(seed))
 
@@ -33,10 +22,8 @@ def random_crop(contents, image_size, seed):
 
     def from_other():
         image = decode(contents)
-        top, left, height, width = tf.unstack(
-            draw_window(tf.shape(image), window_seed)
-        )
-        return image[top : top + height, left : left + width]
+        window = draw_window(tf.shape(image), window_seed)
+        return tf.image.crop_to_bounding_box(image, *tf.unstack(window))
 
     image = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_other)
     image = tf.image.resize(image, (image_size, image_size), antialias=True)
@@ -45,46 +32,39 @@ def random_crop(contents, image_size, seed):
 
 
 def draw_window(shape, seed):
-    """Draws the Inception crop: top, left, height and width, shape `(4,)`.
-
-    Args:
-        shape: Integers, shape `(3,)`: height, width and channels.
-        seed: Integers, shape `(2,)`.
-    """
+    """Draws the Inception crop (Szegedy et al., 2015), as in torchvision: top,
+    left, height and width, shape `(4,)`."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros((1, 0, 4)),
         seed,
         min_object_covered=0,
-        aspect_ratio_range=ASPECT,
-        area_range=AREA,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(0.08, 1.0),
         use_image_if_no_bounding_boxes=True,
     )
     return tf.concat([begin[:2], size[:2]], 0)
 
 
 def centre_crop(contents, image_size):
-    """The centre of an image whose shorter side is 256/224 of the crop.
-
-    Arguments and result are those of `random_crop`.
-    """
+    """The centre of an image whose shorter side is 256/224 of the crop."""
     image = decode(contents)
     shape = tf.shape(image)[:2]
-    shorter = round(image_size * RESIZED / CROPPED)
+    shorter = round(image_size * 256 / 224)
     size = shape * shorter // tf.reduce_min(shape)
     image = tf.image.resize(image, size, antialias=True)  # As Pillow does.
     top, left = tf.unstack((size - image_size) // 2)
-    image = image[top : top + image_size, left : left + image_size]
-    return tf.ensure_shape(image, (image_size, image_size, 3))
+    return tf.image.crop_to_bounding_box(
+        image, top, left, image_size, image_size
+    )
 
 
 def decode(contents):
-    """Decodes the bytes of a file of any kind that TensorFlow knows to RGB.
+    """Decodes a file of any kind that TensorFlow knows to RGB, uint8.
 
     Greyscale is repeated in the three channels. JPEGs in CMYK or YCCK, as
     Photoshop writes them with its marker, become RGB; without the marker their
-    values are taken as they are, not as inverted. Returns a tensor of uint8,
-    shape `(height, width, 3)`.
+    values are taken as they are, not as inverted.
     """
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
@@ -93,8 +73,8 @@ def decode(contents):
 def find_broken(paths):
     """The first file that cannot be decoded, or `None`.
 
-    TensorFlow's errors do not say which file it was, and within a pipeline they
-    cannot be caught. To decode an image takes a few ms of CPU time.
+    TensorFlow's errors do not name the file, and within a pipeline they cannot
+    be caught. To decode an image takes a few ms of CPU time.
     """
 
     def height(path):

@@ -3,9 +3,9 @@
 from keras_esam.models.imagenet_resnet import bottleneck_resnet
 from keras_esam.models.imagenet_resnet import resnet50
 from keras_esam.models.imagenet_resnet import resnet101
-from keras_esam.models.pyramid_net import pyramid_net
-from keras_esam.models.resnet18 import resnet18
-from keras_esam.models.wide_resnet import wide_resnet
+from keras_esam.models.small_images import pyramid_net
+from keras_esam.models.small_images import resnet18
+from keras_esam.models.small_images import wide_resnet
 
 __all__ = [
     "bottleneck_resnet",

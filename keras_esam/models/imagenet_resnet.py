@@ -1,10 +1,14 @@
-"""ResNets for ImageNet, of `keras.applications` and of KerasCV."""
+"""ResNets for ImageNet, of `keras.applications` and of KerasCV.
+
+They have a head of their own: that of Keras has logits of half precision under
+a mixed policy, too coarse to rank samples by the rise of their losses.
+"""
 
 import keras
 
 from keras_esam import arguments
 from keras_esam.extras import requires
-from keras_esam.models import parts
+from keras_esam.models.small_images import head
 
 
 def resnet50(
@@ -12,40 +16,31 @@ def resnet50(
 ) -> keras.Model:
     """ResNet-50 of `keras.applications` with random weights.
 
-    Its logits are float32 under mixed precision too, as those of the other
-    networks.
+    Its result is that of `keras_esam.models.resnet18`.
 
     Args:
-        input_shape: Tuple of integers, height, width and channels, or channels
-            first where `keras.config.image_data_format()` says so. Defaults to
-            `(224, 224, 3)`.
+        input_shape: As for `resnet18`. Defaults to `(224, 224, 3)`.
         num_classes: Integer. Defaults to `1000`.
-
-    Returns:
-        A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
-
-    Reference:
-
-    - [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep Residual
-        Learning for Image Recognition"
     """
-    return _from_applications("ResNet50", input_shape, num_classes)
+    backbone = keras.applications.ResNet50(
+        weights=None, input_shape=input_shape, include_top=False
+    )
+    return _with_head(backbone, num_classes, "resnet50")
 
 
 def resnet101(
     input_shape: tuple[int, int, int] = (224, 224, 3), num_classes: int = 1000
 ) -> keras.Model:
-    """ResNet-101 of `keras.applications` with random weights, see `resnet50`.
+    """ResNet-101 of `keras.applications`, otherwise as `resnet50`.
 
     Args:
-        input_shape: As for `resnet50`. Defaults to `(224, 224, 3)`.
+        input_shape: As for `resnet18`. Defaults to `(224, 224, 3)`.
         num_classes: Integer. Defaults to `1000`.
-
-    Returns:
-        A functional `keras.Model`, as for `resnet50`.
     """
-    return _from_applications("ResNet101", input_shape, num_classes)
+    backbone = keras.applications.ResNet101(
+        weights=None, input_shape=input_shape, include_top=False
+    )
+    return _with_head(backbone, num_classes, "resnet101")
 
 
 def bottleneck_resnet(
@@ -58,9 +53,9 @@ def bottleneck_resnet(
 
     It stands in for ResNet-50 and ResNet-101 on small machines. With the
     defaults it has the 25,557,032 trainable parameters of a ResNet-50 whose
-    convolutions have no bias; those of `keras.applications` have one.
-
-    It needs TensorFlow and KerasCV (`pip install "keras-esam[examples]"`).
+    convolutions have no bias; those of `keras.applications` have one. It needs
+    TensorFlow and KerasCV (`pip install "keras-esam[examples]"`). Its result is
+    that of `keras_esam.models.resnet18`.
 
     Args:
         input_shape: Tuple of integers, height, width and channels. Defaults to
@@ -70,10 +65,6 @@ def bottleneck_resnet(
             further stage has twice as many. Defaults to `64`.
         blocks: Tuple of four integers, the numbers of blocks of the stages.
             Defaults to `(3, 4, 6, 3)`.
-
-    Returns:
-        A functional `keras.Model`, images `(batch_size, height, width,
-        channels)` to logits `(batch_size, num_classes)`.
 
     Raises:
         ImportError: If KerasCV is not installed.
@@ -116,15 +107,6 @@ def bottleneck_resnet(
     return _with_head(backbone, num_classes, "bottleneck_resnet")
 
 
-def _from_applications(name, input_shape, num_classes):
-    # Its own head would have logits of half precision under a mixed policy:
-    # too coarse to rank samples by the rise of their losses.
-    backbone = getattr(keras.applications, name)(
-        weights=None, input_shape=input_shape, include_top=False
-    )
-    return _with_head(backbone, num_classes, name.lower())
-
-
 def _with_head(backbone, num_classes, name):
-    outputs = parts.head(backbone.output, num_classes)
+    outputs = head(backbone.output, num_classes)
     return keras.Model(backbone.input, outputs, name=name)

@@ -4,9 +4,9 @@ The library depends on some private names of Keras, which a test looks for. Of
 `keras.Model` and its layers, the names: `_build_shapes_dict`,
 `_call_has_training_arg`, `_compile_loss`, `_flatten_layers`,
 `_get_metrics_result_or_logs`, `_initial_epoch`, `_jax_state`, `_make_function`,
-`_maybe_symbolic_build`, `_metrics`, `_symbolic_build`; `_flat_losses` of a
-compiled loss, `_is_default` of a method that Keras calls, and `get_keras_mask`
-and `set_keras_mask` of `keras.src.backend`.
+`_maybe_symbolic_build`, `_symbolic_build`; `_flat_losses` of a compiled loss,
+`_is_default` of a method that Keras calls, and `get_keras_mask` and
+`set_keras_mask` of `keras.src.backend`.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ import math
 
 import keras
 
-from keras_esam import method
 from keras_esam import own_calls
 from keras_esam import sample_losses
 from keras_esam import subsets
@@ -108,10 +107,9 @@ class BaseModel(keras.Model):
 
     @property
     def num_subsets(self) -> int:
-        """Number of subsets of the variables.
+        """Number of subsets of the variables, at most one compiled step each.
 
-        There is one compiled step for each, or for several that are equal, as
-        they are in networks of few variables.
+        In networks of few variables some may be equal and share a step.
         """
         if self._method.is_base_optimizer:
             return 1
@@ -270,48 +268,3 @@ class BaseModel(keras.Model):
         return sample_losses.of_model(self, y, y_pred, sample_weight)
 
     compute_sample_losses.is_default = True
-
-    def _check_trainable(self):
-        """Raises an error if network, optimizer and metrics can not be trained.
-
-        Raises:
-            ValueError: If there is nothing to train, or no optimizer; if SDS
-                would pass smaller batches to layers with a state for each
-                sample; if a metric has the name of our own.
-        """
-        is_base_optimizer = self._method.is_base_optimizer
-        if not self.trainable_variables and not is_base_optimizer:
-            raise ValueError(
-                "`model` must have trainable weights, or train with `rho=0`. "
-                f"Received: model={self.model}, all of whose weights are "
-                "frozen or which has none."
-            )
-        if self.optimizer is None:
-            raise ValueError(
-                "`compile()` must be given an optimizer. Received: "
-                "optimizer=None"
-            )
-        self._method.check_together()
-        stateful = [
-            layer.name
-            for layer in self._flatten_layers()
-            if getattr(layer, "stateful", False)
-        ]
-        if self._method.selects_samples and stateful:
-            raise ValueError(
-                f"`gamma` must be 1 for a network with stateful layers, "
-                f"{stateful}: they have a state for each sample of a batch, "
-                "and the selected samples are a smaller batch. "
-                f"Received: gamma={method.shown(self.gamma)}"
-            )
-        names = [
-            metric.name
-            for entry in self.metrics
-            if entry is not self.sharpness_tracker
-            for metric in getattr(entry, "metrics", [entry])
-        ]
-        if self.sharpness_tracker.name in names:
-            raise ValueError(
-                "`metrics` must not have the name of a metric that `ESAMModel` "
-                'logs itself. Received: a metric named "sharpness"'
-            )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_esam
-from benchmarks.networks import make_network
+from benchmarks.networks import resnet18
 from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
 from tests.methods import METHODS
@@ -31,7 +31,7 @@ def floating_point_operations(**kwargs):
     import jax
 
     keras.utils.set_random_seed(1)
-    model = keras_esam.ESAMModel(make_network("resnet18", 8, 2), **kwargs)
+    model = keras_esam.ESAMModel(resnet18(8, 2), **kwargs)
     compile_to_graph(model)
     x = np.zeros((16, 32, 32, 3), "float32")
     y = np.zeros(16, "int32")

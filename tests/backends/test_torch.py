@@ -9,7 +9,7 @@ import pytest
 
 import keras_esam
 from benchmarks import operations
-from benchmarks.networks import make_network
+from benchmarks.networks import resnet18
 from tests.analysis.test_stateless import Remat
 from tests.networks import all_values
 from tests.networks import assert_identical
@@ -113,7 +113,7 @@ def test_depth_subsets_save_operations():
         "depth": {"beta": 0.6, "gamma": 0.5},
         "loss": {"beta": 0.6, "gamma": 0.5, "rank_by": "loss"},
     }.items():
-        network = make_network("resnet18", 4, 2)
+        network = resnet18(4, 2)
         model = compile_model(keras_esam.ESAMModel(network, **kwargs))
         counts[name], _ = operations.operations_per_step(model, x, y)
     assert counts["SGD"] == counts["SAM"] / 2

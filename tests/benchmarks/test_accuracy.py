@@ -52,25 +52,25 @@ def run(monkeypatch, capsys):
 
 def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     assert run(tmp_path).count(" s\n") == 2 * 2
-    (tmp_path / "SAM-long-1.json").unlink()
+    folder = tmp_path / "digits"
+    (folder / "SAM-long-1.json").unlink()
     again = run(tmp_path)
     assert again.count(" s\n") == 1 and "SAM-long-1: train" in again
-    with pytest.raises(ValueError, match="other settings, {'rho': 0.4}"):
+    with pytest.raises(ValueError, match="trained with rho=0.4. Received: rho"):
         run(tmp_path, "--rho", "0.2")
-    # Equal time gives a faster method more epochs. SAM's run is that of the
-    # other budget, and not trained again.
+    # Equal time gives a faster method more epochs.
     seconds = {"SGD": [1.0, 1.1, 9.0], "SAM": [2.0, 2.2, 2.4]}
-    (tmp_path / "speeds.json").write_text(json.dumps(seconds))
+    (folder / "speeds.json").write_text(json.dumps(seconds))
     timed = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
-    assert timed.count(" s\n") == 1 and "SGD-long_time-0: train" in timed
-    results = json.loads((tmp_path / "results.json").read_text())
+    assert timed.count(" s\n") == 2 and "SGD-long_time-0: train" in timed
+    results = json.loads((folder / "results.json").read_text())
     epochs = {
         (run["method"], run["budget"]): run["epochs"] for run in results["runs"]
     }
     assert len(results["runs"]) == 6
     assert epochs["SGD", "long_time"] == 4 and epochs["SAM", "long_time"] == 2
     table = timed.split("\n\n", 1)[1]
-    assert run(tmp_path, "--report", str(tmp_path / "results.json")) == table
+    assert run(tmp_path, "--report", str(folder / "results.json")) == table
     with pytest.raises(ValueError, match="a file without {'one-step'}"):
         run(tmp_path, "--budgets", "long_time", "--methods", "one-step")
 
@@ -86,9 +86,8 @@ def test_difference_to_sam_is_that_on_the_same_seeds():
     runs = [fake_run("SAM", seed, 90.0 + seed) for seed in range(3)]
     runs += [fake_run("SGD", 2, 91.5), fake_run("SGD", 1, 90.0)]
     runs += [fake_run("SAM", 1, 50.0, budget="short")]
-    ((sentence, rows),) = accuracy.titled(
-        runs, {"SAM": 3.0, "SGD": 2.0}
-    ).items()
+    results = {"runs": runs, "cpu_seconds_per_epoch": {"SAM": 3.0, "SGD": 2.0}}
+    ((sentence, rows),) = accuracy.tables(results).items()
     assert "fits the training set: 100.00%" in sentence
     table = report.markdown(rows).splitlines()[2:]
     assert [line.split(" | ")[:2] for line in table] == [
@@ -102,7 +101,7 @@ def test_difference_to_sam_is_that_on_the_same_seeds():
         "| 1.50 | 2 |"
     )
     runs[3]["train_accuracy"] = 90.0
-    (sentence,) = accuracy.titled(runs, {})
+    (sentence,) = accuracy.tables({"runs": runs, "cpu_seconds_per_epoch": {}})
     assert "DOES NOT FIT the training set: 95.00%" in sentence
 
 

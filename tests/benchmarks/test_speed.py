@@ -14,7 +14,6 @@ from benchmarks import operations
 from benchmarks import speed
 from benchmarks import tf_keras_sam
 from benchmarks.networks import NETWORKS
-from benchmarks.networks import make_network
 from tests.backends import tensorflow_only
 
 pytestmark = tensorflow_only
@@ -85,7 +84,7 @@ def test_a_round_has_every_plan_as_often_as_training():
 def test_networks_of_tf_keras_are_the_same_and_logits_single(name):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        network = make_network(name, 32 if name == "transformer" else 2, 1)
+        network = NETWORKS[name](32 if name == "transformer" else 2, 1)
     finally:
         keras.config.set_dtype_policy("float32")
     peer = tf_keras_sam.convert(network)
@@ -180,5 +179,4 @@ def test_quick_run_writes_what_its_report_reads(tmp_path, capsys):
 
 
 def test_memory_is_that_of_a_process_of_its_own():
-    memory = measurement.measure_memory("SGD", MLP)
-    assert memory["peak"] > memory["growth"] > 0
+    assert measurement.peak_memory("SGD", MLP) > 100

@@ -16,7 +16,7 @@ from tests.networks import dense_network
 from tests.networks import fit
 
 EPOCHS = 4
-DATA = dense_data(32)
+DATA = dense_data(16)
 
 
 class Killed(BaseException):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_esam import data
 from keras_esam.data import augmentation
 from keras_esam.data.cifar import STATISTICS
-from keras_esam.data.cifar import augmented
+from keras_esam.data.cifar import standardised
 from tests.data.files import arrays_of
 from tests.data.files import write_cifar
 from tests.networks import assert_different
@@ -110,7 +110,7 @@ def test_augmentation_equals_its_parts(written):
     for image, top, left in zip(expected, *map(np.array, squares), strict=True):
         rows = slice(max(top, 0), top + 16)
         image[rows, max(left, 0) : left + 16] = 0
-    result = augmented(tf.constant(x), mean, deviation, 16, (5, 6))
+    result = standardised(tf.constant(x), mean, deviation, 16, (5, 6))
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 

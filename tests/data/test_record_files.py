@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_esam.data import record_files as module
-from keras_esam.data.record_files import record_files
+from keras_esam.data import prepared as module
+from keras_esam.data.prepared import record_files
 from tests.data.files import write_imagenet
 
 COUNT = 12

@@ -1,5 +1,6 @@
 """The folder of a training."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from examples.run_folder import check_settings
 from examples.run_folder import locked
+from examples.run_folder import write_json
 
 
 def test_folder_is_locked_until_the_context_ends(tmp_path):
@@ -48,3 +50,9 @@ def test_other_settings_are_named(tmp_path):
         ValueError, match="trained with a=1, c=None. Received: "
     ):
         check_settings({"a": 2, "c": 3}, {"a": 1}, tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    write_json({"a": [1.5, float("nan"), -float("inf")]}, tmp_path / "a.json")
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"a": [1.5, None, None]} and "N" not in text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_esam import models
-from keras_esam.models import parts
+from keras_esam.models import small_images
 from tests.backends import tensorflow_only
 
 SMALL = {
@@ -141,7 +141,7 @@ def test_any_input_size_and_number_of_classes(name):
 def test_shortcut_is_a_convolution_with_strides(size):
     x = np.random.default_rng(0).normal(size=(2, size, size, 3))
     inputs = keras.Input((size, size, 3))
-    network = keras.Model(inputs, parts.conv(inputs, 4, 1, strides=2))
+    network = keras.Model(inputs, small_images.conv(inputs, 4, 1, strides=2))
     kernel = keras.ops.convert_to_numpy(network.weights[0])
     expected = x[:, ::2, ::2].astype("float32") @ kernel[0, 0]
     outputs = keras.ops.convert_to_numpy(network(x))

@@ -1,13 +1,13 @@
 import pytest
 
-from benchmarks.paper import speeds
+from benchmarks.paper import tables
 from tests.data.files import write_cifar
 
 
 @pytest.fixture(autouse=True)
 def quick_speeds(monkeypatch):
-    monkeypatch.setattr(speeds, "ROUNDS", 2)
-    monkeypatch.setattr(speeds, "NUM_STEPS", 8)
+    monkeypatch.setattr(tables, "ROUNDS", 2)
+    monkeypatch.setattr(tables, "NUM_STEPS", 8)
 
 
 @pytest.fixture(scope="package")

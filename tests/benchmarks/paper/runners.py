@@ -22,11 +22,18 @@ TINY = dataclasses.replace(
     num_draws=1,
     num_points=3,
     image_size=32,
-    num_jobs=1,
 )
 
 
-def make_runner(folder, data_dir=None, photographs=None, more=(), **changes):
-    """A runner at this scale with changes, `more` being its last arguments."""
+def make_runner(
+    folder,
+    data_dir=None,
+    photographs=None,
+    num_jobs=1,
+    precision="float32",
+    **changes,
+):
+    """A runner at this scale with changes."""
     scale = dataclasses.replace(TINY, **changes)
-    return Runner(scale, folder, Images(scale, data_dir, photographs), *more)
+    images = Images(scale, data_dir, photographs)
+    return Runner(scale, folder, images, num_jobs, precision)

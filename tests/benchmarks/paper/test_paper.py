@@ -10,7 +10,6 @@ import pytest
 from benchmarks.paper import __main__ as command
 from benchmarks.paper import figures
 from benchmarks.paper import pictures
-from benchmarks.paper import speeds
 from benchmarks.paper import tables
 from benchmarks.paper.runs import Run
 from benchmarks.paper.runs import Runner
@@ -87,7 +86,7 @@ def test_command_makes_all_tables_and_figures_and_trains_once(
     }
     # All is there now.
     monkeypatch.setattr(Runner, "train", None)
-    monkeypatch.setattr(speeds, "_measure", None)
+    monkeypatch.setattr(tables, "_measure", None)
     monkeypatch.setattr("keras_esam.analysis.loss_landscape", None)
     call_main(monkeypatch, "figures", *options)
     call_main(monkeypatch, "table3", *options)

@@ -8,7 +8,6 @@ import pytest
 from benchmarks.paper.__main__ import tasks_of
 from benchmarks.paper.runs import Run
 from benchmarks.paper.runs import Runner
-from benchmarks.paper.runs import write_json
 from benchmarks.paper.scales import PAPER
 from benchmarks.paper.scales import SMALL
 from tests.backends import tensorflow_only
@@ -46,7 +45,7 @@ def test_runs_beside_each_other_are_those_in_turn(data_dir, tmp_path, capfd):
     runs = [SGD, Run("cifar10/resnet18/sgd", 1)]
     expected = make_runner(tmp_path / "turn", data_dir).results(runs)
     capfd.readouterr()
-    runner = make_runner(tmp_path / "beside", data_dir, more=(2,))
+    runner = make_runner(tmp_path / "beside", data_dir, num_jobs=2)
     for own, other in zip(runner.results(runs), expected, strict=True):
         losses = [epoch["loss"] for epoch in own["history"]]
         assert losses == pytest.approx(
@@ -78,18 +77,12 @@ def test_cut_run_resumes_where_it_was_cut(data_dir, tmp_path, monkeypatch):
     assert resumed["test_accuracy"] == whole["test_accuracy"]
 
 
-def test_probed_run_serves_all_and_an_unprobed_one_no_figure5(
-    data_dir, tmp_path, monkeypatch
-):
+def test_trainings_of_figure5_are_probed(data_dir, tmp_path):
     runner = make_runner(tmp_path, data_dir)
-    probed = dataclasses.replace(SAM, probed=True)
-    (result,) = runner.results([SAM])
-    assert "probe_loss_plus" not in result["history"][0]
-    (first,) = runner.results([probed])
-    assert all("probe_loss_plus" in row for row in first["history"])
-    (runner.folder / runner.name(SAM)).rename(tmp_path / "away")
-    monkeypatch.setattr(Runner, "train", None)
-    assert runner.results([SAM]) == [first]
+    changed = dataclasses.replace(SAM, esam=(("rho", 0.05),))
+    probed, *others = runner.results([SAM, SGD, changed])
+    assert all("probe_loss_plus" in row for row in probed["history"])
+    assert not any("probe_loss_plus" in run["history"][0] for run in others)
     assert runner.trained_network(SAM).count_params()
 
 
@@ -109,7 +102,7 @@ def test_changes_that_the_recipe_has_are_no_other_run(tmp_path):
 def test_precision_is_that_of_the_network_and_of_the_settings(
     tmp_path, bfloat16
 ):
-    runner = make_runner(tmp_path, more=(1, "mixed_bfloat16"))
+    runner = make_runner(tmp_path, precision="mixed_bfloat16")
     model = runner.make_model(SGD, 1)
     assert model.model.layers[1].compute_dtype == "bfloat16"
     assert runner.settings(SGD)["precision"] == "mixed_bfloat16"
@@ -131,12 +124,6 @@ def test_settings_without_an_epoch_do_not_count(data_dir, tmp_path):
     (path / "settings.json").unlink()
     with pytest.raises(ValueError, match="trained with recipe=None"):
         runner.results([SGD])
-
-
-def test_numbers_that_are_not_finite_are_null(tmp_path):
-    write_json({"a": [1.5, float("nan"), -float("inf")]}, tmp_path / "a.json")
-    text = (tmp_path / "a.json").read_text()
-    assert json.loads(text) == {"a": [1.5, None, None]} and "N" not in text
 
 
 def write_photographs(folder, sizes):
