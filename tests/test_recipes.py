@@ -83,11 +83,11 @@ def test_optimizer_equals_pytorch_decay_within_the_gradient():
     recipe = dataclasses.replace(
         recipes.get("cifar10/resnet18/sam"), learning_rate=0.01
     )
-    optimizer = recipe.make_optimizer(200)
+    optimizer = recipe.make_optimizer(1000)
     weight = keras.Variable(1.0)
     expected, velocity = 1.0, 0.0
-    cosine = keras.optimizers.schedules.CosineDecay(0.01, 200)
-    for step in range(200):
+    cosine = keras.optimizers.schedules.CosineDecay(0.01, 1000)
+    for step in range(1000):
         optimizer.apply([keras.ops.zeros(())], [weight])
         velocity = 0.9 * velocity + 1e-3 * expected
         expected -= float(cosine(step)) * velocity
