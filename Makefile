@@ -14,10 +14,8 @@ CORE := tests --ignore tests/benchmarks --ignore tests/test_project.py \
 OWN := tests/backends tests/test_methods.py tests/test_training_progress.py \
 	tests/test_ascent.py tests/test_selection.py \
 	tests/trainers/test_reference_step.py tests/trainers/test_step_graph.py \
-	tests/trainers/test_compile_options.py tests/trainers/test_own_loop.py \
-	tests/trainers/test_mixed_precision.py tests/scenarios/test_data.py \
-	tests/analysis/test_hessian_eigenvalues.py \
-	tests/analysis/test_stateless.py tests/callbacks
+	tests/trainers/test_own_loop.py tests/trainers/test_mixed_precision.py \
+	tests/analysis/test_hessian_eigenvalues.py tests/analysis/test_stateless.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-jax test-torch test-all lint format docs wheel clean

@@ -32,10 +32,10 @@ METHODS = {
     },
     "SWP depth, beta 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
     "SAM, interval 2": {**SAM, "interval": 2},
-    "one-step": {**SAM, "ascent": "previous"},
-    "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "previous"},
+    "one-step": {**SAM, "ascent": "momentum"},
+    "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "momentum"},
     "one-step by loss": {
-        **{"beta": 1, "gamma": 0.5, "ascent": "previous"},
+        **{"beta": 1, "gamma": 0.5, "ascent": "momentum"},
         "rank_by": "loss",
     },
 }

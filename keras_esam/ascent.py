@@ -16,6 +16,7 @@ Reference:
 
 - [SAM: Foret et al., 2021](https://arxiv.org/abs/2010.01412)
 - [ASAM: Kwon et al., 2021](https://arxiv.org/abs/2102.11600)
+- [Momentum-SAM: Becker et al., 2024](https://arxiv.org/abs/2401.12033)
 - [ESAM: Du et al., 2022](https://arxiv.org/abs/2110.03141), equation 5 with
     1/beta in the place of the misprinted 1/(1-beta)
 """
@@ -39,27 +40,29 @@ class Ascent:
     """Which gradient defines the perturbation.
 
     Args:
-        gradients: Function `gradients(current, previous)` of two lists with a
+        gradients: Function `gradients(current, momentum)` of two lists with a
             tensor or `None` for each perturbed variable: the gradient of the
-            step's own batch, and that of the last update. It returns such a
-            list. What the rule does not need is `None` instead of a list.
+            step's own batch, and the momentum of the gradients of the updates.
+            It returns such a list. What the rule does not need is `None`
+            instead of a list.
         needs_clean_pass: Boolean, whether a step computes the first one, by a
             pass at the unperturbed weights. Without it, the metrics are those
             at the perturbed weights.
-        needs_memory: Boolean, whether the model keeps the second one.
+        needs_momentum: Boolean, whether the optimizer must keep the second one.
     """
 
     gradients: Callable
     needs_clean_pass: bool = True
-    needs_memory: bool = False
+    needs_momentum: bool = False
 
 
 ASCENTS = {
-    "current": Ascent(lambda current, previous: current),
-    "previous": Ascent(
-        lambda current, previous: previous,
+    "current": Ascent(lambda current, momentum: current),
+    # Ahead, along the next update.
+    "momentum": Ascent(
+        lambda current, momentum: [-tensor for tensor in momentum],
         needs_clean_pass=False,
-        needs_memory=True,
+        needs_momentum=True,
     ),
 }
 

@@ -5,6 +5,7 @@ import functools
 import inspect
 
 from keras_esam import method
+from keras_esam import momentum
 from keras_esam import own_calls
 from keras_esam.plan import StepPlan
 
@@ -147,9 +148,10 @@ def check_trainable(model):
     """Checks that network, optimizer and metrics of an `ESAMModel` can train.
 
     Raises:
-        ValueError: If there is nothing to train, or no optimizer; if SDS would
-            pass smaller batches to layers with a state for each sample; if a
-            metric has the name of our own.
+        ValueError: If there is nothing to train, or no optimizer, or one
+            without the momentum that the method needs; if smaller batches would
+            be passed to layers with a state for each sample; if a metric has
+            the name of our own.
     """
     if not model.trainable_variables and not model._method.is_base_optimizer:
         raise ValueError(
@@ -162,6 +164,8 @@ def check_trainable(model):
             "`compile()` must be given an optimizer. Received: optimizer=None"
         )
     model._method.check_together()
+    if model._method.needs_momentum:
+        momentum.variables(model.optimizer, model.trainable_variables)
     stateful = [
         layer.name
         for layer in model._flatten_layers()

@@ -13,7 +13,6 @@ from keras_esam.network_attributes import NetworkAttributes
 from keras_esam.tasks import TaskTrainer
 from keras_esam.trainers import Model
 from keras_esam.trainers.base_model import Findings
-from keras_esam.training_state import GradientMemory
 from keras_esam.training_state import TrainingProgress
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -72,11 +71,12 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             their loss, at the cost of one forward pass. `"loss"`: by the loss
             at the unperturbed weights. `"random"`: the control that
             comparisons need. Defaults to `"sharpness"`.
-        ascent: Gradient that defines the perturbation: the current batch's
-            (`"current"`) or the previous update's (`"previous"`, one-step
-            ESAM). The latter costs what the base optimizer costs. It needs
-            `gamma=1`, or a `rank_by` other than `"sharpness"`, and `beta` saves
-            nothing. Defaults to `"current"`.
+        ascent: What defines the perturbation: the gradient of the current batch
+            (`"current"`) or minus the optimizer's momentum (`"momentum"`,
+            Momentum-SAM, which looks ahead along the update). The latter costs
+            what the base optimizer costs. It needs an optimizer with momentum,
+            a `rho` about ten times SAM's, and `gamma=1` or a `rank_by` other
+            than `"sharpness"`; `beta` saves nothing. Defaults to `"current"`.
         ascent_fraction: Float in `(0, 1]`, fraction of the batch whose gradient
             defines the perturbation: `max(1, ceil(ascent_fraction *
             batch_size))` samples, evenly spread over the (replica's) batch. The
@@ -87,7 +87,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
             replicas' (`"global"`, which trains as one device would, at the cost
             of a second all-reduce). No effect on JAX, where devices share one
-            gradient, and with `ascent="previous"`. Defaults to `"replica"`.
+            gradient, and with `ascent="momentum"`. Defaults to `"replica"`.
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
             of a (replica's) batch get a perturbation of their own, and the
             resulting gradients are averaged. Each micro-batch has its own
@@ -119,7 +119,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     and over the whole batch, and `sharpness`: the mean increase of the samples'
     loss, in units of the loss, without samples whose increase is not finite. It
     is logged where it costs nothing, with `gamma=1` or `rank_by="sharpness"`,
-    and is NaN in an epoch in which no step knows it. With `ascent="previous"`
+    and is NaN in an epoch in which no step knows it. With `ascent="momentum"`
     there is no pass at the unperturbed weights: `loss`, metrics and
     BatchNormalization statistics are those at the perturbed weights, so the
     logged loss includes the sharpness. With `ascent_fraction < 1` they are
@@ -203,7 +203,6 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         self._call_has_training_arg = model._call_has_training_arg
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.sharpness_tracker = keras.metrics.Mean(name="sharpness")
-        self._gradient_memory = GradientMemory()
         self._findings = Findings()
         self._has_sharpness = False
         self._has_warned = False
@@ -260,22 +259,13 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     build._is_default = True
 
     def _set_argument(self, name, value):
-        before = self._method
-        method = dataclasses.replace(before, **{name: value})
-        if method == before:
+        method = dataclasses.replace(self._method, **{name: value})
+        if method == self._method:
             return
         self._sync_variables()
         self._method = method
         # Compiled steps have the old value in them.
         self._forget_compiled_steps()
-        has_memory = method.ascent_rule.needs_memory
-        was_idle = (
-            before.is_base_optimizer or not before.ascent_rule.needs_memory
-        )
-        if has_memory and was_idle:
-            # The steps since then have stored no gradient.
-            self._gradient_memory.clear()
-            self._track_training_state()
 
     def _forget_compiled_steps(self):
         if self.train_function is not None:

@@ -62,6 +62,11 @@ class Method:
         return RANKINGS[self.rank_by]
 
     @property
+    def needs_momentum(self) -> bool:
+        """Whether steps read the optimizer's momentum."""
+        return not self.is_base_optimizer and self.ascent_rule.needs_momentum
+
+    @property
     def selects_samples(self) -> bool:
         """Whether SDS drops samples in some of the steps."""
         return not self.is_base_optimizer and min(_values(self.gamma)) < 1

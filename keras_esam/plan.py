@@ -46,8 +46,6 @@ class StepPlan:
         """Whether Keras' own training step does the same."""
         if self.method.is_base_optimizer:
             return True
-        if self.method.ascent_rule.needs_memory:
-            return False  # The gradient is to be stored.
         perturbs = self.perturbs and (self.subset or self.gamma < 1)
         return not perturbs
 

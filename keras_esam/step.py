@@ -29,6 +29,7 @@ from keras import ops
 
 from keras_esam import ascent
 from keras_esam import micro_batches
+from keras_esam import momentum
 from keras_esam import rows
 from keras_esam import sample_losses
 from keras_esam import selection
@@ -68,8 +69,6 @@ def train_step(model, plan, data) -> dict:
     backend.commit(assigned)
     backend.apply_gradients(model, plan, gradients)
     backend.commit(others)
-    if plan.method.ascent_rule.needs_memory:
-        model._gradient_memory.store(backend.summed(backend.dense(gradients)))
     return _update_metrics(model, plan, batch, observed, increase)
 
 
@@ -160,25 +159,21 @@ def _clean_pass(model, plan, batch, weights, state, **kwargs):
 
 def _perturb(model, plan, weights, clean_gradients):
     """The weights at theta + eps, and the norm of the ascent's gradient."""
-    rule, current, previous = plan.method.ascent_rule, None, None
+    rule, current, past = plan.method.ascent_rule, None, None
     if rule.needs_clean_pass:
         current = backend.dense([clean_gradients[i] for i in plan.subset])
         if plan.method.ascent_scope == "global":
             current = backend.summed(current)
-    if rule.needs_memory:
-        stored = model._gradient_memory.read()
-        previous = [stored[index] for index in plan.subset]
-    perturbed, norm = ascent.perturb(
+    if rule.needs_momentum:
+        past = momentum.read(model.optimizer, model.trainable_variables)
+        past = [past[index] for index in plan.subset]
+    return ascent.perturb(
         weights,
-        rule.gradients(current, previous),
+        rule.gradients(current, past),
         plan,
         model._radius(),
         model.seed_generator,
     )
-    if rule.needs_memory:
-        # One that is not finite, as after an overflow, perturbs nothing.
-        perturbed = backend.where(ops.isfinite(norm), perturbed, weights)
-    return perturbed, norm
 
 
 @contextlib.contextmanager

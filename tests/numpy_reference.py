@@ -15,8 +15,9 @@ import numpy as np
 class Step:
     """Arguments of one step; see `keras_esam.ESAMModel`.
 
-    `previous` is the gradient of the step before, for `ascent="previous"`;
-    `scores` are the random numbers of `rank_by="random"`.
+    `ascent` is the direction of the perturbation if it is not the gradient of
+    the part of the batch: the last update's for `ascent="momentum"`. `scores`
+    are the random numbers of `rank_by="random"`.
     """
 
     rho: float
@@ -27,7 +28,7 @@ class Step:
     subset: tuple = (0, 1, 2, 3)
     probabilities: tuple = (1.0, 1.0, 1.0, 1.0)
     masks: list | None = None
-    previous: list | None = None
+    ascent: list | None = None
     scores: np.ndarray | None = None
     ascent_fraction: float = 1.0
 
@@ -95,7 +96,7 @@ def scores(params, perturbed, x, y, weights, step):
     at_perturbed = sample_losses(perturbed, x, y, weights)
     if step.rank_by == "sharpness":
         return at_perturbed - sample_losses(params, x, y, weights)
-    if step.previous is not None:
+    if step.ascent is not None:
         return at_perturbed
     return sample_losses(params, x, y, weights)
 
@@ -115,7 +116,7 @@ def sharpness_aware_gradient(params, x, y, weights, step, penalty):
         if step.ascent_fraction < 1:
             count = max(1, math.ceil(step.ascent_fraction * len(y) - 1e-9))
             seen = [place * len(y) // count for place in range(count)]
-        grads = step.previous or gradient(
+        grads = step.ascent or gradient(
             params, x[seen], y[seen], weights[seen], penalty
         )
         eps = perturbation(params, grads, step)

@@ -39,17 +39,7 @@ class OutOfDate(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Defect:
-    """A defect, and the tests of which one must fail with it.
-
-    Args:
-        name: String, what is wrong, in plain words.
-        file: String, path within `keras_esam`.
-        old: String, text that is replaced.
-        new: String, text in its place.
-        tests: List of the ids of the narrowest tests that should see it.
-        backend: String, Keras backend of these tests.
-        count: Integer, how many times the file has `old`.
-    """
+    """A defect, and the tests of which one must fail; see the table."""
 
     name: str
     file: str
@@ -71,16 +61,7 @@ def read_table() -> list[Defect]:
 
 
 def planted(source: str, defect: Defect) -> str:
-    """The text of a file with a defect in it.
-
-    Args:
-        source: String, text of the file.
-        defect: `Defect`.
-
-    Raises:
-        OutOfDate: If the file does not have the text that is replaced as many
-            times as the entry says.
-    """
+    """The text of a file with a defect in it."""
     found = source.count(defect.old)
     if found != defect.count:
         raise OutOfDate(
@@ -142,11 +123,7 @@ def failing_without_defect(backend: str, tests: list[str]) -> list[str]:
 
 
 def catch(defect: Defect) -> tuple[str, float]:
-    """The test that sees a defect, empty if none does, and seconds.
-
-    Raises:
-        OutOfDate: If the defect can not be planted, or breaks Python.
-    """
+    """The test that sees a defect, empty if none does, and seconds."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy_tree(pathlib.Path(folder), defect)
@@ -191,11 +168,7 @@ def check_clean(defects: list[Defect], pool) -> dict[str, str]:
 
 
 def check_all(defects: list[Defect], jobs: int) -> bool:
-    """Plants the defects and prints a table of what sees them.
-
-    Returns:
-        Boolean, whether each was seen.
-    """
+    """Plants the defects, prints what sees them, and returns if all are."""
     survived, wrong = [], {}
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         wrong |= check_clean(defects, pool)

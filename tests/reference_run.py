@@ -110,7 +110,7 @@ def at(value, step):
     return value if isinstance(value, (int, float)) else float(value(step))
 
 
-def reference_step(model, index, num_samples, previous, masks=(), scores=()):
+def reference_step(model, index, num_samples, velocity, masks=(), scores=()):
     """The `numpy_reference.Step` with which a model does its step `index`."""
     beta, gamma = at(model.beta, index), at(model.gamma, index)
     pool = subsets.make_pool(
@@ -138,7 +138,7 @@ def reference_step(model, index, num_samples, previous, masks=(), scores=()):
         probabilities=(
             (beta,) * 4 if model.scale == "authors" else pool.probabilities
         ),
-        previous=previous if model.ascent == "previous" else None,
+        ascent=velocity if model.ascent == "momentum" else None,
         masks=next(masks) if has_masks else None,
         scores=next(scores) if has_scores else np.arange(num_samples)[::-1],
     )
@@ -153,20 +153,19 @@ def parts_of(start, stop, size):
 def reference_weights(model, case, params, masks=(), scores=(), num_replicas=1):
     """Parameters after the training, from the given ones."""
     velocity = [np.zeros_like(p) for p in params]
-    previous = velocity
     data = [part.astype("float64") for part in make_data(case)]
     data[1] = data[1].astype(int)
     starts = range(0, case.num_samples, case.batch_size)
     for index, start in enumerate(starts):
         stop = min(start + case.batch_size, case.num_samples)
         step = reference_step(
-            model, index, stop - start, previous, masks, scores
+            model, index, stop - start, velocity, masks, scores
         )
         if model.ascent_scope == "global":
             batch = [part[start:stop] for part in data]
-            step.previous = reference.gradient(params, *batch, PENALTY)
+            step.ascent = reference.gradient(params, *batch, PENALTY)
         size = model.micro_batch_size or -(-(stop - start) // num_replicas)
-        params, velocity, previous = reference.train_step(
+        params, velocity, _ = reference.train_step(
             params,
             velocity,
             [
@@ -182,11 +181,7 @@ def reference_weights(model, case, params, masks=(), scores=(), num_replicas=1):
 
 
 def check(case, tolerance):
-    """Trains, and compares the weights.
-
-    Returns:
-        Float, the largest change of a weight.
-    """
+    """Trains, compares the weights, and returns the largest change of one."""
     model = make_model(case)
     start = [w.astype("float64") for w in model.get_weights()]
     masks, scores = [], []

@@ -5,66 +5,67 @@ import pytest
 import keras_esam
 from keras_esam import ascent
 
-
-def test_sam_perturbation_computed_by_hand():
-    gradients = [np.array([3.0, 0.0]), np.array([[4.0]])]
-    weights = [np.ones(2, "float32"), np.ones((1, 1), "float32")]
-    eps, norm = ascent.ascent_step(
-        gradients, to_tensors(weights), 0.5, [1.0, 1.0]
-    )
-    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
-    np.testing.assert_allclose(eps[0], [0.3, 0.0], rtol=1e-6)
-    np.testing.assert_allclose(eps[1], [[0.4]], rtol=1e-6)
-
-
-def test_horvitz_thompson_perturbation_computed_by_hand():
+ONES = np.ones(2, "float32")
+# Gradients, weights, other arguments of `ascent_step`, norm and perturbation.
+BY_HAND = {
+    "sam": ([[3.0, 0.0], [4.0, 0.0]], [ONES] * 2, {}, 5, [[0.6, 0], [0.8, 0]]),
     # N^2 = 9 / 0.25 + 16 / 0.5 = 68
-    eps, norm = ascent.ascent_step(
-        [np.array([3.0]), np.array([4.0])],
-        to_tensors([np.ones(1, "float32")] * 2),
-        0.1,
-        [0.25, 0.5],
-    )
-    np.testing.assert_allclose(norm, 68**0.5, rtol=1e-6)
-    np.testing.assert_allclose(eps[0], [0.1 * 12 / 68**0.5], rtol=1e-6)
-    np.testing.assert_allclose(eps[1], [0.1 * 8 / 68**0.5], rtol=1e-6)
-
-
-def test_authors_scale_normalises_the_perturbed_part():
-    eps, norm = ascent.ascent_step(
-        [np.array([3.0, 4.0])],
-        to_tensors([np.ones(2, "float32")]),
-        0.1,
-        [0.5],
-        scale="authors",
-    )
-    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
-    np.testing.assert_allclose(eps[0], [0.12, 0.16], rtol=1e-6)
-
-
-def test_masked_perturbation_keeps_the_norm_of_the_whole_gradient():
-    masks = [np.array([True, False])]
-    weights = to_tensors([np.ones(2, "float32")])
-    arguments = ([np.array([3.0, 4.0])], weights, 0.1, [0.5], masks)
-    eps, norm = ascent.ascent_step(*arguments)
-    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
-    np.testing.assert_allclose(eps[0], [0.12, 0.0], rtol=1e-6)
-    eps, norm = ascent.ascent_step(*arguments, scale="authors")
-    np.testing.assert_allclose(norm, 3.0, rtol=1e-6)
-    np.testing.assert_allclose(eps[0], [0.2, 0.0], rtol=1e-6)
-
-
-def test_asam_perturbation_computed_by_hand():
+    "horvitz_thompson": (
+        [[3.0], [4.0]],
+        [ONES[:1]] * 2,
+        {"probabilities": [0.25, 0.5]},
+        68**0.5,
+        [[12 / 68**0.5], [8 / 68**0.5]],
+    ),
+    "authors": (
+        [[3.0, 4.0]],
+        [ONES],
+        {"probabilities": [0.5], "scale": "authors"},
+        5,
+        [[1.2, 1.6]],
+    ),
+    # The norm of the whole gradient, or of what is perturbed.
+    "masked": (
+        [[3.0, 4.0]],
+        [ONES],
+        {"probabilities": [0.5], "masks": [np.array([True, False])]},
+        5,
+        [[1.2, 0]],
+    ),
+    "masked_authors": (
+        [[3.0, 4.0]],
+        [ONES],
+        {
+            "probabilities": [0.5],
+            "masks": [np.array([True, False])],
+            "scale": "authors",
+        },
+        3,
+        [[2, 0]],
+    ),
     # |w| g = (6, 8), w^2 g = (12, 16)
-    eps, norm = ascent.ascent_step(
-        [np.array([3.0, 4.0])],
-        to_tensors([np.array([-2.0, 2.0], "float32")]),
-        0.5,
-        [1.0],
-        adaptive=True,
+    "asam": (
+        [[3.0, 4.0]],
+        [np.array([-2.0, 2.0], "float32")],
+        {"adaptive": True},
+        10,
+        [[1.2, 1.6]],
+    ),
+    "zero": ([[0.0, 0.0]], [ONES], {}, 0, [[0, 0]]),
+    "zero_asam": ([[0.0, 0.0]], [ONES], {"adaptive": True}, 0, [[0, 0]]),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_perturbation_computed_by_hand(name):
+    gradients, weights, options, norm, expected = BY_HAND[name]
+    options = {"probabilities": [1.0] * len(gradients), **options}
+    eps, result = ascent.ascent_step(
+        [np.array(g) for g in gradients], to_tensors(weights), 0.1, **options
     )
-    np.testing.assert_allclose(norm, 10.0, rtol=1e-6)
-    np.testing.assert_allclose(eps[0], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(result, norm, rtol=1e-6)
+    for own, other in zip(eps, expected, strict=True):
+        np.testing.assert_allclose(own, 0.1 * np.array(other), rtol=1e-6)
 
 
 def test_horvitz_thompson_is_unbiased_over_a_balanced_pool():
@@ -87,16 +88,6 @@ def test_horvitz_thompson_is_unbiased_over_a_balanced_pool():
     np.testing.assert_allclose(np.mean(squares), expected, rtol=1e-5)
     for mean, g in zip(total, gradients, strict=True):
         np.testing.assert_allclose(mean, g, rtol=1e-5)
-
-
-def test_zero_gradient_gives_zero_perturbation():
-    weights = to_tensors([np.ones(3, "float32")])
-    for adaptive in (False, True):
-        eps, norm = ascent.ascent_step(
-            [np.zeros(3)], weights, 0.1, [1.0], adaptive=adaptive
-        )
-        assert float(norm) == 0
-        np.testing.assert_array_equal(eps[0], np.zeros(3))
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])

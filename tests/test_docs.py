@@ -110,15 +110,6 @@ def test_api_page_names_what_there_is_and_the_notes_on_recipes():
         assert hasattr(importlib.import_module(module), member), name
 
 
-@pytest.mark.parametrize("pipeline", [data.cifar, data.imagenet])
-def test_replaced_pipelines_refuse_what_the_real_ones_do(pipeline):
-    instead = digits_instead_of(pipeline)
-    kwargs = {"name": "cifar10"} if pipeline is data.cifar else {}
-    instead(split="train", batch_size=8, seed=1, **kwargs)
-    with pytest.raises(TypeError, match="num_images"):
-        instead(split="train", batch_size=8, num_images=1, **kwargs)
-
-
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
 def test_examples_of_docstrings_run(module, namespace, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

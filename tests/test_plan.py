@@ -45,8 +45,12 @@ def test_steps_in_between_share_one_plan():
     assert between.is_base_step
 
 
-def test_stages_change_after_the_boundary_as_in_keras():
-    stages = Stages([3, 5], [1.0, 0.5, 0.75])
+@pytest.mark.parametrize("is_tensor", [False, True])
+def test_stages_change_after_the_boundary_as_in_keras(is_tensor):
+    boundaries = [3, 5]
+    if is_tensor:
+        boundaries = keras.ops.convert_to_tensor(boundaries)
+    stages = Stages(boundaries, [1.0, 0.5, 0.75])
     for step in range(10):
         assert value_at(stages, step) == float(stages(step))
     assert [value_at(stages, step) for step in (3, 4, 5, 6)] == [

@@ -1,6 +1,7 @@
 """The package as a user gets it: wheel, dependencies, README, examples."""
 
 import ast
+import functools
 import inspect
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from examples import digits
 from keras_esam.trainers import base_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -76,8 +78,8 @@ LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 # Each imports from those before it only.
 ORDER = """
     arguments balanced extras own_calls ascent selection subsets sample_losses
-    method plan backends rows loss_factors micro_batches training_state step
-    dispatcher tasks network_attributes trainers esam_model analysis data
+    method plan backends momentum rows loss_factors micro_batches training_state
+    step dispatcher tasks network_attributes trainers esam_model analysis data
     callbacks models recipes
 """.split()
 
@@ -122,7 +124,10 @@ def test_import_brings_nothing_but_keras():
         f"sys.modules.update(dict.fromkeys({sorted(LAZY)}))\n"
         "before = set(sys.modules)\n"
         "import keras_esam.analysis\n"
-        "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
+        "new = set(sys.modules) - before\n"
+        "import keras_esam.data\n"
+        "assert 'tensorflow_datasets' not in sys.modules\n"
+        "print(*{name.split('.')[0] for name in new})\n"
     )
     new = set(run("-c", code, cwd=ROOT).split())
     assert "keras_esam" in new
@@ -236,12 +241,13 @@ def test_defaults_in_the_docstring_are_the_real_ones():
         assert f"Defaults to `{shown}`." in " ".join(text.split())
 
 
-def test_digits_example_writes_its_results(tmp_path):
-    output = run(
-        *("-m", "examples.digits", "--epochs", 2, "--seeds", 0),
-        *("--out", tmp_path),
-        cwd=ROOT,
-    )
+def test_digits_example_writes_its_results(tmp_path, monkeypatch, capsys):
+    small = functools.partial(digits.make_network, width=2)
+    monkeypatch.setattr(digits, "make_network", small)
+    options = ["--epochs", "2", "--seeds", "0", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["digits", *options])
+    digits.main()
+    output = capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
     assert [run["method"] for run in results["runs"]] == ["SGD", "SAM", "ESAM"]
     assert set(results["summary"]) == {"SGD", "SAM", "ESAM"}

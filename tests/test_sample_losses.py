@@ -93,11 +93,7 @@ def test_loss_that_reduces_in_a_call_method_of_its_own():
 
 
 class NeedsItsSizes(keras.losses.Loss):
-    """Mean squares over one axis, for batches of 6 samples only.
-
-    Args:
-        axis: Integer, 1 for the losses of samples, 0 for those of classes.
-    """
+    """Mean squares over one axis, for batches of 6 samples only."""
 
     def __init__(self, axis):
         super().__init__()

@@ -52,12 +52,6 @@ def test_pool_size_makes_the_inclusion_probability_exact(beta, size):
     np.testing.assert_allclose(pool.probabilities, beta, atol=1e-12)
 
 
-def test_beta_1_has_the_one_subset_of_all_variables():
-    pool = draw_pool(4, 1.0, seed=1)
-    assert pool.subsets == ((0, 1, 2, 3),)
-    assert pool.probabilities == (1.0,) * 4
-
-
 def test_subsets_have_equal_sizes():
     for seed in range(20):
         pool = draw_pool(62, 0.6, seed)

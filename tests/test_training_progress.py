@@ -16,10 +16,9 @@ from tests.networks import fit
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 METHODS = {
     "depth": {},
-    "variable": {"granularity": "variable", "beta": 0.5},
     "weight": {"granularity": "weight", "rank_by": "random"},
     "stages": {"gamma": Stages([3], [1.0, 0.5])},
-    "one-step": {"ascent": "previous", "gamma": 1},
+    "one-step": {"ascent": "momentum", "gamma": 1},
 }
 
 
@@ -60,8 +59,7 @@ def test_state_tree_resumes_bit_for_bit(method):
 
 # On JAX Keras does not tell Orbax the shardings.
 @pytest.mark.filterwarnings("ignore:Sharding info not provided")
-@pytest.mark.parametrize("name", ["depth", "one-step"])
-def test_orbax_checkpoint_resumes_bit_for_bit(name, tmp_path):
+def test_orbax_checkpoint_resumes_bit_for_bit(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     if not hasattr(keras.callbacks, "OrbaxCheckpoint"):
         pytest.skip("Keras 3.14 brings it")
@@ -78,12 +76,11 @@ def test_orbax_checkpoint_resumes_bit_for_bit(name, tmp_path):
         model.load_weights(str(folder))
         return model
 
-    resumed_equals_uninterrupted(METHODS[name], save, load)
+    resumed_equals_uninterrupted(METHODS["one-step"], save, load)
 
 
 @tensorflow_only
-@pytest.mark.parametrize("name", ["stages", "one-step"])
-def test_tensorflow_checkpoint_resumes_bit_for_bit(name, tmp_path):
+def test_tensorflow_checkpoint_resumes_bit_for_bit(tmp_path):
     import tensorflow as tf
 
     def save(model):
@@ -95,7 +92,7 @@ def test_tensorflow_checkpoint_resumes_bit_for_bit(name, tmp_path):
         checkpoint.restore(path).assert_consumed()
         return model
 
-    resumed_equals_uninterrupted(METHODS[name], save, load)
+    resumed_equals_uninterrupted(METHODS["one-step"], save, load)
 
 
 def test_variables_of_the_training_are_no_weights():
@@ -107,10 +104,8 @@ def test_variables_of_the_training_are_no_weights():
     assert model.count_params() == network.count_params()
     known = {id(v) for v in network.variables}
     others = [v.path for v in model.variables if id(v) not in known]
-    weights = [v.path for v in network.trainable_variables]
     assert others == [
         model.seed_generator.state.path,
-        *[f"previous_gradient/{path}" for path in weights],
         "training_progress",
     ]
 

@@ -16,7 +16,7 @@ Passes:
     `shared_prefix()`: what passes write, draw and share.
 
 Tensors: `batch_size()`, `with_rows()` and `take()` of batches,
-`each_micro_batch()`, `where()`, `dense()` and `summed()` of gradients.
+`each_micro_batch()`, `dense()` and `summed()` of gradients.
 
 Updates: `apply_gradients()`, `commit()` of other state, `unscaled_loss()`.
 

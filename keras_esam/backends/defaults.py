@@ -37,14 +37,6 @@ def summed(gradients):
     return gradients
 
 
-def where(condition, tensors, others):
-    """One of two lists of tensors with the same shapes.
-
-    Unlike `where` for each of them, it does not go through all the values.
-    """
-    return ops.cond(condition, lambda: tensors, lambda: list(others))
-
-
 def unscaled_loss(loss):
     """The loss as it is logged."""
     return loss

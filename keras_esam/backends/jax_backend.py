@@ -18,7 +18,6 @@ from keras_esam.backends.defaults import recorded_if
 from keras_esam.backends.defaults import shared_prefix
 from keras_esam.backends.defaults import summed
 from keras_esam.backends.defaults import unscaled_loss
-from keras_esam.backends.defaults import where
 from keras_esam.backends.defaults import with_rows
 
 compiled = jax.jit

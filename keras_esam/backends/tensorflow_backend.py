@@ -18,7 +18,6 @@ from keras_esam import own_calls
 from keras_esam.backends import forward_pass
 from keras_esam.backends.defaults import begin_micro_batch
 from keras_esam.backends.defaults import shared_prefix
-from keras_esam.backends.defaults import where
 from keras_esam.backends.tensorflow_batches import batch_size
 from keras_esam.backends.tensorflow_batches import each_micro_batch
 from keras_esam.backends.tensorflow_batches import take

@@ -39,14 +39,6 @@ def compiled(function):
     return functools.wraps(function)(torch.no_grad()(function))
 
 
-def where(condition, tensors, others):
-    """See `defaults.where`; `cond` would wait for the device."""
-    return [
-        tensor if tensor is other else torch.where(condition, tensor, other)
-        for tensor, other in zip(tensors, others, strict=True)
-    ]
-
-
 def forward(model, batch, weights, state, **kwargs):
     """As `forward_pass.forward`, with the random numbers of the step."""
     with torch_random.replayed():

@@ -199,9 +199,8 @@ class BaseModel(keras.Model):
 
         The last one is that of the progress.
         """
-        if not hasattr(self, "_gradient_memory"):
-            return []
-        return [*self._gradient_memory.variables, self._progress.variable]
+        progress = getattr(self, "_progress", None)
+        return [progress.variable] if progress else []
 
     @property
     def _network_state(self) -> list:
@@ -214,13 +213,7 @@ class BaseModel(keras.Model):
         self._progress.read()
 
     def _track_training_state(self):
-        """Has the variables of the training there, so that they can be loaded,
-        as soon as the network has its own."""
-        if self._method.ascent_rule.needs_memory and self.built:
-            self._build_gradient_memory()
-
-    def _build_gradient_memory(self):
-        self._gradient_memory.build(self.trainable_variables)
+        """Lets a backend's own ways of saving find what is no weight."""
 
     def _radius(self):
         """Float, or scalar tensor if `rho` is a schedule."""

@@ -89,15 +89,6 @@ class JAXDispatcher(StepDispatcher):
         trainable, _ = self._trainable_parts
         if len(state[0]) == len(trainable):
             return
-        method = self._model._method
-        if method.ascent_rule.needs_memory:
-            raise ValueError(
-                f'With `ascent="{method.ascent}"` on JAX layers must not be '
-                "frozen or unfrozen while `fit` runs, which holds the "
-                f"gradients of the {len(trainable)} weights that were "
-                "trainable when it began. "
-                f"Received: {len(state[0])} trainable weights"
-            )
         self.forget_if_layers_changed()
 
     def _make_function(self, plan, state, data):

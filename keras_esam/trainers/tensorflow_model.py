@@ -88,7 +88,7 @@ class TensorFlowDispatcher(StepDispatcher):
             ):
                 with own_calls.own_calls():
                     model._symbolic_build(data_batch=batch)
-        self._prepare()
+            self._prepare()
         return iterator
 
     @property
@@ -173,17 +173,12 @@ class TensorFlowModel(MultiWorkerModel):
                 f"{current}, but that of the network is {strategy}"
             )
 
-    def _build_gradient_memory(self):
-        with self.distribute_strategy.scope():
-            super()._build_gradient_memory()
-
     def _track_training_state(self):
         super()._track_training_state()
         # `tf.train.Checkpoint` saves what is an attribute.
         self._training_state = tf.train.Checkpoint(
             progress=self._progress.variable,
             random_states=training_state.random_states(self),
-            previous_gradient=self._gradient_memory.variables,
         )
 
     def _get_metrics_result_or_logs(self, logs):

@@ -5,13 +5,7 @@ import numpy as np
 
 
 class LeastSquares:
-    """`y_pred = x @ kernel + bias`, with random weights and data.
-
-    Args:
-        num_samples: Integer.
-        num_inputs: Integer.
-        regularizer: Float, factor of the squared kernel in the loss.
-    """
+    """`y_pred = x @ kernel + bias`, with random weights and data."""
 
     def __init__(self, num_samples=33, num_inputs=4, regularizer=0.0):
         rng = np.random.default_rng(0)

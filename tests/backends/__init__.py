@@ -14,15 +14,7 @@ compiled_steps = pytest.mark.skipif(
 
 
 def gradients_of(loss, variables):
-    """Gradients of a plain Keras computation, by the backend's own means.
-
-    Args:
-        loss: Function without arguments that returns a scalar tensor.
-        variables: List of `keras.Variable`.
-
-    Returns:
-        List of tensors, multiplied by nothing.
-    """
+    """Gradients of a plain Keras computation, by the backend's own means."""
     if BACKEND == "jax":
         import jax
 

@@ -4,9 +4,10 @@ Usage: python -m tests.backends.parity_run FOLDER METHOD [METHOD ...]
 
 The backend is that of the environment. `FOLDER/start.npz` has the initial
 weights and is made if it is not there. The final weights of each method are
-written to `FOLDER/BACKEND-METHOD.npz`, and a checkpoint of the middle of the
-training to `FOLDER/BACKEND-METHOD.weights.h5`. A checkpoint that another
-backend has written there goes on, to `FOLDER/OTHER-BACKEND-METHOD.npz`.
+written to `FOLDER/BACKEND-METHOD.npz`, if they are not there, and a checkpoint
+of the middle of the training to `FOLDER/BACKEND-METHOD.weights.h5`. A
+checkpoint that another backend has written there goes on, to
+`FOLDER/OTHER-BACKEND-METHOD.npz`.
 """
 
 import pathlib
@@ -92,16 +93,18 @@ def main():
     draw_with_numpy()
     middle = NUM_STEPS // 2 * BATCH_SIZE
     for method in methods:
-        keras.utils.set_random_seed(3)
-        model = make_model(method)
-        if not start.exists():
-            save(model, start)
-        with np.load(start) as weights:
-            model.set_weights([weights[key] for key in weights.files])
-        fit(model, slice(middle))
-        model.save_weights(folder / f"{backend}-{method}.weights.h5")
-        fit(model, slice(middle, None))
-        save(model, folder / f"{backend}-{method}.npz")
+        final = folder / f"{backend}-{method}.npz"
+        if not final.exists():
+            keras.utils.set_random_seed(3)
+            model = make_model(method)
+            if not start.exists():
+                save(model, start)
+            with np.load(start) as weights:
+                model.set_weights([weights[key] for key in weights.files])
+            fit(model, slice(middle))
+            model.save_weights(folder / f"{backend}-{method}.weights.h5")
+            fit(model, slice(middle, None))
+            save(model, final)
         for path in folder.glob(f"*-{method}.weights.h5"):
             other = path.name.split("-")[0]
             if other != backend and method in RESUMED:

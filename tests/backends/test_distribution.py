@@ -17,14 +17,20 @@ if keras.backend.backend() != "jax":
     pytest.skip("for the JAX backend", allow_module_level=True)
 
 ROOT = pathlib.Path(__file__).parents[2]
-METHODS = ["sgd", "sam", "esam_depth", "esam_variable", "one_step_loss"]
+METHODS = ["esam_depth", "one_step_loss"]
 TIMEOUT = 300  # Seconds until it is a failure.
 TOLERANCE = 1e-5
 
 
 def start(path, num_devices=1, **environment):
     flags = f"--xla_force_host_platform_device_count={num_devices}"
-    environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **environment}
+    environment = {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        # To compile takes most of the time.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        **environment,
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "tests.backends.distribution_run", path]
         + METHODS,

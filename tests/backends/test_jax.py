@@ -65,6 +65,7 @@ def all_optimizations():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_optimizations")
 def test_depth_subsets_save_operations_of_the_compiled_step():
     sam = floating_point_operations(beta=1, gamma=1)
@@ -99,37 +100,32 @@ class SetAttributes(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     "attributes",
-    [
-        {"beta": 1.0},
-        {"seed": 5},
-        {"rank_by": "loss", "ascent": "previous"},
-        {"rho": 0.0},
-    ],
+    [{"seed": 5}, {"rank_by": "loss", "ascent": "momentum"}, {"rho": 0.0}],
 )
 def test_attributes_can_be_set_within_an_epoch(attributes):
     model = compile_to_graph(keras_esam.ESAMModel(dense_network(), seed=1))
+    model.preferred_pool_size = 2
     before = model.get_weights()
     fit(model, X, Y, epochs=2, callbacks=[SetAttributes(**attributes)])
     assert_different(model.get_weights(), before)
     assert int(model.optimizer.iterations.value) == 8
 
 
+def compiled_model(method):
+    model = keras_esam.ESAMModel(dense_network(), seed=3, **METHODS[method])
+    model.preferred_pool_size = 2
+    return compile_to_graph(model, keras.optimizers.Adam(0.01))
+
+
 @pytest.mark.parametrize(
-    "method",
-    ["esam_depth", "esam_micro_batches", "one_step_loss", "esam_weight_random"],
+    "method", ["esam_depth", "one_step_loss", "esam_weight_random"]
 )
 def test_compiled_run_goes_on_from_its_backup(method, tmp_path):
-    whole, cut, resumed = (
-        compile_to_graph(
-            keras_esam.ESAMModel(dense_network(), seed=3, **METHODS[method]),
-            keras.optimizers.Adam(0.01),
-        )
-        for _ in range(3)
-    )
+    whole, cut, resumed = (compiled_model(method) for _ in range(3))
     before = whole.get_weights()
-    fit(whole, X, Y, epochs=4)
-    fit(cut, X, Y, epochs=2, callbacks=[AtomicBackup(tmp_path)])
-    fit(resumed, X, Y, epochs=4, callbacks=[AtomicBackup(tmp_path)])
+    fit(whole, X, Y, epochs=2)
+    fit(cut, X, Y, epochs=1, callbacks=[AtomicBackup(tmp_path)])
+    fit(resumed, X, Y, epochs=2, callbacks=[AtomicBackup(tmp_path)])
     assert_identical(all_values(resumed), all_values(whole))
     assert_different(resumed.get_weights(), before)
 

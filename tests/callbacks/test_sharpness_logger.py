@@ -12,12 +12,13 @@ import keras_esam
 from keras_esam import analysis
 from keras_esam.callbacks import SharpnessLogger
 from tests.networks import assert_identical
+from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-X, Y = dense_data(64)
+X, Y = dense_data(32)
 PROBE = dense_data(24, seed=7)
 KEYS = [
     "probe_loss",
@@ -31,7 +32,8 @@ KEYS = [
 ]
 
 
-# On TensorFlow XLA takes longer to compile than all the rest.
+# On TensorFlow XLA takes longer to compile than all the rest, and to compile
+# takes longer than to train.
 JIT = keras.backend.backend() == "jax"
 
 
@@ -41,7 +43,7 @@ def bare_model():
 
 def esam_model():
     model = keras_esam.ESAMModel(dense_network(), beta=1, seed=1)
-    return compile_to_graph(model, jit_compile=JIT)
+    return compile_model(model, run_eagerly=not JIT)
 
 
 def final_states(model):
@@ -60,12 +62,11 @@ def test_training_does_not_change(make):
         # Without a seed: from Keras' global one, or on PyTorch from PyTorch's.
         keras.utils.set_random_seed(3)
         logs = {}
-        for epochs in (2, 1):
+        for _ in range(2):
             history = fit(
                 model,
                 X,
                 Y,
-                epochs=epochs,
                 shuffle=True,
                 callbacks=callbacks,
                 validation_data=(X, Y),
@@ -81,9 +82,8 @@ def test_training_does_not_change(make):
     assert {key: logs[key] for key in plain_logs} == plain_logs
 
 
-@pytest.mark.parametrize("make", [bare_model, esam_model])
-def test_logs_the_halves_of_the_probe_after_the_epoch(make):
-    model = make()
+def test_logs_the_halves_of_the_probe_after_the_epoch():
+    model = esam_model()
     logger = SharpnessLogger(PROBE, rho=0.2, gamma=0.3, adaptive=True)
     history = fit(model, X, Y, epochs=2, callbacks=[logger]).history
     halves = analysis.batch_halves(model, PROBE, 0.2, 0.3, adaptive=True)
@@ -111,11 +111,11 @@ def test_between_the_epochs_that_count_it_is_not_a_number(tmp_path):
         SharpnessLogger(PROBE, frequency=2),
         keras.callbacks.CSVLogger(path),
     ]
-    history = fit(bare_model(), X, Y, epochs=5, callbacks=callbacks).history
+    history = fit(bare_model(), X, Y, epochs=3, callbacks=callbacks).history
     rows = list(csv.DictReader(path.read_text().splitlines()))
     for key in KEYS:
-        assert np.isnan(history[key]).tolist() == [1, 0, 1, 0, 1]
-        assert [math.isnan(float(r[key])) for r in rows] == [1, 0, 1, 0, 1]
+        assert np.isnan(history[key]).tolist() == [1, 0, 1]
+        assert [math.isnan(float(r[key])) for r in rows] == [1, 0, 1]
 
 
 def test_a_model_that_was_compiled_again():

@@ -78,6 +78,12 @@ def write_imagenet(folder, num_train=12, num_val=5, file_format=None):
     )
 
 
+def arrays_of(dataset):
+    """All images and all labels."""
+    batches = list(dataset.as_numpy_iterator())
+    return [np.concatenate(part) for part in zip(*batches, strict=True)]
+
+
 def photograph(height=60, width=80):
     """Smooth colours, different in each corner: `(height, width, 3)` uint8."""
     rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]

@@ -28,13 +28,6 @@ def test_crop_and_flip_equal_a_loop(images):
     assert result.dtype == tf.uint8
 
 
-def test_shift_of_four_is_the_image_itself(images):
-    fours = tf.fill((len(images),), 4)
-    no = tf.zeros(len(images), "bool")
-    result = augmentation.crop_and_flip(images, fours, fours, no)
-    np.testing.assert_array_equal(result, images)
-
-
 def test_all_crops_are_drawn_equally_often():
     rows, columns, flips = augmentation.draw_crops(9000, (1, 2))
     for corners in (rows, columns):

@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from keras_esam import data
 from keras_esam.data import augmentation
-from keras_esam.data import epochs
 from keras_esam.data.cifar import STATISTICS
 from keras_esam.data.cifar import standardised
+from tests.data.files import arrays_of
 from tests.data.files import write_cifar
 from tests.networks import assert_different
 from tests.networks import assert_identical
@@ -20,12 +20,6 @@ def written(tmp_path_factory):
 
 def load(written, split="train", batch_size=8, name="cifar10", **kwargs):
     return data.cifar(name, split, batch_size, data_dir=written[0], **kwargs)
-
-
-def arrays_of(dataset):
-    """All images and all labels."""
-    batches = list(dataset.as_numpy_iterator())
-    return [np.concatenate(part) for part in zip(*batches, strict=True)]
 
 
 def numbers_of(images):
@@ -68,17 +62,6 @@ def test_cutout_is_part_of_the_augmentation(written):
         load(written, augment="yes")
 
 
-def test_every_training_image_once_in_an_order_that_changes(written):
-    train = load(written, batch_size=6)
-    first, labels = arrays_of(train)
-    order = numbers_of(first)
-    np.testing.assert_array_equal(np.sort(order), np.arange(60))
-    np.testing.assert_array_equal(labels, order % 10)
-    second, _ = arrays_of(train)
-    assert not np.array_equal(order, numbers_of(second))
-    assert not np.array_equal(order, np.arange(60))
-
-
 def test_test_images_are_in_order_and_standardised(written):
     folder, images = written
     x, y = arrays_of(load(written, "test"))
@@ -103,31 +86,6 @@ def test_constants_of_cifar100():
     )
 
 
-def test_training_images_are_crops_of_the_originals(written):
-    """Without augmentation undone, an independent search for each image."""
-    folder, images = written
-    x, _ = arrays_of(load(written))
-    mean, deviation = STATISTICS["cifar10"]
-    pixels = np.round(x * deviation + mean).astype(int)
-    shifts, mirrored = [], 0
-    for number, result in zip(numbers_of(x), pixels, strict=True):
-        padded = np.pad(images["train"][number], ((4, 4), (4, 4), (0, 0)))
-        matches = [
-            (row, column, step)
-            for row in range(9)
-            for column in range(9)
-            for step in (1, -1)
-            if np.array_equal(
-                padded[row : row + 32, column : column + 32][:, ::step], result
-            )
-        ]
-        assert len(matches) == 1
-        shifts.append(matches[0][:2])
-        mirrored += matches[0][2] == -1
-    assert len(set(shifts)) > 20
-    assert 10 < mirrored < 46
-
-
 def test_same_seed_and_epoch_give_the_same_batches(written):
     def run(seed=0, epoch=3, cutout=16):
         variable = tf.Variable(epoch)
@@ -139,14 +97,6 @@ def test_same_seed_and_epoch_give_the_same_batches(written):
     assert_identical(first, run())
     assert_different(first, run(seed=1))
     assert_different(first, run(epoch=4))
-
-
-def test_number_of_threads_does_not_matter(written, monkeypatch):
-    results = []
-    for threads in (1, 4):
-        monkeypatch.setattr(epochs, "NUM_PARALLEL", threads)
-        results.append(arrays_of(load(written, cutout=8)))
-    assert_identical(*results)
 
 
 def test_augmentation_equals_its_parts(written):
@@ -162,15 +112,6 @@ def test_augmentation_equals_its_parts(written):
         image[rows, max(left, 0) : left + 16] = 0
     result = standardised(tf.constant(x), mean, deviation, 16, (5, 6))
     np.testing.assert_allclose(result, expected, atol=1e-6)
-
-
-def test_cutout_zeroes_about_half_of_the_images(written):
-    def share_with_zeros(cutout):
-        x, _ = arrays_of(load(written, cutout=cutout))
-        return np.mean([np.any(np.all(i == 0, axis=-1)) for i in x])
-
-    assert share_with_zeros(0) == 0
-    assert 0.25 < share_with_zeros(16) < 0.75
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 20), ("test", 10)])

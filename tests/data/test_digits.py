@@ -4,11 +4,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_esam import data
-
-
-def arrays_of(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    return [np.concatenate(part) for part in zip(*batches, strict=True)]
+from tests.data.files import arrays_of
 
 
 def sorted_images(images):
@@ -52,17 +48,6 @@ def test_test_part_is_in_order_and_images_have_their_labels():
     ]
     assert numbers == sorted(numbers)
     np.testing.assert_array_equal(everything.target[numbers], y)
-
-
-def test_order_follows_seed_and_epoch():
-    def labels(seed, epoch):
-        variable = tf.Variable(epoch)
-        return arrays_of(data.digits("train", 50, seed=seed, epoch=variable))[1]
-
-    first = labels(0, 0)
-    np.testing.assert_array_equal(first, labels(0, 0))
-    assert not np.array_equal(first, labels(1, 0))
-    assert not np.array_equal(first, labels(0, 1))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from PIL import Image
 from keras_esam import data
 from keras_esam.data import epochs
 from keras_esam.data import jpeg
+from tests.data.files import arrays_of
 from tests.data.files import encoded
 from tests.data.files import photograph
 from tests.data.files import write_imagenet
@@ -19,11 +20,6 @@ from tests.networks import assert_identical
 MEAN = np.array([0.485, 0.456, 0.406])
 DEVIATION = np.array([0.229, 0.224, 0.225])
 COUNT = 12
-
-
-def arrays_of(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    return [np.concatenate(part) for part in zip(*batches, strict=True)]
 
 
 def grey_levels(images):
@@ -95,13 +91,6 @@ def test_batches_have_static_shapes_and_known_length(source):
         tf.TensorSpec((5, 28, 28, 3), "float32"),
         tf.TensorSpec((5,), "int32"),
     )
-
-
-def test_default_size_is_224(source):
-    (image,), _ = next(iter(load(source, batch_size=1, image_size=224)))
-    assert image.shape == (224, 224, 3)
-    spec, _ = data.imagenet("val", 2, **source).element_spec
-    assert spec.shape == (None, 224, 224, 3)
 
 
 def test_every_training_image_once_in_an_order_that_changes(source):
@@ -176,13 +165,6 @@ def test_part_of_tensorflow_datasets_is_its_first_images(records):
         load(records, num_samples=13)
 
 
-def test_crops_of_an_image_differ_between_epochs(tmp_path):
-    write_tree(tmp_path, {"train/a/1.jpg": encoded(photograph())})
-    train = load({"folder": tmp_path}, batch_size=1)
-    images = {next(iter(train))[0].numpy().tobytes() for _ in range(4)}
-    assert len(images) == 4
-
-
 def test_validation_images_are_in_order_and_standardised(tree):
     images, labels = arrays_of(load(tree, "val", batch_size=3))
     np.testing.assert_array_equal(labels, [0, 0, 1, 1])
@@ -226,20 +208,3 @@ def test_other_files_than_tfrecord(tmp_path):
 def test_wrong_arguments(tree, arguments, message):
     with pytest.raises(ValueError, match=message):
         load(tree, **arguments)
-
-
-def test_file_that_is_no_image(tmp_path):
-    write_tree(tmp_path, {"train/a/1.jpg": b"nothing"})
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        list(load({"folder": tmp_path}, batch_size=1))
-
-
-def test_windows_of_a_file_do_not_depend_on_its_kind():
-    """Only that part of a JPEG is decoded."""
-    image = np.full((60, 80, 3), 128, "uint8")
-    image[20:40] = 40
-    crops = [
-        jpeg.random_crop(encoded(image, kind=kind), 16, (5, 5))
-        for kind in ("JPEG", "PNG")
-    ]
-    np.testing.assert_allclose(*crops, atol=12)

@@ -1,9 +1,8 @@
-"""Trainings under `MirroredStrategy` on logical CPUs, for `test_mirrored`.
+"""Trainings under `MirroredStrategy` on logical CPUs, and what must hold.
 
-Usage: python -m tests.distribution.mirrored_run FILE [PART ...]
+Usage: python -m tests.distribution.mirrored_run PART [PART ...]
 
-`FILE` gets the results as arrays, see the functions in `PARTS`, of which all
-run by default.
+Raises an error if one of the `PARTS` is not as it must be.
 """
 
 import functools
@@ -15,16 +14,20 @@ import tensorflow as tf
 
 import keras_esam
 from tests import reference_run
-from tests.distribution import references
+from tests.networks import plan_with
 
 NUM_DEVICES = 4
-NUM_STEPS = 60
-BATCH_SIZE = 8
-
-
-def make_data(num_samples):
-    case = reference_run.Case({}, num_samples=num_samples)
-    return reference_run.make_data(case)[:2]
+SAM = {"beta": 1, "gamma": 1}
+# Compared with the steps by hand in NumPy.
+METHODS = {
+    "sam": SAM,
+    "esam": {},
+    "esam_variable": {"granularity": "variable", "rank_by": "loss"},
+    "micro_batches": {"beta": 1, "micro_batch_size": 4},
+    "global_sam": {**SAM, "ascent_scope": "global"},
+    "global_sds": {"beta": 1, "ascent_scope": "global"},
+    "one_step": {"ascent": "momentum", "gamma": 1},
+}
 
 
 @functools.cache
@@ -36,25 +39,47 @@ def make_strategy(num_replicas):
     )
 
 
-def make_devices(number):
-    """Makes so many logical CPUs, before TensorFlow has used any."""
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * number
+def make_data(num_samples):
+    case = reference_run.Case({}, num_samples=num_samples)
+    return reference_run.make_data(case)[:2]
+
+
+def make_case(name):
+    arguments = {"rho": 0.3, "seed": 5, **METHODS[name]}
+    return reference_run.Case(
+        arguments, num_samples=80, batch_size=16, run_eagerly=False
     )
 
 
-def train_as_the_reference(name, num_replicas):
-    """Initial weights, and those after training with a method."""
+def make_reference_model(name):
+    model = reference_run.make_model(make_case(name))
+    # To compile each subset for all replicas takes long.
+    model.preferred_pool_size = 2
+    return model
+
+
+def weights_by_hand(name, num_replicas, params):
+    """Parameters after the training in NumPy, from the given ones."""
+    params = [p.astype("float64") for p in params]
+    return reference_run.reference_weights(
+        make_reference_model(name),
+        make_case(name),
+        params,
+        num_replicas=num_replicas,
+    )
+
+
+def check_reference(name, num_replicas):
     with make_strategy(num_replicas).scope():
-        model = references.make_model(name)
+        model = make_reference_model(name)
     before = model.get_weights()
-    reference_run.fit(model, references.make_case(name))
-    results = {}
-    for when, weights in (("before", before), ("after", model.get_weights())):
-        for index, value in enumerate(weights):
-            results[f"{name}-{num_replicas}-{when}-{index}"] = value
-    return results
+    reference_run.fit(model, make_case(name))
+    expected = weights_by_hand(name, num_replicas, before)
+    for value, other, initial in zip(
+        model.get_weights(), expected, before, strict=True
+    ):
+        np.testing.assert_allclose(value, other, rtol=0, atol=1e-5)
+        assert np.abs(value - initial).max() > 0.01
 
 
 def make_deep_model(strategy, **kwargs):
@@ -81,61 +106,44 @@ def make_deep_model(strategy, **kwargs):
     return model
 
 
-def largest_difference(strategy, model):
-    """Largest difference of two replicas' copies of a variable."""
+def assert_copies_are_equal(strategy, model):
+    """Those of each variable that the replicas have."""
     own = [*model.weights, *model.optimizer.variables]
-    own += model._gradient_memory.variables
-    differences = [0.0]
     for variable in own:
         first, *others = strategy.experimental_local_results(variable.value)
         for other in others:
-            difference = first.numpy().astype(float) - other.numpy()
-            differences.append(np.abs(difference).max())
-    return max(differences)
+            np.testing.assert_array_equal(first, other)
 
 
-def train_long(name, **kwargs):
-    """Differences of the replicas after many steps."""
+def check_copies(**kwargs):
     strategy = make_strategy(2)
     model = make_deep_model(strategy, **kwargs)
-    x, y = make_data(6 * BATCH_SIZE)
-    model.fit(x, y, batch_size=BATCH_SIZE, epochs=NUM_STEPS // 6, verbose=0)
-    return {
-        f"{name}-difference": largest_difference(strategy, model),
-        f"{name}-steps": model.optimizer.iterations.numpy(),
-    }
+    model.fit(*make_data(48), batch_size=8, epochs=2, verbose=0)
+    assert model.optimizer.iterations.numpy() == 12
+    assert_copies_are_equal(strategy, model)
 
 
-def train_on_few_samples(name):
-    """Logs if the last batch has fewer samples than there are replicas."""
+def check_few_samples(name):
+    """Fewer than replicas in the last batch."""
     with make_strategy(4).scope():
-        model = references.make_model(name)
-    x, y = make_data(10)
-    history = model.fit(x, y, batch_size=8, epochs=2, verbose=0)
-    return {
-        f"few-{name}-{key}": values for key, values in history.history.items()
-    }
+        model = make_reference_model(name)
+    logs = model.fit(*make_data(10), batch_size=8, epochs=2, verbose=0).history
+    assert np.isfinite([logs["loss"], logs["sharpness"]]).all()
 
 
-def logs_of_the_whole_batch():
-    """The logs of one step on two replicas and on one device."""
-    results = {}
-    x, y = make_data(8)
-    for name, strategy in (
-        ("two", make_strategy(2)),
-        ("one", tf.distribute.get_strategy()),
-    ):
+def check_logs_are_those_of_one_device():
+    logs = []
+    for strategy in (make_strategy(2), tf.distribute.get_strategy()):
         with strategy.scope():
-            model = references.make_model("global_sam")
+            model = make_reference_model("global_sam")
             model.compile("sgd", model.loss, metrics=["accuracy"])
-        history = model.fit(x, y, batch_size=8, verbose=0).history
-        for key, values in history.items():
-            results[f"{name}-{key}"] = values
-    return results
+        history = model.fit(*make_data(8), batch_size=8, verbose=0).history
+        logs.append([history[k] for k in ("loss", "accuracy", "sharpness")])
+    np.testing.assert_allclose(*logs, rtol=1e-5)
 
 
-def train_float8(name, **kwargs):
-    """Differences of the replicas with float8 layers, and a history."""
+def check_float8(**kwargs):
+    """The largest values are those of all replicas."""
     strategy = make_strategy(2)
     with strategy.scope():
         keras.utils.set_random_seed(1)
@@ -147,79 +155,140 @@ def train_float8(name, **kwargs):
     x, y = make_data(16)
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     history = network.layers[0].inputs_amax_history.numpy()
-    return {
-        f"{name}-difference": largest_difference(strategy, model),
-        f"{name}-history": history[[0, -1]],
-        f"{name}-largest": [np.abs(x[i : i + 8]).max() for i in (8, 0)],
-    }
+    largest = [np.abs(x[i : i + 8]).max() for i in (8, 0)]
+    np.testing.assert_allclose(history[[0, -1]], largest, rtol=1e-6)
+    assert_copies_are_equal(strategy, model)
 
 
-def loss_scale(optimizer):
-    if not optimizer.built:
-        return optimizer.initial_scale
-    return optimizer.dynamic_scale.numpy()
-
-
-def half_precision_overflow(name, num_steps_before=0, **kwargs):
-    """Weights before and after a step in which one replica overflows."""
+def check_overflow(num_steps_before=0, **kwargs):
+    """On one replica it skips the step on all."""
     keras.config.set_dtype_policy("mixed_float16")
     strategy = make_strategy(2)
     model = make_deep_model(strategy, **kwargs)
     keras.config.set_dtype_policy("float32")
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     x, y = make_data(8)
     for _ in range(num_steps_before):
         model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-    before, scale = model.get_weights(), loss_scale(model.optimizer)
+    before, scale = model.get_weights(), model.optimizer.dynamic_scale.numpy()
     # Of the second replica.
     x[4:] *= 1e6
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-    return {
-        f"{name}-before": before[0],
-        f"{name}-after": model.get_weights()[0],
-        f"{name}-scale": loss_scale(model.optimizer) / scale,
-        f"{name}-difference": largest_difference(strategy, model),
-    }
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])
+    assert model.optimizer.dynamic_scale.numpy() == scale / 2
+    # The base optimizer alone trains as plain Keras, whose copies of
+    # BatchNormalization's statistics differ.
+    if model.rho > 0:
+        assert_copies_are_equal(strategy, model)
 
 
-run = functools.partial
+def reductions(graph):
+    """List of the bytes that one replica puts into each reduction.
+
+    They are all-reduces, of which `MirroredStrategy` emits one for all tensors
+    that are reduced in one call, and the `AddN` of tensors of several devices,
+    by which TensorFlow combines on CPUs what replicas assign to a variable.
+    """
+    ops = graph.get_operations()
+    collective = [op for op in ops if op.type.startswith("Collective")]
+    # Each replica has an operation of its own for the same all-reduce.
+    first = min((op.device for op in collective), default=None)
+    own = [op for op in collective if op.device == first]
+    own += [
+        op
+        for op in ops
+        if op.type == "AddN" and len({t.op.device for t in op.inputs}) > 1
+    ]
+    sent = [op.inputs[0] for op in own]
+    return [t.shape.num_elements() * t.dtype.size for t in sent]
+
+
+def check_reductions(num_bytes, number, **kwargs):
+    """Of a step, mean over the subsets."""
+    strategy = make_strategy(2)
+    with strategy.scope():
+        network = keras.Sequential(
+            [
+                keras.Input((5,)),
+                keras.layers.Dense(8),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dense(3),
+            ]
+        )
+        model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+        model.preferred_pool_size = 2
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            run_eagerly=True,
+        )
+        batch = np.ones((2, 5), "float32"), np.zeros(2, "int32")
+        model.train_on_batch(*batch)
+    sizes = []
+    for index in range(model.num_subsets):
+        step = functools.partial(model.train_step, plan=plan_with(model, index))
+        function = tf.function(
+            lambda step=step: strategy.run(
+                step, args=(tuple(map(tf.constant, batch)),)
+            ),
+            autograph=False,
+        )
+        sizes.append(reductions(function.get_concrete_function().graph))
+    assert np.mean([sum(size) for size in sizes]) == num_bytes
+    assert np.mean([len(size) for size in sizes]) == number
+
+
+# Kernel, bias, scale, offset, kernel and bias, in float32.
+VARIABLES = [4 * n for n in (5 * 8, 8, 8, 8, 8 * 3, 3)]
+GRADIENT = sum(VARIABLES)
+# The subsets have the last variable, or all.
+SUBSET = (VARIABLES[-1] + GRADIENT) // 2
+STATISTICS = 2 * 4 * 8
+BASE = GRADIENT + STATISTICS
+
+GLOBAL = {"ascent_scope": "global"}
 PARTS = {
     **{
-        f"{name}-{num_replicas}": run(
-            train_as_the_reference, name, num_replicas
-        )
-        for name, num_replicas in references.CASES
+        f"{name}-2": functools.partial(check_reference, name, 2)
+        for name in METHODS
     },
-    "esam": run(train_long, "esam"),
-    "interval": run(train_long, "interval", interval=2),
-    "one_step": run(train_long, "one_step", ascent="previous", gamma=1),
-    "few-global_sds": run(train_on_few_samples, "global_sds"),
-    "few-micro_batches": run(train_on_few_samples, "micro_batches"),
-    "float8": run(train_float8, "float8", beta=1, gamma=1),
-    "float8-interval": run(
-        train_float8, "float8-interval", beta=1, gamma=1, interval=2
+    "global_sam-4": lambda: check_reference("global_sam", 4),
+    "esam": check_copies,
+    "interval": lambda: check_copies(interval=2),
+    "one_step": lambda: check_copies(ascent="momentum", gamma=1),
+    "few-global_sds": lambda: check_few_samples("global_sds"),
+    "few-micro_batches": lambda: check_few_samples("micro_batches"),
+    "float8": lambda: check_float8(**SAM),
+    "float8-interval": lambda: check_float8(interval=2, **SAM),
+    "logs": check_logs_are_those_of_one_device,
+    "sam-overflow": lambda: check_overflow(**SAM),
+    "interval-overflow": lambda: check_overflow(1, beta=1, interval=2),
+    "base-overflow": lambda: check_overflow(rho=0.0),
+    "sent-SGD": lambda: check_reductions(GRADIENT, 1, rho=0.0),
+    "sent-SAM": lambda: check_reductions(BASE, 2, **SAM),
+    "sent-SAM-global": lambda: check_reductions(
+        BASE + GRADIENT, 3, **SAM, **GLOBAL
     ),
-    "logs": logs_of_the_whole_batch,
-    "sam-overflow": run(
-        half_precision_overflow, "sam-overflow", beta=1, gamma=1
+    "sent-ESAM": lambda: check_reductions(BASE, 2),
+    "sent-ESAM-global": lambda: check_reductions(BASE + SUBSET, 3, **GLOBAL),
+    # It reduces the gradient that it keeps too.
+    "sent-one-step": lambda: check_reductions(
+        BASE + GRADIENT, 3, ascent="momentum", **SAM
     ),
-    "interval-overflow": run(
-        half_precision_overflow,
-        "interval-overflow",
-        num_steps_before=1,
-        beta=1,
-        interval=2,
-    ),
-    "base-overflow": run(half_precision_overflow, "base-overflow", rho=0.0),
 }
 
 
 def main():
-    make_devices(NUM_DEVICES)
-    path, *names = sys.argv[1:]
-    results = {}
-    for name in names or PARTS:
-        results |= PARTS[name]()
-    np.savez(path, **results)
+    # Before TensorFlow has used any.
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES
+    )
+    for name in sys.argv[1:]:
+        print(name)
+        PARTS[name]()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def test_workers_train_as_mirrored_strategy_does(tmp_path):
     assert_equal_mirrored(results, expected)
     assert_equal_each_other(results)
     assert_metrics_are_of_all_samples(expected)
-    assert_batches_are_those_of_one_device(results)
+    for parts in (results, [expected]):
+        assert_batches_are_those_of_one_device(parts)
     for result in results:
         np.testing.assert_array_equal(result["overflow change"], 0)
         assert result["overflow scale"] == 2**14
@@ -95,20 +96,23 @@ def assert_batches_are_those_of_one_device(results):
         np.testing.assert_array_equal(parts.reshape(whole.shape), whole)
 
 
-def check_kill(folder, killed):
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_run_resumes_after_a_worker_was_killed(killed, tmp_path):
+    """The chief gets to know of the other's end after 10 seconds."""
     started = workers.start_workers(
-        [RUN, folder, "kill"], folder, KILLED=str(killed)
+        [RUN, tmp_path, "kill"], tmp_path, KILLED=str(killed)
     )
     codes = workers.return_codes(started)
     assert codes[killed] == -signal.SIGKILL
     survivor = 1 - killed
     assert codes[survivor] > 0
-    output = (folder / f"worker-{survivor}.txt").read_text()
+    output = (tmp_path / f"worker-{survivor}.txt").read_text()
     assert "UnavailableError" in output
 
-    started = workers.start_workers([RUN, folder, "whole", "resume"], folder)
-    workers.finish(started, folder)
-    for result in load_workers(folder):
+    command = [RUN, tmp_path, "whole", "resume"]
+    workers.finish(workers.start_workers(command, tmp_path), tmp_path)
+    for result in load_workers(tmp_path):
         keys = [key for key in result if key.startswith("whole")]
         assert len(keys) > 10
         for key in keys:
@@ -116,19 +120,9 @@ def check_kill(folder, killed):
                 np.testing.assert_array_equal(
                     result[key.replace("whole", name)], result[key], key
                 )
-    assert_equal_each_other(load_workers(folder))
-    names = {path.name for path in (folder / "atomic").iterdir()}
+    assert_equal_each_other(load_workers(tmp_path))
+    names = {path.name for path in (tmp_path / "atomic").iterdir()}
     assert names == {"epoch-000003"}
-
-
-def test_run_resumes_after_the_chief_was_killed(tmp_path):
-    check_kill(tmp_path, killed=0)
-
-
-@pytest.mark.slow
-def test_run_resumes_after_another_worker_was_killed(tmp_path):
-    # The chief gets to know it when the heartbeats have ceased for 10 seconds.
-    check_kill(tmp_path, killed=1)
 
 
 @pytest.mark.parametrize(

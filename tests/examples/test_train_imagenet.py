@@ -111,7 +111,7 @@ def test_images_of_tensorflow_datasets(train, tmp_path):
     more = "--recipe imagenet/resnet50/sam --batch-size 4 --subset 8"
     more += " --precision mixed_bfloat16"
     # Which the recipe's micro-batches do not go with.
-    more += " --micro-batch-size 0 --ascent previous"
+    more += " --micro-batch-size 0 --ascent momentum"
     result = train(f"--data-dir {tmp_path / 'tfds'} {more}", tmp_path / "run")
     network = keras.saving.load_model(tmp_path / "run" / "last.keras")
     assert network.output_shape == (None, 1000)

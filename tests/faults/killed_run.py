@@ -27,16 +27,10 @@ class TellsModel(keras_esam.ESAMModel):
 
 
 def train(folder, epochs, connection):
-    """Trains, or goes on.
-
-    Args:
-        folder: Path of the backup.
-        epochs: Integer.
-        connection: Gets each of the `MOMENTS` when it begins, in the end
-            "finished".
-    """
+    """Trains, or goes on; the connection gets each moment, then "finished"."""
     keras.utils.set_random_seed(1)
-    model = TellsModel(dense_network(), beta=0.75, seed=3)
+    model = TellsModel(dense_network(), seed=3)
+    model.preferred_pool_size = 2
     model.tell = connection.send
     compile_to_graph(model)
     rng = np.random.default_rng(0)

@@ -15,20 +15,15 @@ from tests.faults import killed_run
 pytestmark = tensorflow_only
 # A life ends in its second epoch, or some more if the kill comes late.
 EPOCHS_PER_LIFE = 2
-SPARE_EPOCHS = 8
+SPARE_EPOCHS = 5
 # Seconds until it is a failure, on a busy machine too.
 TIMEOUT = 120
 
 
 def run(folder, epochs, moment=None, count=1, delay=0.0):
-    """Runs the training in a process of its own until a moment.
+    """Runs the training in a process of its own.
 
-    Args:
-        folder: Path of the backup.
-        epochs: Integer.
-        moment: One of `killed_run.MOMENTS`, or `None`: to the end.
-        count: Integer, which of these moments.
-        delay: Float, seconds from then to the kill.
+    It is killed `delay` seconds after the moment came for the `count`-th time.
     """
     # Its server has imported what the processes need, and computed nothing.
     context = multiprocessing.get_context("forkserver")

@@ -33,12 +33,7 @@ class Traced(keras_esam.ESAMModel):
 
 
 class Growth(keras.callbacks.Callback):
-    """Counts after each epoch what a leak would add to.
-
-    Attributes:
-        counts: List of dicts of integers.
-        resident: List of integers, bytes of memory of the process.
-    """
+    """Counts after each epoch what a leak would add to, and bytes of memory."""
 
     def on_train_begin(self, logs=None):
         self.counts, self.resident = [], []

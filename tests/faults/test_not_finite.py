@@ -21,7 +21,7 @@ METHODS = {
     "SAM": {"beta": 1, "gamma": 1},
     "ESAM": {},
     "by loss": {"rank_by": "loss"},
-    "one-step": {"ascent": "previous", "beta": 1, "gamma": 1},
+    "one-step": {"ascent": "momentum", "beta": 1, "gamma": 1},
 }
 # In one sample of the second of four batches.
 BAD = [("x", np.nan), ("y", np.nan), ("weight", np.inf)]
@@ -77,8 +77,13 @@ def is_finite(values):
     return all(np.isfinite(value).all() for value in values)
 
 
-@pytest.mark.parametrize("name, value", BAD)
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    "method, name, value",
+    [
+        *((METHODS["ESAM"], *bad) for bad in BAD),
+        *((METHODS[key], "y", np.nan) for key in ("Keras", "SAM", "one-step")),
+    ],
+)
 def test_bad_value_skips_the_step_in_float16(method, name, value, float16):
     network = dense_network(dropout=False)
     model = make(method, network)
@@ -94,13 +99,11 @@ def test_bad_value_skips_the_step_in_float16(method, name, value, float16):
     # Of a bad input Keras' statistics do not recover.
     norm = network.layers[1]
     assert is_finite([norm.moving_mean.numpy()]) == (name != "x")
-    if method == METHODS["one-step"]:
-        assert is_finite(v.numpy() for v in model._gradient_memory.variables)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_weights_of_float32_become_nan_as_in_keras(method):
-    model = make(method, dense_network(dropout=False))
+@pytest.mark.parametrize("name", ["Keras", "ESAM"])
+def test_weights_of_float32_become_nan_as_in_keras(name):
+    model = make(METHODS[name], dense_network(dropout=False))
     steps = Steps()
     logs = train(model, batches(*BAD[0]), callbacks=[steps]).history
     assert not np.isfinite(logs["loss"][0])
@@ -108,16 +111,7 @@ def test_weights_of_float32_become_nan_as_in_keras(method):
     assert good == [True, False, False, False]
 
 
-@pytest.mark.parametrize("name", ["Keras", "ESAM"])
-def test_terminate_on_nan_sees_a_step_that_is_skipped_too(name, float16):
-    model = make(METHODS[name], dense_network(dropout=False))
-    steps = Steps()
-    stop = keras.callbacks.TerminateOnNaN()
-    train(model, batches("y", np.nan), epochs=2, callbacks=[stop, steps])
-    assert len(steps.weights) == 2
-
-
-@pytest.mark.parametrize("name", ["Keras", "ESAM", "one-step"])
+@pytest.mark.parametrize("name", ["ESAM", "one-step"])
 def test_steps_after_a_skipped_one_are_those_of_a_run_without_it(name, float16):
     """But for the loss scale, which is set back."""
     method = METHODS[name]
@@ -132,13 +126,8 @@ def test_steps_after_a_skipped_one_are_those_of_a_run_without_it(name, float16):
             assert float(model.optimizer.dynamic_scale) == 2.0**14
             model.optimizer.dynamic_scale.assign(2.0**15)
             # The subset of the step that was skipped is not drawn again.
-            if method is not None:
-                model._progress.num_executions -= 1
-                model._progress.write()
-        elif name == "one-step":
-            # After a gradient that is not finite the next step perturbs
-            # nothing.
-            model._gradient_memory.clear()
+            model._progress.num_executions -= 1
+            model._progress.write()
         train(model, [part[32:] for part in first])
         weights.append(model.get_weights())
     assert_identical(*weights)
@@ -185,8 +174,8 @@ def overflow_network(layer):
 
 @pytest.mark.parametrize(
     ("passes", "samples"),
-    [((0,), 1), ((2,), 1), ((1, 2), None), ((0, 1, 2), None)],
-    ids=["F1", "F2", "Fs and F2", "all"],
+    [((0,), 1), ((2,), 1), ((1, 2), None)],
+    ids=["F1", "F2", "Fs and F2"],
 )
 def test_overflow_in_a_forward_pass_skips_the_step(passes, samples, float16):
     layer = OverflowsInPass(passes, samples)
@@ -208,10 +197,9 @@ def test_overflow_in_a_forward_pass_skips_the_step(passes, samples, float16):
     assert int(model.optimizer.iterations) == 2
 
 
-@pytest.mark.parametrize("samples", [None, 1], ids=["all", "one"])
-def test_overflow_in_the_ranking_pass_alone_skips_nothing(samples, float16):
+def test_overflow_in_the_ranking_pass_alone_skips_nothing(float16):
     """It decides on the kept samples, whose gradients are finite."""
-    layer = OverflowsInPass((1,), samples)
+    layer = OverflowsInPass((1,), samples=1)
     model = keras_esam.ESAMModel(overflow_network(layer), beta=1, seed=1)
     compile_model(model, run_eagerly=True)
     x, y = dense_data(16)
@@ -244,13 +232,13 @@ def nan_debugger():
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="its debugger is of gradients"
 )
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("m", [None, 8])
-def test_healthy_steps_have_no_nan_in_them(method, m):
-    if m is not None and method != METHODS["SAM"]:
-        pytest.skip("one method with micro-batches")
-    network = dense_network()
-    model = make({**method, "micro_batch_size": m} if method else None, network)
+@pytest.mark.parametrize(
+    "method",
+    [METHODS["ESAM"], METHODS["one-step"], {"gamma": 1, "micro_batch_size": 8}],
+    ids=str,
+)
+def test_healthy_steps_have_no_nan_in_them(method):
+    model = make(method, dense_network())
     with nan_debugger():
-        train(model, batches(), epochs=2)
+        train(model, [part[:32] for part in batches()])
     assert is_finite(model.get_weights())

@@ -1,7 +1,6 @@
 """Networks of the paper: parameters, shapes, initial scale, saving."""
 
 import math
-import sys
 
 import keras
 import numpy as np
@@ -61,7 +60,10 @@ def check_pyramid(network):
 
 @pytest.mark.parametrize(
     "name, size, num_parameters",
-    [("resnet50", 50, 25_636_712), ("resnet101", 101, 44_707_176)],
+    [
+        ("resnet50", 50, 25_636_712),
+        pytest.param("resnet101", 101, 44_707_176, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("bfloat16")
 def test_imagenet_networks_are_those_of_keras_with_float32_logits(
@@ -126,15 +128,9 @@ def test_bottleneck_resnet_has_its_channels_last(monkeypatch):
         models.bottleneck_resnet((3, 32, 32))
 
 
-def test_bottleneck_resnet_says_what_it_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras_cv", None)
-    with pytest.raises(ImportError, match=r"keras-esam\[examples\]"):
-        models.bottleneck_resnet()
-
-
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("shape", [(32, 32, 3), (17, 21, 1)])
-def test_any_input_size_and_number_of_classes(name, shape):
+def test_any_input_size_and_number_of_classes(name):
+    shape = (17, 21, 1)
     network = getattr(models, name)(shape, num_classes=3, **SMALL[name])
     x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
     y = keras.ops.convert_to_numpy(network(x))
@@ -185,16 +181,6 @@ def test_kernels_have_the_scale_of_he_initialisation(name):
             kernel = keras.ops.convert_to_numpy(layer.kernel)
             ratios.append(kernel.var() * math.prod(kernel.shape[:-1]) / 2)
     assert np.mean(ratios) == pytest.approx(1, rel=0.1)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_saved_network_is_plain_keras(name, tmp_path):
-    network = getattr(models, name)((16, 16, 3), **SMALL[name])
-    network.save(tmp_path / "network.keras")
-    loaded = keras.saving.load_model(tmp_path / "network.keras")
-    x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
-    outputs = [keras.ops.convert_to_numpy(m(x)) for m in (network, loaded)]
-    np.testing.assert_array_equal(*outputs)
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,7 @@ class ExtraLoss(layers.Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What both models of a comparison share.
-
-    Args:
-        input_structure, output_structure: `"single"`, `"list"`, `"dict"` or
-            `"nested"`, that of the network's inputs and outputs.
-        input_dtypes: The dtype of each input.
-        losses: The loss of each output.
-        loss_weights: The weight of each loss, or `None`.
-        weights: Kind of the sample weights of each output (`None` for none),
-            or one kind for all of them.
-    """
+    """What both models of a comparison share."""
 
     seed: int
     num_samples: int

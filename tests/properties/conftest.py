@@ -8,7 +8,7 @@ import keras
 from hypothesis.configuration import set_hypothesis_home_dir
 
 # For each of the tests.
-PROFILES = {"default": 12, "night": 250}
+PROFILES = {"default": 6, "night": 250}
 if keras.backend.backend() == "jax":
     # Eager steps take ten times as long there.
     PROFILES = {"default": 3, "night": 25}

@@ -24,14 +24,14 @@ def cases(draw):
         "gamma": draw(st.sampled_from([1.0, 0.5]) | hundredths),
         "granularity": draw(st.sampled_from(subsets.GRANULARITIES)),
         "rank_by": draw(st.sampled_from(list(selection.RANKINGS))),
-        "ascent": draw(st.sampled_from(["current", "current", "previous"])),
+        "ascent": draw(st.sampled_from(["current", "current", "momentum"])),
         "interval": draw(st.integers(1, 3)),
         "adaptive": draw(st.booleans()),
         "scale": draw(st.sampled_from(["horvitz_thompson", "authors"])),
         "micro_batch_size": draw(st.none() | st.integers(1, batch_size + 1)),
         "seed": draw(st.integers(0, 2**16)),
     }
-    if arguments["ascent"] == "previous":
+    if arguments["ascent"] == "momentum":
         # What goes together with it.
         arguments["micro_batch_size"] = None
         if arguments["rank_by"] == "sharpness":

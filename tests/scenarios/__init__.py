@@ -20,19 +20,8 @@ from tests.networks import fit
 # Batches of 16, 16 and 8.
 X, Y = dense_data(40)
 
-HOOKS = [
-    f"on_{name}_{when}"
-    for name in (
-        "train",
-        "test",
-        "predict",
-        "epoch",
-        "train_batch",
-        "test_batch",
-        "predict_batch",
-    )
-    for when in ("begin", "end")
-]
+PHASES = "train test predict epoch train_batch test_batch predict_batch"
+HOOKS = [f"on_{p}_{w}" for p in PHASES.split() for w in ("begin", "end")]
 
 
 class Recorder(keras.callbacks.Callback):
@@ -94,23 +83,13 @@ def small_network():
     return dense_network(batch_norm=False)
 
 
-def compare(scenario, make=small_network, compile_with=None, **arguments):
+def compare(
+    scenario, make=small_network, compile_with=compile_model, **arguments
+):
     """Runs a scenario with the bare model, `rho=0` and `rho > 0`.
 
-    Args:
-        scenario: Function of a compiled model that returns a nested structure
-            of numbers, arrays and strings.
-        make: Function that returns a network.
-        compile_with: Function of a model that compiles it. Step by step
-            without compilation if `None`. Defaults to `None`.
-        **arguments: Of `ESAMModel` with `rho > 0`.
-
-    Returns:
-        What the scenario returned with `rho > 0`.
+    Returns what it returned with `rho > 0`. The arguments are of that model.
     """
-    compile_with = compile_with or (
-        lambda model: compile_model(model, run_eagerly=True)
-    )
     results, networks, steps = [], [], []
     for options in (None, {"rho": 0}, {"rho": 0.1, **arguments}):
         keras.utils.set_random_seed(1)

@@ -70,15 +70,12 @@ def jax_arrays():
 
 
 SOURCES = {
-    "arrays": lambda: {"x": X, "y": Y, "batch_size": 16},
-    "tensors": tensors,
     "jax_arrays": jax_arrays,
     "data_frame": data_frame,
     "dataset": dataset,
     "dataset_of_unknown_size": lambda: dataset().filter(lambda *_: True),
     "data_loader": data_loader,
     "grain": grain_dataset,
-    "py_dataset": Batches,
     "py_dataset_in_threads": lambda: Batches(workers=2, max_queue_size=2),
 }
 ENDLESS = {
@@ -148,11 +145,10 @@ def test_data_that_ends_within_an_epoch():
     compare(scenario)
 
 
-@pytest.mark.parametrize("with_weights", [False, True])
-def test_sparse_rows(with_weights):
+def test_sparse_rows():
     sparse = pytest.importorskip("scipy.sparse")
     rows = sparse.csr_matrix(np.where(X > 0, X, 0))
-    weight = np.linspace(0.5, 2, 40) if with_weights else None
+    weight = np.linspace(0.5, 2, 40)
 
     def make():
         return keras.Sequential([keras.layers.Dense(NUM_CLASSES, "softmax")])

@@ -31,15 +31,9 @@ FIT_OPTIONS = {
         "validation_freq": 2,
         "epochs": 3,
     },
-    "some_epochs": {
-        "validation_data": HELD_OUT,
-        "validation_freq": [1, 3],
-        "epochs": 3,
-    },
     "shuffled": {"shuffle": True, "class_weight": {0: 0.2, 1: 1.0, 2: 3.0}},
     "steps_per_epoch": {"steps_per_epoch": 2, "epochs": 2},
     "initial_epoch": {"initial_epoch": 2, "epochs": 3},
-    "no_epoch": {"epochs": 0},
 }
 
 

@@ -115,7 +115,7 @@ def test_update_learns_from_all_samples():
     "arguments, message",
     [
         ({"gamma": 0.5}, "`gamma` must be 1 with `ascent_fraction < 1`"),
-        ({"ascent": "previous"}, "`ascent_fraction=1` with it"),
+        ({"ascent": "momentum"}, "`ascent_fraction=1` with it"),
         ({"ascent_fraction": 0}, "Received: ascent_fraction=0"),
         ({"ascent_fraction": 1.5}, "Received: ascent_fraction=1.5"),
     ],

@@ -7,7 +7,6 @@ import pytest
 import keras_esam
 from tests.backends import compiled_steps
 from tests.backends import gradients_of
-from tests.networks import SubclassedNetwork
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
@@ -68,7 +67,7 @@ def sam_by_hand(network, optimizer, x, y, rho):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_sam_with_any_optimizer_equals_a_hand_written_loop(name):
-    x, y = dense_data(64)
+    x, y = dense_data(48)
 
     def make():
         # Adam makes a large step of a bias whose gradient is nothing but
@@ -136,22 +135,15 @@ def test_xla_compiles_ragged_batches():
 
 
 def test_train_on_batch_goes_through_the_subsets_like_fit():
-    x, y = dense_data(96)
+    x, y = dense_data(64)
     models = [keras_esam.ESAMModel(dense_network(), seed=1) for _ in range(2)]
     for model in models:
         compile_model(model)
     fit(models[0], x, y)
-    for start in range(0, 96, 16):
+    for start in range(0, 64, 16):
         models[1].train_on_batch(x[start : start + 16], y[start : start + 16])
     for a, b in zip(*map(all_values, models), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-def test_train_on_batch_builds_the_network():
-    x, y = dense_data(16)
-    model = compile_model(keras_esam.ESAMModel(SubclassedNetwork()))
-    logs = model.train_on_batch(x, y, return_dict=True)
-    assert np.isfinite(logs["loss"])
 
 
 def test_generators_and_unknown_lengths():

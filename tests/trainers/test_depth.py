@@ -148,9 +148,7 @@ def compiled_step(subset_index, jit_compile=False, has_graph=True, **kwargs):
 def convolutions(subset_index, **kwargs):
     """Numbers of convolutions in a step, by the kind of operation.
 
-    Returns:
-        Two `collections.Counter`: of the step as traced, and as TensorFlow
-        runs it, after its optimization of the graph.
+    They are those of the step as traced, and as TensorFlow runs it.
     """
     step, batch = compiled_step(subset_index, **kwargs)
     size = len(step.get_concrete_function(*batch).graph.get_operations())
@@ -176,7 +174,7 @@ def convolutions(subset_index, **kwargs):
 @tensorflow_only
 @pytest.mark.parametrize(
     ("subset_index", "has_graph"),
-    [(0, True), (1, True), (2, False), (4, True)],
+    [(0, True), (1, True), (2, False)],
 )
 def test_passes_run_from_the_perturbed_layers_on(subset_index, has_graph):
     traced, run = convolutions(
@@ -203,13 +201,14 @@ def test_ranking_by_loss_runs_no_third_pass():
 @tensorflow_only
 def test_one_step_costs_what_the_base_optimizer_does():
     _, base = convolutions(0, rho=0)
-    _, one_step = convolutions(0, ascent="previous", beta=1, gamma=1)
+    _, one_step = convolutions(0, ascent="momentum", beta=1, gamma=1)
     assert one_step == base
-    _, selected = convolutions(0, ascent="previous", rank_by="loss")
+    _, selected = convolutions(0, ascent="momentum", rank_by="loss")
     assert selected["Conv2D"] == 3 + 3
 
 
 @tensorflow_only
+@pytest.mark.slow
 def test_xla_merges_the_prefix_too():
     """As many convolutions less as in TensorFlow's own optimization."""
     counts = []

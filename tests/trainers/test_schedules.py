@@ -5,7 +5,6 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_esam
 from tests.backends import compiled_steps
@@ -105,14 +104,6 @@ def test_steps_per_execution_counts_all_its_steps():
     assert model.upcoming_step.gamma == 0.5
 
 
-def test_boundaries_may_be_tensors():
-    stages = Stages(tf.constant([2]), [1.0, 0.5])
-    model, _ = train(2, gamma=stages)
-    assert model.upcoming_step.gamma == 1.0
-    model, _ = train(3, gamma=stages)
-    assert model.upcoming_step.gamma == 0.5
-
-
 def test_stages_of_numpy_numbers_have_the_pool_of_the_numbers_they_stand_for():
     stages = Stages([100], [np.float32(0.6), np.float32(0.7)])
     model, _ = train(1, beta=stages, granularity="variable")
@@ -120,9 +111,8 @@ def test_stages_of_numpy_numbers_have_the_pool_of_the_numbers_they_stand_for():
     assert model.subset_pool.probabilities == (0.6,) * 6
 
 
-@pytest.mark.parametrize("interval", [2, 3])
-def test_sharpness_is_logged_whatever_the_last_step_is(interval):
-    _, history = train(4, interval=interval)
+def test_sharpness_is_logged_whatever_the_last_step_is():
+    _, history = train(2, interval=2)
     assert history["sharpness"][0] > 0
 
 
@@ -152,22 +142,16 @@ def test_sharpness_is_nan_where_no_step_of_an_epoch_knows_it():
 
 
 def test_sharpness_of_an_epoch_without_a_sharpness_aware_step_is_nan():
-    x, y = dense_data(16 * 2)
-    model = keras_esam.ESAMModel(dense_network(), interval=4, gamma=1)
+    x, y = dense_data(16)
+    model = keras_esam.ESAMModel(dense_network(), interval=2, gamma=1)
     history = fit(compile_model(model), x, y, epochs=4).history
     np.testing.assert_array_equal(
         np.isnan(history["sharpness"]), [False, True, False, True]
     )
 
 
-def test_interval_beyond_the_training_perturbs_the_first_step_alone():
-    _, once = train(1)
-    _, first = train(4, interval=100)
-    assert first["sharpness"] == once["sharpness"]
-
-
 def test_nothing_is_dropped_where_all_samples_are_kept():
     """ceil(0.99 * 16) = 16: no ranking pass, and the step of SAM."""
-    selecting, _ = train(beta=1, gamma=0.99)
-    sam, _ = train(beta=1, gamma=1)
+    selecting, _ = train(2, beta=1, gamma=0.99)
+    sam, _ = train(2, beta=1, gamma=1)
     assert_identical(selecting.get_weights(), sam.get_weights())

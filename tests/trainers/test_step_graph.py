@@ -76,17 +76,9 @@ class Traced(keras_esam.ESAMModel):
 
 def traced_model():
     model = Traced(dense_network(), seed=1)
-    model.preferred_pool_size = 3
+    model.preferred_pool_size = 2
     model.traces = []
     return compile_to_graph(model)
-
-
-@compiled_steps
-def test_each_subset_is_traced_once():
-    x, y = dense_data(16 * 4)
-    model = traced_model()
-    fit(model, x, y, epochs=2)
-    assert sorted(model.traces) == sorted(model.subset_pool.subsets)
 
 
 @tensorflow_only
@@ -121,7 +113,7 @@ def test_each_subset_is_traced_once_with_data_of_unknown_length():
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     data = data.filter(lambda x, y: True)
     model = traced_model()
-    for _ in range(3):
+    for _ in range(2):
         with pytest.warns(UserWarning, match="ran out of data"):
             model.fit(data, shuffle=False, verbose=0)
     assert sorted(model.traces) == sorted(model.subset_pool.subsets)
@@ -144,13 +136,14 @@ def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
     "in_mid_training", [False, pytest.param(True, marks=tensorflow_only)]
 )
 def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
-    x, y = dense_data(16 * 5)
+    x, y = dense_data(16 * 3)
     network = dense_network()
     model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
+    model.preferred_pool_size = 2
     kernel = network.layers[0].kernel
 
     def freeze(batch=0, logs=None):
-        if batch == 1:
+        if batch == 0:
             network.layers[0].trainable = False
             model.frozen_at = kernel.numpy()
 
@@ -159,7 +152,7 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
         fit(model, x, y, callbacks=[hook])
     else:
         fit(model, x, y)
-        freeze(batch=1)
+        freeze()
         fit(model, x, y)
     np.testing.assert_array_equal(kernel, model.frozen_at)
     network.layers[0].trainable = True
@@ -178,7 +171,7 @@ def test_layer_that_is_frozen_between_epochs_stays_as_it_is(run_eagerly):
     fit(model, x, y, epochs=2, callbacks=[hook])
     np.testing.assert_array_equal(network.layers[0].kernel, model.before)
     network.layers[0].trainable = True
-    model.ascent = "previous"
+    model.ascent = "momentum"
     with pytest.raises(ValueError, match="must not be frozen"):
         fit(model, x, y, epochs=2, callbacks=[hook])
     assert np.all(np.isfinite(network.layers[0].kernel))
@@ -195,11 +188,10 @@ def freeze_in_second_epoch(model):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="on JAX `fit` holds the values")
-@pytest.mark.parametrize("ascent", ["current", "previous"])
-def test_layer_that_is_frozen_in_eager_steps_stays_as_it_is(ascent):
-    x, y = dense_data(16 * 5)
+def test_layer_that_is_frozen_in_eager_steps_stays_as_it_is():
+    x, y = dense_data(16 * 3)
     network = dense_network()
-    model = keras_esam.ESAMModel(network, gamma=1, ascent=ascent, seed=1)
+    model = keras_esam.ESAMModel(network, gamma=1, ascent="momentum", seed=1)
     compile_model(model)
     fit(model, x, y, epochs=2, callbacks=[freeze_in_second_epoch(model)])
     np.testing.assert_array_equal(
@@ -225,20 +217,6 @@ def test_frozen_statistics_are_frozen_in_the_steps_of_all_subsets():
     np.testing.assert_array_equal(norm.moving_mean, before)
 
 
-def test_layer_that_becomes_trainable_is_unknown_to_the_optimizer():
-    x, y = dense_data(16 * 2)
-    network = dense_network()
-    network.layers[0].trainable = False
-    model = compile_to_graph(keras_esam.ESAMModel(network, beta=1))
-    fit(model, x, y)
-    network.layers[0].trainable = True
-    with pytest.raises(
-        ValueError, match="can only be called for the variables"
-    ):
-        fit(model, x, y)
-    fit(compile_to_graph(model), x, y)
-
-
 class FailsInPass(keras.layers.Layer):
     """Raises an error in a chosen forward pass of the training step."""
 
@@ -252,8 +230,23 @@ class FailsInPass(keras.layers.Layer):
         return inputs
 
 
+def global_state():
+    """What may outlive a step, and the random numbers that come next."""
+    variable = keras.Variable(0.0)
+    # In a stateless scope that was left open it would get no value.
+    variable.assign(1.0)
+    return [
+        variable.numpy(),
+        keras.config.dtype_policy().name,
+        np.random.random(),
+        float(keras.random.uniform(())),
+        BACKEND == "tensorflow" and tf.config.functions_run_eagerly(),
+    ]
+
+
 @pytest.mark.parametrize("fail_at", [0, 1, 2], ids=["F1", "Fs", "F2"])
 def test_error_in_mid_step_leaves_the_model_as_it_was(fail_at):
+    """And the global state of Keras and TensorFlow."""
     x, y = dense_data(16)
     network = dense_network()
     fails = FailsInPass()
@@ -264,9 +257,13 @@ def test_error_in_mid_step_leaves_the_model_as_it_was(fail_at):
     fit(model, x, y)
     before = all_values(model), [v.numpy() for v in model.optimizer.variables]
     weights = model.get_weights()
+    keras.utils.set_random_seed(7)
+    state = global_state()
+    keras.utils.set_random_seed(7)
     fails.fail_at = fail_at
     with pytest.raises(RuntimeError, match="told to fail"):
         fit(model, x, y)
+    assert global_state() == state
     assert_identical(before[0], all_values(model))
     assert_identical(before[1], model.optimizer.variables)
     fails.fail_at = None
@@ -301,6 +298,7 @@ def test_variables_never_hold_the_perturbed_values():
 
 
 @tensorflow_only
+@pytest.mark.slow
 def test_compiling_the_subsets_is_no_reason_for_a_warning():
     """In a process of its own: TensorFlow warns twice per process at most."""
     code = (
@@ -318,16 +316,3 @@ def test_compiling_the_subsets_is_no_reason_for_a_warning():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert "retracing" not in result.stderr
-
-
-@tensorflow_only
-def test_logs_of_an_own_test_step_are_its_own():
-    class Own(keras_esam.ESAMModel):
-        def test_step(self, data):
-            super().test_step(data)
-            return {"loss": tf.constant(7.0)}
-
-    model = compile_model(Own(dense_network(), seed=1))
-    x, y = dense_data(16)
-    logs = model.evaluate(x, y, verbose=0, return_dict=True)
-    assert logs == {"loss": 7.0}

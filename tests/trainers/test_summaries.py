@@ -16,7 +16,6 @@ pytestmark = tensorflow_only
 METHODS = {
     "base": {"rho": 0.0},
     "ESAM": {"beta": 1},
-    "one-step by loss": {"ascent": "previous", "beta": 1, "rank_by": "loss"},
     "micro-batches": {"beta": 1, "gamma": 1, "micro_batch_size": 4},
 }
 
@@ -55,11 +54,6 @@ def train(folder, method, records=True, **kwargs):
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_one_value_a_step(method, tmp_path):
     assert len(train(tmp_path, method)) == 2
-
-
-def test_one_value_a_step_that_runs_eagerly(tmp_path):
-    method = METHODS["micro-batches"]
-    assert len(train(tmp_path, method, run_eagerly=True)) == 2
 
 
 def test_nothing_where_a_user_records_nothing(tmp_path):

@@ -1,0 +1,55 @@
+"""The momentum of the gradients, as Keras' optimizers keep it."""
+
+import keras
+
+from keras_esam import subsets
+from keras_esam.backends import backend
+
+# Of these, and of their subclasses, it is known what their variables hold.
+NAMES = "SGD Adam Adamax Nadam Lamb Lion Muon RMSprop".split()
+OPTIMIZERS = tuple(getattr(keras.optimizers, name) for name in NAMES)
+
+
+def variables(optimizer, trainable_variables) -> list:
+    """The optimizer's variables with the momentum of the weights.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`. It is built if it is not.
+        trainable_variables: List of all trainable variables of the model.
+
+    Returns:
+        List of variables, `None` for those that are no weights.
+
+    Raises:
+        ValueError: If the optimizer keeps no momentum.
+    """
+    if not optimizer.built:
+        optimizer.build(trainable_variables)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    by_name = {}
+    if isinstance(inner, OPTIMIZERS):
+        for variable in inner.variables:
+            by_name.setdefault(variable.name, []).append(variable)
+    found = []
+    for weight in trainable_variables:
+        # Those of the same name are in the order of the weights.
+        same = by_name.get(f"{weight.path.replace('/', '_')}_momentum", [])
+        found.append(same.pop(0) if same else None)
+        if found[-1] is None and subsets.is_weight(weight):
+            raise ValueError(
+                '`ascent="momentum"` needs an optimizer that keeps the '
+                "momentum of the gradients, as `SGD(momentum=0.9)` and `Adam` "
+                f"do. Received: optimizer={inner} with {inner.get_config()}"
+            )
+    return found
+
+
+def read(optimizer, trainable_variables) -> list:
+    """The momentum of the weights, with the sign of the gradients: tensors."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # SGD has the sign and the learning rate of its step in it.
+    sign = -1 if isinstance(inner, keras.optimizers.SGD) else 1
+    return [
+        None if variable is None else sign * backend.value(variable)
+        for variable in variables(optimizer, trainable_variables)
+    ]
