@@ -141,7 +141,7 @@ class StepDispatcher:
         check_trainable(model)
         model._track_training_state()
         self._trainable_parts = self._find_trainable()
-        model._findings.variable_order = model._find_variable_order()
+        model._findings.variables = model._find_variables()
 
 
 def check_trainable(model):
@@ -164,6 +164,13 @@ def check_trainable(model):
             "`compile()` must be given an optimizer. Received: optimizer=None"
         )
     model._method.check_together()
+    perturbs = not model._method.is_base_optimizer
+    if perturbs and not model._find_variables().order:
+        raise ValueError(
+            "`perturbable` must choose some of the trainable weights. "
+            f"Received: perturbable={model.perturbable!r}, which chooses none "
+            f"of {[v.path for v in model.trainable_variables]}"
+        )
     if model._method.needs_momentum:
         momentum.variables(model.optimizer, model.trainable_variables)
     stateful = [

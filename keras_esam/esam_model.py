@@ -1,6 +1,7 @@
 """`ESAMModel`: sharpness-aware training of any Keras model with `fit`."""
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 
@@ -19,7 +20,7 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 # Arguments that are Keras objects, or may be.
-SERIALIZED = ("model", "rho", "beta", "gamma")
+SERIALIZED = ("model", "rho", "beta", "gamma", "perturbable")
 
 
 @keras.saving.register_keras_serializable(package="keras_esam")
@@ -59,6 +60,11 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         gamma: Float in `(0, 1]`, fraction of the batch that is kept for the
             update: `max(1, ceil(gamma * batch_size))` samples. Or stages, as
             for `beta`. Defaults to `0.5`.
+        perturbable: Which weights may be perturbed: all (`None`); the scales
+            and shifts of normalization layers (`"normalization"`, SAM-ON), for
+            which `rho` is five to ten times larger; or those for which a
+            function of a `keras.Variable` is true, which is registered for
+            saving if the model is to be saved. Defaults to `None`.
         granularity: Which weights are perturbed or not together. `"depth"`: all
             variables from a random depth to the output; layers below the
             lowest perturbed layer are computed once per step and reused.
@@ -162,6 +168,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         rho: float | Schedule = 0.05,
         beta: float | Stages = 0.6,
         gamma: float | Stages = 0.5,
+        perturbable: str | Callable | None = None,
         granularity: str = "depth",
         rank_by: str = "sharpness",
         ascent: str = "current",
@@ -183,6 +190,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             rho=rho,
             beta=beta,
             gamma=gamma,
+            perturbable=perturbable,
             granularity=granularity,
             rank_by=rank_by,
             ascent=ascent,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import keras
 
@@ -33,6 +34,7 @@ class Method:
     rho: float | Schedule = 0.05
     beta: float | Stages = 0.6
     gamma: float | Stages = 0.5
+    perturbable: str | Callable | None = None
     granularity: str = "depth"
     rank_by: str = "sharpness"
     ascent: str = "current"
@@ -188,6 +190,16 @@ def _check_ascent_fraction(fraction):
     return float(fraction)
 
 
+def _check_perturbable(perturbable):
+    known = perturbable is None or callable(perturbable)
+    if not known and perturbable != "normalization":
+        raise ValueError(
+            '`perturbable` must be `None`, `"normalization"` or a function of '
+            f"a variable. Received: perturbable={arguments.short(perturbable)}"
+        )
+    return perturbable
+
+
 def _check_interval(interval):
     arguments.check_integer(interval=interval)
     if interval < 1:
@@ -219,6 +231,7 @@ CHECKS = {
     "rho": _check_rho,
     "beta": functools.partial(arguments.check_fraction, "beta"),
     "gamma": functools.partial(arguments.check_fraction, "gamma"),
+    "perturbable": _check_perturbable,
     "granularity": _choice("granularity", subsets.GRANULARITIES),
     "rank_by": _choice("rank_by", RANKINGS),
     "ascent": _choice("ascent", ASCENTS),

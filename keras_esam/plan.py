@@ -99,18 +99,15 @@ class StepPlan:
 
 
 def plan_step(
-    method: Method, progress, order: tuple[int, ...], num_variables: int
+    method: Method, progress, variables: subsets.Variables
 ) -> StepPlan:
     """Plans the training step that is due.
 
     Args:
         method: `Method`.
         progress: `TrainingProgress`, the place in the whole training.
-        order: Tuple of integers, indices of the variables that are weights,
-            from the network's input on. Empty if they are not known yet.
-        num_variables: Integer, number of all trainable variables.
+        variables: `subsets.Variables`, those of the model.
     """
-    overwritten = tuple(sorted({*range(num_variables)} - {*order}))
     step = progress.num_steps
     has_no_radius = isinstance(method.rho, Stages) and not value_at(
         method.rho, step
@@ -118,17 +115,17 @@ def plan_step(
     if step < method.start or has_no_radius:
         method = dataclasses.replace(method, rho=0.0)
     if method.is_base_optimizer:
-        return StepPlan(method, overwritten=overwritten)
+        return StepPlan(method, overwritten=variables.overwritten)
     plan = StepPlan(
         method,
         perturbs=progress.num_executions % method.interval == 0,
         beta=value_at(method.beta, step),
         gamma=value_at(method.gamma, step),
-        overwritten=overwritten,
+        overwritten=variables.overwritten,
     )
     if not plan.perturbs:
         return plan
-    pool = pool_of(method, plan.beta, order, progress.seed, num_variables)
+    pool = pool_of(method, plan.beta, progress.seed, variables)
     subset = pool.subsets[
         subsets.subset_at(
             progress.num_executions // method.interval,
@@ -145,19 +142,15 @@ def plan_step(
 
 
 def pool_of(
-    method: Method,
-    beta: float,
-    order: tuple[int, ...],
-    seed: int,
-    num_variables: int,
+    method: Method, beta: float, seed: int, variables: subsets.Variables
 ) -> subsets.SubsetPool:
     """The subsets that training goes through, see `subsets.make_pool`."""
     return subsets.make_pool(
         method.granularity,
-        order,
+        variables.order,
         beta,
         seed,
-        num_variables,
+        variables.count,
         method.preferred_pool_size,
     )
 

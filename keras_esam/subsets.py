@@ -29,6 +29,31 @@ LARGEST_POOL_SIZE = 10
 SMALLEST_BETA = 0.01
 
 
+# Layers whose scales and shifts `perturbable="normalization"` stands for.
+NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variables:
+    """The trainable variables of a model, by their indices.
+
+    Args:
+        order: Tuple of integers, those that may be perturbed, from the input of
+            the network on.
+        overwritten: Tuple of integers, those that are no weights.
+        count: Integer, number of all of them.
+    """
+
+    order: tuple[int, ...] = ()
+    overwritten: tuple[int, ...] = ()
+    count: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class SubsetPool:
     """Subsets of the trainable variables, and how probable each variable is.
@@ -219,6 +244,37 @@ def _is_whole(value):
 def _floor(value):
     """Floor that takes 2.9999999999 for the 3 that it stands for."""
     return round(value) if _is_whole(value) else math.floor(value)
+
+
+def find_variables(model: keras.Model, perturbable=None) -> Variables:
+    """The trainable variables of a built model.
+
+    Args:
+        model: `keras.Model`.
+        perturbable: As the argument of `ESAMModel`.
+    """
+    trainable = model.trainable_variables
+    index = {id(variable): i for i, variable in enumerate(trainable)}
+    weights = list(filter(is_weight, graph_order(model)))
+    chosen = weights
+    if perturbable == "normalization":
+        normalizing = {id(v) for v in _of_normalizations(model)}
+        chosen = [v for v in weights if id(v) in normalizing]
+    elif perturbable is not None:
+        chosen = [v for v in weights if perturbable(v)]
+    others = sorted(index.keys() - set(map(id, weights)), key=index.get)
+    return Variables(
+        order=tuple(index[id(variable)] for variable in chosen),
+        overwritten=tuple(index[number] for number in others),
+        count=len(trainable),
+    )
+
+
+def _of_normalizations(layer):
+    if isinstance(layer, NORMALIZATIONS):
+        return layer.trainable_variables
+    parts = getattr(layer, "layers", [getattr(layer, "layer", None)])
+    return [v for part in parts if part for v in _of_normalizations(part)]
 
 
 def is_weight(variable) -> bool:

@@ -95,6 +95,7 @@ def test_configuration_has_every_argument():
         **{"rank_by": "loss", "ascent": "momentum", "ascent_scope": "global"},
         **{"micro_batch_size": 8, "interval": 2, "adaptive": True},
         **{"ascent_fraction": 0.5, "start": 3},
+        **{"perturbable": "normalization"},
         **{"scale": "authors", "seed": 7, "name": "other"},
     }
     parameters = inspect.signature(keras_esam.ESAMModel).parameters

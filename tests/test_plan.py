@@ -19,8 +19,7 @@ def plans(num_steps, **kwargs):
         plan_step(
             method,
             types.SimpleNamespace(num_executions=step, num_steps=step, seed=1),
-            ORDER,
-            len(ORDER),
+            subsets.Variables(ORDER, count=len(ORDER)),
         )
         for step in range(num_steps)
     ]
@@ -89,10 +88,11 @@ def test_gamma_1_selects_nothing_whatever_is_known_of_the_batch_size():
 
 def test_variables_that_are_no_weights_are_overwritten():
     progress = types.SimpleNamespace(num_executions=0, num_steps=0, seed=1)
-    plan = plan_step(Method(beta=1), progress, (2, 0, 4), 6)
+    variables = subsets.Variables((2, 0, 4), overwritten=(1, 3, 5), count=6)
+    plan = plan_step(Method(beta=1), progress, variables)
     assert plan.subset == (0, 2, 4)
     assert plan.overwritten == (1, 3, 5)
     # Replicas need to know with the base optimizer too.
-    base = plan_step(Method(rho=0), progress, (2, 0, 4), 6)
+    base = plan_step(Method(rho=0), progress, variables)
     assert base.overwritten == (1, 3, 5)
     assert base.is_base_step

@@ -31,14 +31,14 @@ class Findings:
     """What tracing a step finds out about network and loss.
 
     Args:
-        variable_order: Optional tuple, see `_find_variable_order`.
+        variables: Optional `subsets.Variables`.
         has_checked_step: Boolean, whether gradients were checked.
         has_sample_losses: Boolean, whether the loss tells those of the samples.
         needs_divisors: Boolean, whether the losses of micro-batches depend on
             masks or weights of others.
     """
 
-    variable_order: tuple[int, ...] | None = None
+    variables: subsets.Variables | None = None
     has_checked_step: bool = False
     has_sample_losses: bool = True
     needs_divisors: bool = False
@@ -114,12 +114,8 @@ class BaseModel(keras.Model):
         return self._plan_step()
 
     def _plan_step(self) -> StepPlan:
-        return plan_step(
-            self._method,
-            self._progress,
-            self._order if self.built else (),
-            self._num_variables if self.built else 0,
-        )
+        variables = self._variables if self.built else subsets.Variables()
+        return plan_step(self._method, self._progress, variables)
 
     @property
     def num_subsets(self) -> int:
@@ -139,9 +135,8 @@ class BaseModel(keras.Model):
         return pool_of(
             self._method,
             self._current_beta,
-            self._order,
             self._progress.seed,
-            self._num_variables,
+            self._variables,
         )
 
     @property
@@ -149,22 +144,12 @@ class BaseModel(keras.Model):
         return value_at(self.beta, self._progress.num_steps)
 
     @property
-    def _order(self):
-        return self._findings.variable_order or self._find_variable_order()
+    def _variables(self) -> subsets.Variables:
+        """Those that compiled steps know, or those of now."""
+        return self._findings.variables or self._find_variables()
 
-    @property
-    def _num_variables(self):
-        # Layers may have been frozen since the order was found.
-        num_variables = len(self.trainable_variables)
-        return max(num_variables, 1 + max(self._order, default=-1))
-
-    def _find_variable_order(self) -> tuple[int, ...]:
-        """Indices of the weights among `trainable_variables`, from the
-        network's input on."""
-        variables = self.trainable_variables
-        index = {id(variable): i for i, variable in enumerate(variables)}
-        order = filter(subsets.is_weight, subsets.graph_order(self))
-        return tuple(index[id(variable)] for variable in order)
+    def _find_variables(self) -> subsets.Variables:
+        return subsets.find_variables(self, self._method.perturbable)
 
     def _flatten_layers(self, include_self=True, recursive=True):
         """The layers, those of the network in the order that it has itself.

@@ -20,7 +20,7 @@ layers = keras.layers
 def names(network):
     model = keras_esam.ESAMModel(network, granularity="depth")
     variables = [
-        model.trainable_variables[i] for i in model._find_variable_order()
+        model.trainable_variables[i] for i in model._find_variables().order
     ]
     return [variable.path.split("/")[-2] for variable in variables][::2]
 
@@ -98,7 +98,9 @@ def test_layers_of_another_model_are_in_the_order_of_its_attributes():
     network(np.ones((1, 4)))
     assert names(network)[1:] == ["a", "b", "head", "last"]
     model = keras_esam.ESAMModel(network)
-    first = [model.trainable_variables[i] for i in model._find_variable_order()]
+    first = [
+        model.trainable_variables[i] for i in model._find_variables().order
+    ]
     assert first[0] is network.shift and first[1] is network.first.kernel
 
 
