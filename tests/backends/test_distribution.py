@@ -83,6 +83,7 @@ def test_eight_devices_equal_one(one_device, tmp_path):
     assert_equal(path, one_device)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_device(one_device, tmp_path):
     """One of their trainings goes on from the backup that they share."""
     paths = [tmp_path / f"{index}.npz" for index in range(2)]

@@ -118,7 +118,11 @@ def compiled_model(method):
 
 
 @pytest.mark.parametrize(
-    "method", ["esam_depth", "one_step_loss", "esam_weight_random"]
+    "method",
+    [
+        *("esam_depth", "esam_weight_random"),
+        pytest.param("one_step_loss", marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_run_goes_on_from_its_backup(method, tmp_path):
     whole, cut, resumed = (compiled_model(method) for _ in range(3))

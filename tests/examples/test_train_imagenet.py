@@ -63,6 +63,7 @@ def test_training_on_class_folders(train, folder, tmp_path):
     network.load_weights(tmp_path / "best.weights.h5")
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_as_the_whole_one(folder, tmp_path, monkeypatch):
     options = "--image-size 32 --epochs 3 --batch-size 6 --gamma 0.7 "
     runs.assert_resumed_run_ends_as_the_whole_one(

@@ -160,7 +160,9 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
     assert not np.array_equal(kernel, model.frozen_at)
 
 
-@pytest.mark.parametrize("run_eagerly", [True, False])
+@pytest.mark.parametrize(
+    "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.skipif(BACKEND != "jax", reason="other backends keep the steps")
 def test_layer_that_is_frozen_between_epochs_stays_as_it_is(run_eagerly):
     x, y = dense_data(32)

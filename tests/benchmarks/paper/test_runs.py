@@ -41,6 +41,7 @@ def test_run_is_done_once(data_dir, tmp_path, capsys):
         other.results(runs)
 
 
+@pytest.mark.slow
 def test_runs_beside_each_other_are_those_in_turn(data_dir, tmp_path, capfd):
     runs = [SGD, Run("cifar10/resnet18/sgd", 1)]
     expected = make_runner(tmp_path / "turn", data_dir).results(runs)
