@@ -31,6 +31,10 @@ METHODS = {
         for name, ranking in RANKINGS.items()
     },
     "SWP depth, beta 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
+    **{
+        f"SAM, part {fraction}": {**SAM, "ascent_fraction": fraction}
+        for fraction in (0.125, 0.25, 0.5)
+    },
     "SAM, interval 2": {**SAM, "interval": 2},
     "one-step": {**SAM, "ascent": "momentum"},
     "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "momentum"},
