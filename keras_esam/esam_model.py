@@ -88,7 +88,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             batch_size))` samples, evenly spread over the (replica's) batch. The
             update's gradient is that of all samples, at 3.75 in the place of 6
             units of cost with `0.25`. Less than 1 needs `gamma=1` and a larger
-            `rho` than SAM, and batches that are shuffled. Defaults to `1`.
+            `rho` than SAM, and batches that are shuffled. Defaults to `1.0`.
         ascent_scope: Whose gradient defines the perturbation under
             `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
             replicas' (`"global"`, which trains as one device would, at the cost

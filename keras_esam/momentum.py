@@ -39,7 +39,8 @@ def variables(optimizer, trainable_variables) -> list:
             raise ValueError(
                 '`ascent="momentum"` needs an optimizer that keeps the '
                 "momentum of the gradients, as `SGD(momentum=0.9)` and `Adam` "
-                f"do. Received: optimizer={inner} with {inner.get_config()}"
+                f"do. Received: optimizer={type(inner).__name__}, "
+                f"momentum={getattr(inner, 'momentum', None)}"
             )
     return found
 

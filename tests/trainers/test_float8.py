@@ -106,7 +106,8 @@ def test_micro_batches_keep_the_largest_value(compile_it):
 def test_one_step_takes_the_value_of_its_only_pass():
     network = network_with(LargestInput())
     settings = {"ascent": "momentum", "gamma": 1, "rho": 0.5, "beta": 1}
-    model = compile_model(keras_esam.ESAMModel(network, **settings), SGD(0.1))
+    model = keras_esam.ESAMModel(network, **settings)
+    compile_model(model, SGD(0.1, momentum=0.9))
     for step in range(2):
         largest = 1e6 * largest_output(network.layers[0], X)
         model.train_on_batch(X, Y)

@@ -59,7 +59,9 @@ def test_unequal_rows_are_refused(part):
     with pytest.raises(ValueError) as error:
         model.train_on_batch(x, y)
     message = str(error.value)
-    assert "`gamma=1` and `micro_batch_size=None`" in message
+    assert (
+        "`gamma=1`, `ascent_fraction=1` and `micro_batch_size=None`" in message
+    )
     assert "(4, 8), (6, 8), (4,)" in message
 
 
@@ -98,7 +100,9 @@ def test_unequal_rows_of_unknown_number_are_an_error_of_the_step(
         model.fit(data, verbose=0)
     notes = getattr(error.value, "__notes__", [])
     message = " ".join([str(error.value), *notes])
-    assert "`gamma=1` and `micro_batch_size=None`" in message
+    assert (
+        "`gamma=1`, `ascent_fraction=1` and `micro_batch_size=None`" in message
+    )
 
 
 class InBatchNegatives(keras.losses.Loss):
