@@ -14,7 +14,7 @@ from tests.networks import dense_network
 pytestmark = tensorflow_only
 # The other parts are slow.
 CHECKED = [
-    *("one_step-2", "micro_batches-2", "global_sds-2", "esam"),
+    *("one_step-2", "part-2", "micro_batches-2", "global_sds-2", "esam"),
     *("few-global_sds", "float8", "logs", "sam-overflow"),
     *("sent-SGD", "sent-SAM", "sent-ESAM-global"),
 ]
