@@ -34,6 +34,7 @@ class StepDispatcher:
         self._model = model
         self._functions = {}
         self._trainable_parts = None
+        self._is_prepared = False
         self._seed = model._progress.seed
         self.num_compiled = 0
 
@@ -41,6 +42,7 @@ class StepDispatcher:
         """Plan of the step that is due. `progress` is the value of the
         variable of the progress, where `fit` holds those of all variables."""
         model = self._model
+        self.prepare()
         model._progress.read(progress)
         if model._progress.seed != self._seed:
             # Loaded. The subsets of compiled steps were drawn with another.
@@ -88,8 +90,8 @@ class StepDispatcher:
         layers were frozen or unfrozen, and says whether they were."""
         changed = self._trainable_parts not in (None, self._find_trainable())
         if changed:
-            self._functions.clear()
-            self._prepare()
+            self.forget()
+            self.prepare()
         return changed
 
     def _find_trainable(self):
@@ -135,13 +137,21 @@ class StepDispatcher:
 
         return step
 
-    def _prepare(self):
+    def forget(self):
+        """Drops the compiled steps, as when the method has changed."""
+        self._functions.clear()
+        self._is_prepared = False
+
+    def prepare(self):
         """Does what needs all variables, once they are there."""
+        if self._is_prepared:
+            return
         model = self._model
         check_trainable(model)
         model._track_training_state()
         self._trainable_parts = self._find_trainable()
         model._findings.variables = model._find_variables()
+        self._is_prepared = True
 
 
 def check_trainable(model):

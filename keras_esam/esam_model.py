@@ -277,7 +277,8 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
 
     def _forget_compiled_steps(self):
         if self.train_function is not None:
-            self.make_train_function(force=True)
+            self._findings = Findings()
+            self.train_function.forget()
 
     def _checked_seed(self, seed):
         is_drawn = seed is None

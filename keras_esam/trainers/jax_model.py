@@ -35,7 +35,7 @@ class JAXDispatcher(StepDispatcher):
         super().__init__(model)
         # The value of the progress that was put in the state last.
         self._progress = None
-        self._prepare()
+        self.prepare()
 
     def __call__(self, state, iterator):
         model = self._model
@@ -50,6 +50,7 @@ class JAXDispatcher(StepDispatcher):
             return result
 
         try:
+            self.prepare()
             self._check_layers(state)
             # Or it is copied to the host, for which it waits.
             plan = self._begin(

@@ -88,7 +88,7 @@ class TensorFlowDispatcher(StepDispatcher):
             ):
                 with own_calls.own_calls():
                     model._symbolic_build(data_batch=batch)
-            self._prepare()
+            self.prepare()
         return iterator
 
     @property

@@ -33,7 +33,7 @@ class TorchDispatcher(StepDispatcher):
                 "step differentiates within itself, which `torch.compile` does "
                 f"not follow. Received: jit_compile={model.jit_compile}"
             )
-        self._prepare()
+        self.prepare()
 
     def __call__(self, data):
         plan = self._begin()

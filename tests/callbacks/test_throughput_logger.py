@@ -108,7 +108,7 @@ def test_epoch_in_which_an_attribute_was_set_has_no_figure():
     callbacks = [SetsRho(), ThroughputLogger()]
     history = fit(model, *dense_data(48), epochs=4, callbacks=callbacks).history
     rates = history["images_per_second"]
-    assert [math.isnan(rate) for rate in rates] == [True, True, True, False]
+    assert [math.isnan(rate) for rate in rates] == [True, False, True, False]
 
 
 @pytest.mark.filterwarnings("ignore:.*ran out of data")

@@ -174,9 +174,8 @@ def test_layer_that_is_frozen_between_epochs_stays_as_it_is(run_eagerly):
     np.testing.assert_array_equal(network.layers[0].kernel, model.before)
     network.layers[0].trainable = True
     model.ascent = "momentum"
-    with pytest.raises(ValueError, match="must not be frozen"):
-        fit(model, x, y, epochs=2, callbacks=[hook])
-    assert np.all(np.isfinite(network.layers[0].kernel))
+    fit(model, x, y, epochs=2, callbacks=[hook])
+    np.testing.assert_array_equal(network.layers[0].kernel, model.before)
 
 
 def freeze_in_second_epoch(model):
