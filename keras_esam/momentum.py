@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_esam import subsets
 from keras_esam.backends import backend
+from keras_esam.variables import is_weight
 
 # Of these, and of their subclasses, it is known what their variables hold.
 NAMES = "SGD Adam Adamax Nadam Lamb Lion Muon RMSprop".split()
@@ -35,7 +35,7 @@ def variables(optimizer, trainable_variables) -> list:
         # Those of the same name are in the order of the weights.
         same = by_name.get(f"{weight.path.replace('/', '_')}_momentum", [])
         found.append(same.pop(0) if same else None)
-        if found[-1] is None and subsets.is_weight(weight):
+        if found[-1] is None and is_weight(weight):
             raise ValueError(
                 '`ascent="momentum"` needs an optimizer that keeps the '
                 "momentum of the gradients, as `SGD(momentum=0.9)` and `Adam` "

@@ -11,6 +11,7 @@ import keras
 from keras_esam import selection
 from keras_esam import subsets
 from keras_esam.method import Method
+from keras_esam.variables import Variables
 
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
@@ -98,15 +99,13 @@ class StepPlan:
         return not isinstance(batch_size, int) or batch_size > size
 
 
-def plan_step(
-    method: Method, progress, variables: subsets.Variables
-) -> StepPlan:
+def plan_step(method: Method, progress, variables: Variables) -> StepPlan:
     """Plans the training step that is due.
 
     Args:
         method: `Method`.
         progress: `TrainingProgress`, the place in the whole training.
-        variables: `subsets.Variables`, those of the model.
+        variables: `Variables`, those of the model.
     """
     step = progress.num_steps
     has_no_radius = isinstance(method.rho, Stages) and not value_at(
@@ -142,7 +141,7 @@ def plan_step(
 
 
 def pool_of(
-    method: Method, beta: float, seed: int, variables: subsets.Variables
+    method: Method, beta: float, seed: int, variables: Variables
 ) -> subsets.SubsetPool:
     """The subsets that training goes through, see `subsets.make_pool`."""
     return subsets.make_pool(

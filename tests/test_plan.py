@@ -8,6 +8,7 @@ from keras_esam.method import Method
 from keras_esam.plan import StepPlan
 from keras_esam.plan import plan_step
 from keras_esam.plan import value_at
+from keras_esam.variables import Variables
 
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 ORDER = tuple(range(20))
@@ -19,7 +20,7 @@ def plans(num_steps, **kwargs):
         plan_step(
             method,
             types.SimpleNamespace(num_executions=step, num_steps=step, seed=1),
-            subsets.Variables(ORDER, count=len(ORDER)),
+            Variables(ORDER, count=len(ORDER)),
         )
         for step in range(num_steps)
     ]
@@ -88,7 +89,7 @@ def test_gamma_1_selects_nothing_whatever_is_known_of_the_batch_size():
 
 def test_variables_that_are_no_weights_are_overwritten():
     progress = types.SimpleNamespace(num_executions=0, num_steps=0, seed=1)
-    variables = subsets.Variables((2, 0, 4), overwritten=(1, 3, 5), count=6)
+    variables = Variables((2, 0, 4), overwritten=(1, 3, 5), count=6)
     plan = plan_step(Method(beta=1), progress, variables)
     assert plan.subset == (0, 2, 4)
     assert plan.overwritten == (1, 3, 5)

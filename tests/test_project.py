@@ -77,10 +77,10 @@ LAZY = {"PIL", "matplotlib", "scipy"}
 LIBRARY = sorted((ROOT / "keras_esam").rglob("*.py"))
 # Each imports from those before it only.
 ORDER = """
-    arguments balanced extras own_calls ascent selection subsets sample_losses
-    method plan backends momentum rows loss_factors micro_batches training_state
-    step dispatcher tasks network_attributes trainers esam_model analysis data
-    callbacks models recipes
+    arguments balanced extras own_calls ascent selection subsets variables
+    sample_losses method plan backends momentum rows loss_factors
+    micro_batches training_state step dispatcher tasks network_attributes
+    trainers esam_model analysis data callbacks models recipes
 """.split()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_esam.subsets import is_weight
+from keras_esam.variables import is_weight
 
 layers = keras.layers
 

@@ -12,7 +12,7 @@ from keras_esam import arguments
 from keras_esam import ascent
 from keras_esam.analysis import batches
 from keras_esam.backends import backend
-from keras_esam.subsets import is_weight
+from keras_esam.variables import is_weight
 
 
 class MeanLoss:

@@ -24,6 +24,8 @@ from keras_esam.plan import StepPlan
 from keras_esam.plan import plan_step
 from keras_esam.plan import pool_of
 from keras_esam.plan import value_at
+from keras_esam.variables import Variables
+from keras_esam.variables import find_variables
 
 
 @dataclasses.dataclass
@@ -31,14 +33,14 @@ class Findings:
     """What tracing a step finds out about network and loss.
 
     Args:
-        variables: Optional `subsets.Variables`.
+        variables: Optional `Variables`.
         has_checked_step: Boolean, whether gradients were checked.
         has_sample_losses: Boolean, whether the loss tells those of the samples.
         needs_divisors: Boolean, whether the losses of micro-batches depend on
             masks or weights of others.
     """
 
-    variables: subsets.Variables | None = None
+    variables: Variables | None = None
     has_checked_step: bool = False
     has_sample_losses: bool = True
     needs_divisors: bool = False
@@ -114,7 +116,7 @@ class BaseModel(keras.Model):
         return self._plan_step()
 
     def _plan_step(self) -> StepPlan:
-        variables = self._variables if self.built else subsets.Variables()
+        variables = self._variables if self.built else Variables()
         return plan_step(self._method, self._progress, variables)
 
     @property
@@ -144,12 +146,12 @@ class BaseModel(keras.Model):
         return value_at(self.beta, self._progress.num_steps)
 
     @property
-    def _variables(self) -> subsets.Variables:
+    def _variables(self) -> Variables:
         """Those that compiled steps know, or those of now."""
         return self._findings.variables or self._find_variables()
 
-    def _find_variables(self) -> subsets.Variables:
-        return subsets.find_variables(self, self._method.perturbable)
+    def _find_variables(self) -> Variables:
+        return find_variables(self, self._method.perturbable)
 
     def _flatten_layers(self, include_self=True, recursive=True):
         """The layers, those of the network in the order that it has itself.

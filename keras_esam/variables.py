@@ -1,0 +1,95 @@
+"""Which variables of a network are weights, which of these may be perturbed,
+and in which order they are."""
+
+import dataclasses
+
+import keras
+
+# Layers whose scales and shifts `perturbable="normalization"` stands for.
+NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variables:
+    """The trainable variables of a model, by their indices.
+
+    Args:
+        order: Tuple of integers, those that may be perturbed, from the input of
+            the network on.
+        overwritten: Tuple of integers, those that are no weights.
+        count: Integer, number of all of them.
+    """
+
+    order: tuple[int, ...] = ()
+    overwritten: tuple[int, ...] = ()
+    count: int = 0
+
+
+def find_variables(model: keras.Model, perturbable=None) -> Variables:
+    """The trainable variables of a built model.
+
+    Args:
+        model: `keras.Model`.
+        perturbable: As the argument of `ESAMModel`.
+    """
+    trainable = model.trainable_variables
+    index = {id(variable): i for i, variable in enumerate(trainable)}
+    weights = list(filter(is_weight, graph_order(model)))
+    chosen = weights
+    if perturbable == "normalization":
+        normalizing = {id(v) for v in _of_normalizations(model)}
+        chosen = [v for v in weights if id(v) in normalizing]
+    elif perturbable is not None:
+        chosen = [v for v in weights if perturbable(v)]
+    others = sorted(index.keys() - set(map(id, weights)), key=index.get)
+    return Variables(
+        order=tuple(index[id(variable)] for variable in chosen),
+        overwritten=tuple(index[number] for number in others),
+        count=len(trainable),
+    )
+
+
+def _of_normalizations(layer):
+    if isinstance(layer, NORMALIZATIONS):
+        return layer.trainable_variables
+    parts = getattr(layer, "layers", [getattr(layer, "layer", None)])
+    return [v for part in parts if part for v in _of_normalizations(part)]
+
+
+def is_weight(variable) -> bool:
+    """Whether a trainable variable is a weight, which can be perturbed.
+
+    The others are those with `overwrite_with_gradient=True`, as the scales and
+    histories of float8 training: the optimizer replaces their values by their
+    gradients.
+    """
+    return not getattr(variable, "overwrite_with_gradient", False)
+
+
+def graph_order(layer: keras.layers.Layer) -> list:
+    """Trainable variables by their place in a network.
+
+    In functional and Sequential models, nested ones too, that is the place of
+    their layers in the graph. In other models it is the order in which layers
+    became attributes, and within a layer that of its variables. Variables of a
+    model itself come before those of its layers.
+
+    Args:
+        layer: `keras.Model`, or a layer of one. It must be built.
+
+    Returns:
+        List of `layer.trainable_variables`, in that order.
+    """
+    variables = layer.trainable_variables
+    if not isinstance(layer, keras.Model):
+        return variables
+    nested = [v for child in layer.layers for v in graph_order(child)]
+    # A dict drops what a shared layer brings again.
+    placed = {id(variable): variable for variable in nested}
+    own = [v for v in variables if id(v) not in placed]
+    return own + list(placed.values())
