@@ -9,6 +9,7 @@ from keras_esam import arguments
 from keras_esam import network_attributes
 from keras_esam import own_calls
 from keras_esam import training_state
+from keras_esam.dispatcher import StepDispatcher
 from keras_esam.method import Method
 from keras_esam.network_attributes import NetworkAttributes
 from keras_esam.tasks import TaskTrainer
@@ -61,10 +62,11 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             update: `max(1, ceil(gamma * batch_size))` samples. Or stages, as
             for `beta`. Defaults to `0.5`.
         perturbable: Which weights may be perturbed: all (`None`); the scales
-            and shifts of normalization layers (`"normalization"`, SAM-ON), for
-            which `rho` is five to ten times larger; or those for which a
-            function of a `keras.Variable` is true, which is registered for
-            saving if the model is to be saved. Defaults to `None`.
+            and shifts of layers with `Norm` in the name of their class
+            (`"normalization"`, SAM-ON), for which `rho` is five to ten times
+            larger; or those for which a function of a `keras.Variable` is true,
+            which is registered for saving if the model is to be saved. Defaults
+            to `None`.
         granularity: Which weights are perturbed or not together. `"depth"`: all
             variables from a random depth to the output; layers below the
             lowest perturbed layer are computed once per step and reused.
@@ -75,7 +77,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             `beta=0.6`). Defaults to `"depth"`.
         rank_by: How SDS ranks the samples. `"sharpness"`: by the increase of
             their loss, at the cost of one forward pass. `"loss"`: by the loss
-            at the unperturbed weights. `"random"`: the control that
+            that is logged. `"random"`: the control that
             comparisons need. Defaults to `"sharpness"`.
         ascent: What defines the perturbation: the gradient of the current batch
             (`"current"`) or minus the optimizer's momentum (`"momentum"`,
@@ -103,7 +105,8 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             Defaults to `None`.
         start: Integer, number of training steps with the base optimizer before
             the first sharpness-aware one, counted over the model's whole
-            training. Defaults to `0`.
+            training. With `interval` or `steps_per_execution` that is the first
+            one that is due after them. Defaults to `0`.
         interval: Integer, every how many steps one is sharpness-aware. The
             others are those of the base optimizer. Defaults to `1`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,
@@ -122,10 +125,11 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     batches of `fit`; the training step is then compiled again.
 
     The logs contain `loss` and the compiled metrics, at the unperturbed weights
-    and over the whole batch, and `sharpness`: the mean increase of the samples'
-    loss, in units of the loss, without samples whose increase is not finite. It
-    is logged where it costs nothing, with `gamma=1` or `rank_by="sharpness"`,
-    and is NaN in an epoch in which no step knows it. With `ascent="momentum"`
+    and over the whole batch (but see `ascent_fraction`), and `sharpness`: the
+    mean increase of the samples' loss, in units of the loss, without samples
+    whose increase is not finite. It is logged where it costs nothing, with
+    `gamma=1` or `rank_by="sharpness"`, and is NaN in an epoch in which no step
+    knows it. With `ascent="momentum"`
     there is no pass at the unperturbed weights: `loss`, metrics and
     BatchNormalization statistics are those at the perturbed weights, so the
     logged loss includes the sharpness. With `ascent_fraction < 1` they are
@@ -276,9 +280,11 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         self._forget_compiled_steps()
 
     def _forget_compiled_steps(self):
-        if self.train_function is not None:
-            self._findings = Findings()
+        self._findings = Findings()
+        if isinstance(self.train_function, StepDispatcher):
             self.train_function.forget()
+        elif self.train_function is not None:
+            self.make_train_function(force=True)
 
     def _checked_seed(self, seed):
         is_drawn = seed is None
@@ -357,7 +363,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in SERIALIZED:
+        for key in config.keys() & set(SERIALIZED):
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from collections.abc import Hashable
 
 import keras
 
@@ -197,7 +198,14 @@ def _check_perturbable(perturbable):
             '`perturbable` must be `None`, `"normalization"` or a function of '
             f"a variable. Received: perturbable={arguments.short(perturbable)}"
         )
+    if not isinstance(perturbable, Hashable):
+        raise arguments.type_error("perturbable", "hashable", perturbable)
     return perturbable
+
+
+def _check_pool_size(size):
+    arguments.check_count(preferred_pool_size=size)
+    return int(size)
 
 
 def _check_interval(interval):
@@ -242,4 +250,5 @@ CHECKS = {
     "interval": _check_interval,
     "adaptive": functools.partial(arguments.check_boolean, "adaptive"),
     "scale": _choice("scale", SCALES),
+    "preferred_pool_size": _check_pool_size,
 }

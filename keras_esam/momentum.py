@@ -31,9 +31,17 @@ def variables(optimizer, trainable_variables) -> list:
         for variable in inner.variables:
             by_name.setdefault(variable.name, []).append(variable)
     found = []
+    paths = [weight.path for weight in trainable_variables]
     for weight in trainable_variables:
         # Those of the same name are in the order of the weights.
         same = by_name.get(f"{weight.path.replace('/', '_')}_momentum", [])
+        if len(same) > paths.count(weight.path):
+            raise ValueError(
+                f'`ascent="momentum"` needs weights with names of their own. '
+                f"Received: {len(same)} weights with the path `{weight.path}`, "
+                "some of them frozen"
+            )
+        paths.remove(weight.path)
         found.append(same.pop(0) if same else None)
         if found[-1] is None and is_weight(weight):
             raise ValueError(

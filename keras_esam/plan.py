@@ -77,8 +77,7 @@ class StepPlan:
         if fraction == 1 or not self.perturbs:
             return None
         count = selection.num_selected(batch_size, fraction)
-        is_all = isinstance(batch_size, int) and count == batch_size
-        return None if is_all else selection.spread(batch_size, count)
+        return selection.spread(batch_size, count)
 
     def num_kept(self, batch_size):
         """Number of samples that the step keeps: integer or scalar tensor."""

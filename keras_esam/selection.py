@@ -20,7 +20,7 @@ class Ranking:
     Args:
         scores: Function `scores(losses, increase, draw)` that returns a tensor
             of shape `(batch_size,)`. `losses` and `increase` are such tensors:
-            the losses at the unperturbed weights, and how much the
+            the losses that are logged, and how much the
             perturbation raises them. `draw()` returns uniform random numbers,
             one for each sample.
         needs_losses: Boolean, whether it needs the `losses`. If not they are

@@ -8,6 +8,11 @@
     F2  perturbed forward pass    selected samples at theta + eps
     B2  its gradient              of all variables, applied to theta
 
+With `ascent="momentum"` there is no F1 and no B1, and logs come from the pass
+that is then the first. With `ascent_fraction` F1 and B1 see a part of the
+batch. With `micro_batch_size` the passes are those of one micro-batch after the
+other.
+
 The variables are assigned at the end of the step only. Until then theta + eps
 and all other state live in tensors, so nothing has to be restored, replicas can
 not drift apart, and an error on the way leaves the model as it was. All passes
@@ -91,6 +96,7 @@ def sharpness_aware_gradients(
         increase of each sample's loss, shape `(batch_size,)`, or `None`.
     """
     rule, ranking = plan.method.ascent_rule, plan.method.ranking
+    # Whether SDS drops samples, and whether F1 and F2 see the same ones.
     selects = plan.selects(backend.batch_size(batch))
     compares = plan.knows_increase and not selects
     needs_losses = compares or (selects and ranking.needs_losses)
@@ -110,9 +116,9 @@ def sharpness_aware_gradients(
             part=part,
             shared=shared,
         )
-        weights = clean.weights
+        weights = clean.weights  # Layers may have assigned some.
     perturbed, norm = _perturb(model, plan, weights, clean_gradients)
-    observed = clean
+    observed = clean  # What logs and state come from.
     if selects:  # Fs
         observed = clean or backend.forward(
             model, batch, perturbed, state, per_sample=needs_losses

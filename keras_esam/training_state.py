@@ -1,8 +1,8 @@
 """The state of a training beside weights and optimizer: a resume goes on.
 
-That is the place in the order of the subsets and in the stages of `beta` and
-`gamma`; and the states of all random layers, which Keras does not save, so that
-a resumed run draws the same dropout masks.
+That is the place in the order of the subsets, in the stages of `beta` and
+`gamma` and before `start`; and the states of all random layers, which Keras
+does not save, so that a resumed run draws the same dropout masks.
 """
 
 import contextlib

@@ -5,14 +5,6 @@ import dataclasses
 
 import keras
 
-# Layers whose scales and shifts `perturbable="normalization"` stands for.
-NORMALIZATIONS = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.RMSNormalization,
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Variables:
@@ -54,11 +46,13 @@ def find_variables(model: keras.Model, perturbable=None) -> Variables:
     )
 
 
-def _of_normalizations(layer):
-    if isinstance(layer, NORMALIZATIONS):
-        return layer.trainable_variables
-    parts = getattr(layer, "layers", [getattr(layer, "layer", None)])
-    return [v for part in parts if part for v in _of_normalizations(part)]
+def _of_normalizations(model):
+    """Scales and shifts of the layers that are called a norm."""
+    for layer in model._flatten_layers():
+        # `SpectralNormalization` has the weights of another layer.
+        is_wrapper = isinstance(layer, (keras.Model, keras.layers.Wrapper))
+        if "Norm" in type(layer).__name__ and not is_wrapper:
+            yield from layer.trainable_variables
 
 
 def is_weight(variable) -> bool:

@@ -148,7 +148,7 @@ def test_bernoulli_masks_have_the_probability_and_change_every_step():
 def test_rule_of_ones_own_is_one_entry(monkeypatch):
     """Along the signs of the gradient: two steps of least squares by hand."""
     rule = ascent.Ascent(
-        lambda current, previous: [keras.ops.sign(g) for g in current]
+        lambda current, momentum: [keras.ops.sign(g) for g in current]
     )
     monkeypatch.setitem(ascent.ASCENTS, "sign", rule)
     network = keras.Sequential(

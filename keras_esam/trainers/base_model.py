@@ -57,13 +57,13 @@ class BaseModel(keras.Model):
     def fit(self, *args, **kwargs):
         history = super().fit(*args, **kwargs)
         start, num_steps = self._method.start, self._progress.num_steps
-        if num_steps < start and not self._method.is_base_optimizer:
+        if num_steps <= start and start and not self._method.is_base_optimizer:
             warnings.warn(
                 f"`fit` ended after {num_steps} training steps of "
                 f"`{self.name}`, before its `start={start}`: all of them were "
                 "steps of the base optimizer. `start` counts the batches of "
                 "the whole training, not its epochs.",
-                stacklevel=2,
+                stacklevel=3,
             )
         return history
 
@@ -97,9 +97,15 @@ class BaseModel(keras.Model):
         if plan is None and not own_calls.are_own():
             if not self.built:
                 self(keras.utils.unpack_x_y_sample_weight(data)[0])
-            self.make_train_function()
-            return self.train_function.run_by_hand(data)
+            return self._own_dispatcher().run_by_hand(data)
         return self._train_step(data, plan or self._plan_step())
+
+    def _own_dispatcher(self) -> StepDispatcher:
+        """That of `fit`, or a new one where a subclass has another function."""
+        self.make_train_function()
+        if isinstance(self.train_function, StepDispatcher):
+            return self.train_function
+        return self._dispatcher(self)
 
     @own_calls.own_calls()
     def test_step(self, *args):
@@ -113,10 +119,13 @@ class BaseModel(keras.Model):
     def upcoming_step(self) -> StepPlan:
         """What the next execution of `fit` does, and with which subset."""
         self._read_progress()
-        return self._plan_step()
+        variables = self._variables if self.built else Variables()
+        return plan_step(self._method, self._progress, variables)
 
     def _plan_step(self) -> StepPlan:
-        variables = self._variables if self.built else Variables()
+        variables = Variables()
+        if self.built:
+            variables = self._findings.variables or self._find_variables()
         return plan_step(self._method, self._progress, variables)
 
     @property
@@ -147,8 +156,12 @@ class BaseModel(keras.Model):
 
     @property
     def _variables(self) -> Variables:
-        """Those that compiled steps know, or those of now."""
-        return self._findings.variables or self._find_variables()
+        """Those that compiled steps know, or if layers were frozen or unfrozen
+        since then those of now."""
+        known = self._findings.variables
+        if known and known.count == len(self.trainable_variables):
+            return known
+        return self._find_variables()
 
     def _find_variables(self) -> Variables:
         return find_variables(self, self._method.perturbable)

@@ -135,8 +135,7 @@ class JAXModel(BaseModel):
             Tuple of the logs, metric name to scalar array, and the new state.
         """
         if plan is None and not own_calls.are_own():
-            self.make_train_function()
-            return self.train_function.run_by_hand(state, data)
+            return self._own_dispatcher().run_by_hand(state, data)
         return self._train_step(state, data, plan or self._plan_step())
 
     def _train_step(self, state, data, plan):

@@ -89,6 +89,19 @@ def test_micro_batches_log_what_their_parts_have():
         np.testing.assert_allclose(logs[name], value, rtol=1e-5)
 
 
+def test_part_may_be_all_of_a_small_micro_batch():
+    """9 samples are micro-batches of 1, 4 and 4."""
+    x, y = dense_data(9)
+    network = dense_network(batch_norm=False, dropout=False)
+    model = make(network, ascent_fraction=0.5, micro_batch_size=4)
+    compile_model(model, keras.optimizers.SGD(0.0))
+    logs = model.train_on_batch(x, y, return_dict=True)
+    rows = [0, 1, 3, 5, 7]
+    bare = compile_model(dense_network(batch_norm=False, dropout=False))
+    expected = bare.test_on_batch(x[rows], y[rows], return_dict=True)
+    np.testing.assert_allclose(logs["accuracy"], expected["accuracy"])
+
+
 def test_whole_batch_is_sam_bit_for_bit():
     x, y = dense_data(40)
     weights = []

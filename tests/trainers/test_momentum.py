@@ -110,6 +110,24 @@ def test_weights_of_one_name_have_each_its_own_momentum():
     assert [float(value[0]) for value in values] == [1.0, 3.0]
 
 
+def test_frozen_weight_of_the_same_name_is_an_error():
+    """It is not known whose momentum is whose."""
+    layers = keras.layers
+    inputs, towers = keras.Input((8,)), []
+    for _ in range(2):
+        own = keras.Input((8,))
+        towers.append(keras.Model(own, layers.Dense(4, name="same")(own)))
+    first, second = (tower.weights[0].path for tower in towers)
+    assert first == second
+    merged = layers.concatenate([tower(inputs) for tower in towers])
+    outputs = layers.Dense(3, activation="softmax")(merged)
+    model = compile_model(make(keras.Model(inputs, outputs)))
+    fit(model, *dense_data(16))
+    towers[0].trainable = False
+    with pytest.raises(ValueError, match="weights with names of their own"):
+        fit(model, *dense_data(16))
+
+
 def test_minus_the_momentum_lowers_the_loss_of_a_quadratic():
     """Plus the momentum is the failure: it keeps the weights up the walls."""
     curvatures = np.geomspace(0.01, 1, 20)

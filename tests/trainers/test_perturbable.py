@@ -48,6 +48,35 @@ def test_normalization_is_scales_and_shifts_of_such_layers_at_any_depth():
     ]
 
 
+class Block(layers.Layer):
+    """Its parts are attributes, and not in a list of layers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.norm = layers.Dense(8), layers.LayerNormalization()
+        self.layers = 3
+
+    def call(self, inputs):
+        return self.norm(self.dense(inputs))
+
+
+def test_normalization_in_a_layer_is_found():
+    network = keras.Sequential([keras.Input((8,)), Block(), layers.Dense(3)])
+    model = make(network, perturbable="normalization")
+    assert len(model.subset_pool.subsets[0]) == 2
+
+
+def test_choice_that_is_set_later_is_in_the_pool():
+    model = compile_model(make())
+    fit(model, *dense_data(16))
+    compile_model(model)
+    model.perturbable = "normalization"
+    assert len(model.subset_pool.subsets[0]) == 2
+    model.perturbable = None
+    model.model.layers[0].trainable = False
+    assert model.upcoming_step.subset == (0, 1, 2, 3)
+
+
 def test_step_is_that_of_sam_on_the_chosen_weights():
     """The gradient at the biases plus eps, whose norm is theirs alone."""
     x, y = dense_data(16)
