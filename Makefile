@@ -62,10 +62,10 @@ wheel: $(INSTALLED)
 clean:
 	rm -rf $(VENV) build dist runs
 
+# Of the many modules few are imported, which compiles them.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
-	# Of the many modules few are imported, which compiles them.
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt \
 		-e ".[tensorflow,analysis,examples,dev]"
 	touch $(INSTALLED)

@@ -52,7 +52,7 @@ COMPILED = ["esam_depth", "one_step_loss"]
 if BACKEND == "jax":
     # On which eager steps take long.
     CHECKED = ["sam", "esam_depth", "esam_weight", "sds_loss", "one_step"]
-    CHECKED += ["esam_interval", "sam_micro_batches"]
+    CHECKED += ["esam_interval", "sam_micro_batches", "sam_part_micro_batches"]
 else:
     # All kinds, and of the sources of randomness each once.
     CHECKED = [name for name in METHODS if not name.endswith("_random")]
