@@ -138,25 +138,11 @@ def ascent_step(
         perturbation. Where the gradient is not finite neither is `norm`.
     """
     magnitudes, directions = [], []
-    for index, (gradient, weight) in enumerate(
-        zip(gradients, weights, strict=True)
-    ):
-        if gradient is None:
-            magnitudes.append(None)
-            directions.append(None)
-            continue
-        dtype = _norm_dtype(weight)
-        gradient = ops.cast(gradient, dtype)
-        mask = None if masks is None else ops.cast(masks[index], dtype)
-        magnitude = direction = gradient
-        if adaptive:
-            size = ops.abs(ops.cast(weight, dtype))
-            magnitude = gradient * size
-            direction = magnitude * size
-        if mask is not None:
-            direction = direction * mask
-            if scale == "authors":
-                magnitude = magnitude * mask
+    masks_or_none = masks or [None] * len(gradients)
+    for parts in zip(gradients, weights, masks_or_none, strict=True):
+        magnitude, direction = _magnitude_and_direction(*parts, adaptive)
+        if masks is not None and scale == "authors" and magnitude is not None:
+            magnitude = magnitude * ops.cast(parts[2], magnitude.dtype)
         magnitudes.append(magnitude)
         directions.append(direction)
 
@@ -182,6 +168,21 @@ def ascent_step(
         )
     ]
     return perturbations, norm
+
+
+def _magnitude_and_direction(gradient, weight, mask, adaptive):
+    """What the norm is of, and the direction of the perturbation, masked."""
+    if gradient is None:
+        return None, None
+    dtype = _norm_dtype(weight)
+    magnitude = direction = ops.cast(gradient, dtype)
+    if adaptive:
+        size = ops.abs(ops.cast(weight, dtype))
+        magnitude = magnitude * size
+        direction = magnitude * size
+    if mask is not None:
+        direction = direction * ops.cast(mask, dtype)
+    return magnitude, direction
 
 
 def global_norm(tensors: Sequence, factors: Sequence[float] | None = None):
