@@ -129,7 +129,8 @@ def test_depth_subsets_save_operations():
     ],
 )
 def test_what_is_not_there(options, message):
-    model = compile_model(keras_esam.ESAMModel(dense_network()), **options)
+    model = keras_esam.ESAMModel(dense_network())
+    compile_model(model, **{"run_eagerly": False, **options})
     with pytest.raises(ValueError, match=message):
         fit(model, X, Y)
 
