@@ -129,7 +129,10 @@ class Probe:
             mean_loss.state_of(self._model),
             self._batch,
         )
-        return {name: float(value) for name, value in values.items()}
+        return {
+            name: float(keras.ops.convert_to_numpy(value))
+            for name, value in values.items()
+        }
 
     def _measure(self, weights, state, batch):
         of = functools.partial(

@@ -1,5 +1,7 @@
 """A warning where weights are trained past the sharpness-aware step."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ def test_distiller_trains_without_sharpness_and_says_so():
     compile_model(distiller)
     with pytest.warns(UserWarning, match=MESSAGE) as warned:
         fit(distiller, X, Y, epochs=2)
-    assert len(warned) == 1
+    # PyTorch has others.
+    assert sum(bool(re.search(MESSAGE, str(w.message))) for w in warned) == 1
 
 
 def test_model_around_it_trains_without_sharpness_and_says_so():
