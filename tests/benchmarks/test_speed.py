@@ -95,6 +95,7 @@ def test_networks_of_tf_keras_are_the_same_and_logits_single(name):
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_peers_do_the_counted_work_of_their_keras_3_counterparts():
     batch = measurement.make_batch(MLP.batch_size)
     counts = []
@@ -178,5 +179,6 @@ def test_quick_run_writes_what_its_report_reads(tmp_path, capsys):
     assert capsys.readouterr().out == table
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own():
     assert measurement.peak_memory("SGD", MLP) > 100

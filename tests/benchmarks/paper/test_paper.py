@@ -40,6 +40,7 @@ def assert_drawn(path):
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
 
 
+@pytest.mark.slow
 def test_command_makes_all_tables_and_figures_and_trains_once(
     monkeypatch, data_dir, tmp_path, capsys
 ):

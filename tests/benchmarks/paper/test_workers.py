@@ -35,6 +35,7 @@ def is_running(path):
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_error_ends_all_calls(tmp_path):
     names = ("long", "wrong", "next", "never", "never", "never")
     paths = [tmp_path / name for name in names]
