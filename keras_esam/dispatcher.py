@@ -174,8 +174,9 @@ def check_trainable(model):
             "`compile()` must be given an optimizer. Received: optimizer=None"
         )
     model._method.check_together()
-    perturbs = not model._method.is_base_optimizer
-    if perturbs and not model._find_variables().order:
+    is_choice = model.perturbable is not None
+    is_choice = is_choice and not model._method.is_base_optimizer
+    if is_choice and not model._find_variables().order:
         raise ValueError(
             "`perturbable` must choose some of the trainable weights. "
             f"Received: perturbable={model.perturbable!r}, which chooses none "
