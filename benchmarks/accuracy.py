@@ -1,24 +1,29 @@
 """How accurate each training method is, at equal epochs and at equal time.
 
-Command:   python -m benchmarks.accuracy digits --seeds 20
-           python -m benchmarks.accuracy cifar10 --seeds 3 --data-dir DIR
+Command:   python -m benchmarks.accuracy digits --search 1 1.5 2
+           python -m benchmarks.accuracy digits --seeds 20
+           python -m benchmarks.accuracy cifar10 --data-dir DIR
            python -m benchmarks.accuracy digits --report FILE
-Result:    a file for each run in runs/accuracy/TASK, and a table of all runs
+Result:    a file for each run in runs/accuracy/TASK, and tables of all runs
            that are finished, in results.json and results.md
-Time:      on one core about 10 s a run (digits) and 30 s (CIFAR-10)
+Time:      on one core about 4 s a run (digits) and 30 s (CIFAR-10)
 
 Tasks and methods are in `benchmarks.accuracy_tasks`; `cifar10_paper` is for a
 GPU. Budgets: `short` and `long` epochs (in the long one the base optimizer fits
 the training set), and with `_time` as many epochs as a method can do in the CPU
 time that SAM takes for these, measured beforehand (`speeds.json`). Each budget
 is a whole training with cosine decay. For a seed, all methods start from the
-same weights and see the data in the same order. Among the default methods are
-the random ranking and the base optimizer with half the batch: SDS also changes
-the noise of the gradient.
+same weights and see the data in the same order. Among the default methods is
+the base optimizer with half the batch: SDS also changes the noise of the
+gradient.
+
+`--search` trains with several `rho`, multiples of the task's, in the long
+budget and on seeds of its own, from 100 on. The trainings that follow use the
+best one of each method.
 
 A finished run is not repeated: start the command again to go on. Several
-processes may share the work, each with its own seeds; for budgets of equal time
-start the others when `speeds.json` is there.
+processes may share the work, each with its own seeds or methods; for budgets of
+equal time start the others when `speeds.json` is there.
 """
 
 import argparse
@@ -44,6 +49,7 @@ from examples.run_folder import write_json
 
 BUDGETS = ("short", "long", "short_time", "long_time")
 SPEEDS = "speeds.json"
+SEARCH = "search"
 
 
 def load_or_measure_speeds(task, data, methods, folder):
@@ -68,14 +74,34 @@ def medians(samples):
 
 
 def tables(results):
-    """Table of the finished runs, below a sentence on the long budget.
+    """Tables of the search and of the budgets, the latter below a sentence on
+    the long budget."""
+    found = {}
+    if results["searched"]:
+        searched = report.frame(results["searched"])
+        found["Search: test accuracy, % (seeds)"] = searched.pivot_table(
+            index="method",
+            columns="rho",
+            values="test_accuracy",
+            aggfunc=lambda v: f"{report.mean_and_error(v)} ({len(v)})",
+            sort=False,
+        ).sort_index(axis=1)
+    if results["runs"]:
+        found |= tables_of_budgets(results)
+    return found
 
-    The differences to SAM's accuracy are those on the same seeds.
-    """
-    order = {"budget": BUDGETS, "method": tuple(METHODS)}
-    runs = report.frame(results["runs"]).sort_values(
-        list(order), key=lambda column: column.map(order[column.name].index)
+
+def tables_of_budgets(results):
+    """The differences to SAM's accuracy are those on the same seeds."""
+    runs = report.frame(results["runs"])
+    budgets = report.frame(
+        [
+            {"budget": budget, "method": method, "epochs": epochs}
+            for budget, of_methods in results["epochs"].items()
+            for method, epochs in of_methods.items()
+        ]
     )
+    runs = budgets.merge(runs, on=["method", "epochs"])
     sam = runs[runs["method"] == "SAM"].set_index(["budget", "seed"])
     sam = sam["test_accuracy"].rename("sam")
     runs = runs.join(sam, on=["budget", "seed"], validate="many_to_one")
@@ -83,6 +109,7 @@ def tables(results):
     mean = report.mean_and_error
     rows = runs.groupby(["budget", "method"], sort=False).agg(
         **{
+            "rho": ("rho", "max"),
             "epochs": ("epochs", "max"),
             "test accuracy, %": ("test_accuracy", mean),
             "minus SAM's, points": (
@@ -95,7 +122,7 @@ def tables(results):
     )
     seconds = results["cpu_seconds_per_epoch"]
     own = [seconds.get(method, np.nan) for _, method in rows.index]
-    rows.insert(4, "speed / SAM", seconds.get("SAM", np.nan) / np.array(own))
+    rows.insert(5, "speed / SAM", seconds.get("SAM", np.nan) / np.array(own))
     is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
     if not is_sgd.any():
         return {"": rows}
@@ -107,48 +134,104 @@ def tables(results):
     }
 
 
-def write_results(folder):
-    """Writes and prints the table of all runs that are finished."""
-    runs = [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
-    for run in runs:
-        del run["accuracy_by_epoch"]
+def write_results(task, folder):
+    """Writes and prints the tables of all runs that are finished."""
+
+    def read(folder):
+        runs = [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
+        for run in runs:
+            del run["accuracy_by_epoch"]
+        return runs
+
     seconds = medians(read_json(folder / SPEEDS))
-    values = {"cpu_seconds_per_epoch": seconds, "runs": runs}
+    values = {
+        "cpu_seconds_per_epoch": seconds,
+        "epochs": {
+            budget: {
+                method: epochs
+                for method in METHODS
+                if (epochs := epochs_of(task, budget, method, seconds))
+            }
+            for budget in BUDGETS
+        },
+        "searched": read(folder / SEARCH),
+        "runs": read(folder),
+    }
     report.write(folder, values, tables)
 
 
-def run_all(task, arguments, folder):
-    data = task.load(task.num_train, arguments.data_dir)
+def epochs_of(task, budget, method, seconds):
+    """Number of epochs of a method in a budget, `None` if its speed, needed for
+    one of time, is not known."""
+    epochs = getattr(task, budget.removesuffix("_time"))
+    if not budget.endswith("_time"):
+        return epochs
+    if method not in seconds:
+        return None
+    return round(epochs * seconds["SAM"] / seconds[method])
+
+
+def best_rho(task, method, folder):
+    """The `rho` that was best in the search, or else the task's."""
+    method = METHODS[method].get("rho_of", method)
+    runs = [
+        run
+        for file in sorted((folder / SEARCH).glob("*-*-*.json"))
+        if (run := read_json(file))["method"] == method
+    ]
+    if not runs:
+        return task.rho
+    means = report.frame(runs).groupby("rho")["test_accuracy"].mean()
+    return float(means.idxmax())
+
+
+def search(task, arguments, data, folder):
+    """Trains with every method and each of several `rho`."""
+    folder = folder / SEARCH
+    folder.mkdir(exist_ok=True)
+    for factor, method in itertools.product(
+        arguments.search, arguments.methods
+    ):
+        if "rho_of" in METHODS[method] or METHODS[method].get("rho") == 0:
+            continue
+        rho = float(f"{factor * task.rho:.3g}")
+        settings = make_settings(task, arguments, method, task.long, rho)
+        run_seeds(task, data, settings, arguments, f"-rho{rho}", folder)
+
+
+def run_all(task, arguments, data, folder):
+    seconds = {}
     if any(budget.endswith("_time") for budget in arguments.budgets):
         methods = [m for m in METHODS if m in ("SAM", *arguments.methods)]
         seconds = load_or_measure_speeds(task, data, methods, folder)
-    first = arguments.first_seed
-    seeds = range(first, first + arguments.seeds)
     for budget, method in itertools.product(
         arguments.budgets, arguments.methods
     ):
-        epochs = getattr(task, budget.removesuffix("_time"))
-        if budget.endswith("_time"):
-            epochs = round(epochs * seconds["SAM"] / seconds[method])
-        settings = {
-            "task": arguments.task,
-            "method": method,
-            "budget": budget,
-            "epochs": epochs,
-            "num_train": task.num_train,
-            "rho": task.rho,
-            "precision": arguments.precision,
-        }
-        run_seeds(task, data, settings, seeds, folder)
+        epochs = epochs_of(task, budget, method, seconds)
+        rho = best_rho(task, method, folder)
+        settings = make_settings(task, arguments, method, epochs, rho)
+        run_seeds(task, data, settings, arguments, f"-{epochs}", folder)
 
 
-def run_seeds(task, data, settings, seeds, folder):
+def make_settings(task, arguments, method, epochs, rho):
+    return {
+        "task": arguments.task,
+        "method": method,
+        "epochs": epochs,
+        "num_train": task.num_train,
+        "rho": rho,
+        "precision": arguments.precision,
+    }
+
+
+def run_seeds(task, data, settings, arguments, name, folder):
     """Trains with every seed whose result is not there yet."""
     model = None
-    for seed in seeds:
+    first = arguments.first_seed
+    for seed in range(first, first + arguments.seeds):
         settings = {**settings, "seed": seed}
-        name = "{method}-{budget}-{seed}.json".format(**settings)
-        path = folder / name.replace(" ", "_").replace(",", "")
+        stem = settings["method"].replace(" ", "_").replace(",", "")
+        path = folder / f"{stem.replace('%', '')}{name}-{seed}.json"
         if path.exists():
             before = read_json(path)
             before = {key: before.get(key) for key in settings}
@@ -175,12 +258,13 @@ def parse_arguments(arguments=None):
     option("task", choices=TASKS)
     option("--methods", nargs="+", choices=METHODS, default=DEFAULT)
     option("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS)
+    option("--search", type=float, nargs="+", help="multiples of `rho`")
     option("--seeds", type=int, default=3, help="how many")
-    option("--first-seed", type=int, default=0)
+    option("--first-seed", type=int, help="0, or 100 for a search")
     option("--num-train", type=int, help="training samples")
     option("--short", type=int, help="epochs of the budget")
     option("--long", type=int, help="epochs of the budget")
-    option("--rho", type=float, help="of all methods")
+    option("--rho", type=float, help="of the task")
     option("--precision", choices=PRECISIONS, default="float32")
     option("--data-dir", help="of tensorflow-datasets, or an .npz file")
     option("--export", help="write CIFAR-10 to an .npz file, and end")
@@ -203,10 +287,14 @@ def main(arguments=None):
         if getattr(arguments, name) is not None
     }
     task = dataclasses.replace(TASKS[arguments.task], **given)
+    if arguments.first_seed is None:
+        arguments.first_seed = 100 if arguments.search else 0
     folder = arguments.out / arguments.task
     folder.mkdir(parents=True, exist_ok=True)
-    run_all(task, arguments, folder)
-    write_results(folder)
+    data = task.load(task.num_train, arguments.data_dir)
+    work = search if arguments.search else run_all
+    work(task, arguments, data, folder)
+    write_results(task, folder)
 
 
 if __name__ == "__main__":

@@ -9,38 +9,49 @@ import numpy as np
 
 from benchmarks import methods
 from benchmarks.networks import small_resnet
+from examples import digits
 from keras_esam import recipes
 from keras_esam.balanced import balanced
 from keras_esam.extras import requires
 
+def first_step(tail, num_steps):
+    """The `start` that leaves the last part `tail` of the steps."""
+    return round((1 - tail) * num_steps)
+
+
 # Arguments of `ESAMModel`. A function is called with the number of steps;
-# `batch_factor` multiplies the batch size, and `rho_factor` the task's `rho`.
+# `batch_factor` multiplies the batch size, and `rho_of` is the method that
+# shares its `rho`, which is searched.
 METHODS = {
     **methods.METHODS,
     "SGD half batch": {**methods.METHODS["SGD"], "batch_factor": 0.5},
-    "ESAM depth, full batches first": {
-        **methods.METHODS["ESAM depth"],
-        "gamma": lambda num_steps: (
-            keras.optimizers.schedules.PiecewiseConstantDecay(
-                [num_steps // 2], [1.0, 0.5]
-            )
-        ),
+    **{
+        f"{name}, last {tail:.0%}": {
+            **methods.METHODS[name],
+            "start": functools.partial(first_step, tail),
+            "rho_of": name,
+        }
+        for name in ("SAM", "SAM, part 0.25")
+        for tail in (0.5, 0.7)
     },
+    "SAM, interval 2": {**methods.METHODS["SAM, interval 2"], "rho_of": "SAM"},
 }
-# A method of two stages takes the mean of their times.
-STAGES = {"ESAM depth, full batches first": ("SWP depth", "ESAM depth")}
 DEFAULT = [
-    *("SGD", "SGD half batch", "SAM", "SWP variable", "SWP depth"),
-    *("ESAM variable", "ESAM depth", "ESAM depth by loss"),
-    *("ESAM depth random", *STAGES, "SWP depth, beta 0.3", "one-step"),
+    *("SGD", "SGD half batch", "SAM", "ESAM variable", "ESAM depth"),
+    *("SWP depth", "SWP depth, beta 0.3"),
+    *(f"SAM, part {fraction}" for fraction in (0.5, 0.25, 0.125)),
+    *(name for name in METHODS if ", last " in name),
+    *("SAM, interval 2", "one-step", "one-step, adaptive"),
 ]
 
 
-def make_optimizer(is_sgd, num_steps):
+def make_optimizer(is_sgd, num_steps, weight_decay=5e-4):
     """SGD with momentum and cosine decay, the same for all methods."""
     del is_sgd
     schedule = keras.optimizers.schedules.CosineDecay(0.05, num_steps)
-    return keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=5e-4)
+    return keras.optimizers.SGD(
+        schedule, momentum=0.9, weight_decay=weight_decay
+    )
 
 
 def paper_recipe(is_sgd):
@@ -71,12 +82,19 @@ def load_digits(num_train, data_dir=None):
     with requires("benchmarks"):
         from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    x = (digits.images[..., None] / 16).astype("float32")
-    y = digits.target.astype("int32")
+    scans = load_digits()
+    x = (scans.images[..., None] / 16).astype("float32")
+    y = scans.target.astype("int32")
     train = balanced(y, num_train)
     test = np.setdiff1d(np.arange(len(y)), train)
     return (x[train], y[train]), (x[test], y[test])
+
+
+def load_label_noise(num_train, data_dir=None):
+    """The digits of `examples.digits`, with its noise in the labels."""
+    del data_dir
+    (x, y), test = digits.load_data()
+    return (x[:num_train], y[:num_train]), test
 
 
 def load_cifar10(num_train, data_dir=None):
@@ -123,6 +141,17 @@ def cifar10_arrays(data_dir):
 # `rho` is the one of several at which SAM was best after the long budget, on
 # seeds from 100 on.
 TASKS = {
+    # The protocol of `examples.digits`.
+    "label-noise": Task(
+        load=load_label_noise,
+        make_network=digits.make_network,
+        num_train=digits.NUM_TRAIN,
+        batch_size=digits.BATCH_SIZE,
+        rho=digits.RHO,
+        short=10,
+        long=digits.EPOCHS,
+        make_optimizer=functools.partial(make_optimizer, weight_decay=None),
+    ),
     "digits": Task(
         load=load_digits,
         make_network=functools.partial(small_resnet, (8, 8, 1), (1, 1, 2, 2)),

@@ -9,7 +9,6 @@ import numpy as np
 
 import keras_esam
 from benchmarks.accuracy_tasks import METHODS
-from benchmarks.accuracy_tasks import STAGES
 from benchmarks.engines import engine
 from benchmarks.measurement import in_turn
 
@@ -35,8 +34,8 @@ def make_model(task, settings):
 def model_arguments(settings, num_steps):
     """Arguments of `ESAMModel` from an entry of `METHODS`."""
     arguments = {"rho": settings["rho"], **METHODS[settings["method"]]}
-    arguments.pop("batch_factor", None)
-    arguments["rho"] *= arguments.pop("rho_factor", 1)
+    for key in ("batch_factor", "rho_of"):
+        arguments.pop(key, None)
     return {
         key: value(num_steps) if callable(value) else value
         for key, value in arguments.items()
@@ -110,14 +109,15 @@ def measure_speeds(task, data, methods, rounds=ROUNDS):
     """Dict of method to a list of seconds per epoch, one a round.
 
     The methods train a few epochs each in turn after each has compiled, so that
-    their ratios do not depend on what else the machine did.
+    their ratios do not depend on what else the machine did. Where the base
+    optimizer begins, the time of an epoch is the mean of both parts.
     """
-    parts = {part for m in methods for part in STAGES.get(m, [m])}
+    parts = {part: None for m in methods for part in shares(m)}
     models = {}
-    for part in sorted(parts):
+    for part in parts:
         settings = {"method": part, "num_train": task.num_train, "seed": 0}
-        # Every compiled step equally often, and for about 20 steps.
-        settings["epochs"] = max(5, 20 // (task.num_train // task.batch_size))
+        # About 20 steps at least, every compiled one about equally often.
+        settings["epochs"] = -(-20 // (task.num_train // task.batch_size))
         settings["rho"] = task.rho
         models[part] = make_model(task, settings), settings
         fit(models[part][0], task, data, settings)
@@ -126,7 +126,20 @@ def measure_speeds(task, data, methods, rounds=ROUNDS):
         models,
         rounds,
     )
-    for method in set(STAGES) & set(methods):
-        pairs = zip(*[samples[part] for part in STAGES[method]], strict=True)
-        samples[method] = [float(np.mean(pair)) for pair in pairs]
-    return {method: samples[method] for method in methods}
+    return {
+        method: sum(
+            share * np.array(samples[part])
+            for part, share in shares(method).items()
+        ).tolist()
+        for method in methods
+    }
+
+
+def shares(method):
+    """Dict of the methods that a method consists of, and their shares of the
+    steps."""
+    start = METHODS[method].get("start")
+    if start is None:
+        return {method: 1.0}
+    begin = start(1000) / 1000
+    return {"SGD": begin, METHODS[method]["rho_of"]: 1 - begin}

@@ -37,6 +37,7 @@ METHODS = {
     },
     "SAM, interval 2": {**SAM, "interval": 2},
     "one-step": {**SAM, "ascent": "momentum"},
+    "one-step, adaptive": {**SAM, "ascent": "momentum", "adaptive": True},
     "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "momentum"},
     "one-step by loss": {
         **{"beta": 1, "gamma": 0.5, "ascent": "momentum"},

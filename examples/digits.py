@@ -20,7 +20,6 @@ import platform
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_esam
 from keras_esam.extras import requires
@@ -45,7 +44,8 @@ def load_data():
 
     digits = load_digits()
     images = (digits.images[..., None] / 16).astype("float32")
-    images = tf.image.resize(images, (16, 16)).numpy()
+    images = keras.ops.image.resize(images, (16, 16))
+    images = keras.ops.convert_to_numpy(images)
     labels = digits.target.astype("int32")
     rng = np.random.default_rng(0)
     order = rng.permutation(len(images))
@@ -87,15 +87,11 @@ def train(method, seed, epochs, data, out):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    dataset = (
-        tf.data.Dataset.from_tensor_slices((x_train, y_train))
-        .shuffle(NUM_TRAIN, seed=seed)
-        .batch(BATCH_SIZE, drop_remainder=True)
-    )
     history = model.fit(
-        dataset,
+        x_train,
+        y_train,
+        batch_size=BATCH_SIZE,
         epochs=epochs,
-        shuffle=False,
         verbose=0,
         callbacks=[
             keras_esam.callbacks.ThroughputLogger(),
@@ -209,7 +205,7 @@ def main():
         "versions": {
             "keras_esam": keras_esam.__version__,
             "keras": keras.__version__,
-            "tensorflow": tf.__version__,
+            "backend": keras.backend.backend(),
         },
         "summary": summary.to_dict("index"),
         "runs": runs,

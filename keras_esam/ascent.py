@@ -174,7 +174,7 @@ def _magnitude_and_direction(gradient, weight, mask, adaptive):
     """What the norm is of, and the direction of the perturbation, masked."""
     if gradient is None:
         return None, None
-    dtype = _norm_dtype(weight)
+    dtype = norm_dtype(weight.dtype)
     magnitude = direction = ops.cast(gradient, dtype)
     if adaptive:
         size = ops.abs(ops.cast(weight, dtype))
@@ -199,7 +199,7 @@ def global_norm(tensors: Sequence, factors: Sequence[float] | None = None):
     """
     factors = factors or [1.0] * len(tensors)
     terms = [
-        ops.sum(ops.square(ops.cast(tensor, _norm_dtype(tensor)))) * factor
+        ops.sum(ops.square(ops.cast(tensor, norm_dtype(tensor.dtype)))) * factor
         for tensor, factor in zip(tensors, factors, strict=True)
         if tensor is not None
     ]
@@ -235,7 +235,56 @@ def bernoulli_masks(
     ]
 
 
-def _norm_dtype(tensor):
+def alignment(gradients: Sequence, others: Sequence, weights, adaptive=False):
+    """Cosine between two gradients, that of the ascent and that of the update.
+
+    A part of the batch has a gradient that points less well along that of the
+    batch, so that a perturbation of the same length increases the loss less:
+    to first order by this factor.
+
+    Args:
+        gradients: List of dense tensors or `None`.
+        others: Such a list.
+        weights: List of tensors with the shapes of the gradients.
+        adaptive: Boolean, whether to scale them by the weights' sizes, as ASAM
+            does.
+
+    Returns:
+        Scalar in `float32` or `float64`, NaN if one of the gradients is zero.
+    """
+    pairs = []
+    for first, second, weight in zip(gradients, others, weights, strict=True):
+        if first is not None and second is not None:
+            pairs.append(
+                [
+                    _magnitude_and_direction(g, weight, None, adaptive)[0]
+                    for g in (first, second)
+                ]
+            )
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    product = sum(ops.sum(a * b) for a, b in pairs)
+    return product / (global_norm(first) * global_norm(second))
+
+
+def lengthened(rho, alignment, fraction: float):
+    """The radius of an ascent on a part of the batch.
+
+    `rho / alignment` increases the loss, to first order, by what `rho` does
+    along the gradient of the whole batch.
+
+    Args:
+        rho: Float or scalar tensor.
+        alignment: Scalar tensor, mean of `alignment()`. Values below the square
+            root of the fraction, the cosine where all of the gradient is noise,
+            count as that.
+        fraction: Float, the `ascent_fraction`.
+    """
+    if not isinstance(rho, float):
+        rho = ops.cast(rho, alignment.dtype)
+    return rho / ops.clip(alignment, fraction**0.5, 1.0)
+
+
+def norm_dtype(dtype):
     """Half precision has too few bits for a sum of squares."""
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    dtype = keras.backend.standardize_dtype(dtype)
     return "float64" if dtype == "float64" else "float32"

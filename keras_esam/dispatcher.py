@@ -8,6 +8,7 @@ from keras_esam import method
 from keras_esam import momentum
 from keras_esam import own_calls
 from keras_esam.plan import StepPlan
+from keras_esam.plan import pool_of
 
 
 class StepDispatcher:
@@ -35,7 +36,6 @@ class StepDispatcher:
         self._functions = {}
         self._trainable_parts = None
         self._is_prepared = False
-        self._seed = model._progress.seed
         self.num_compiled = 0
 
     def _begin(self, progress=None) -> StepPlan:
@@ -44,10 +44,6 @@ class StepDispatcher:
         model = self._model
         self.prepare()
         model._progress.read(progress)
-        if model._progress.seed != self._seed:
-            # Loaded. The subsets of compiled steps were drawn with another.
-            self._seed = model._progress.seed
-            self._functions.clear()
         if self._runs_eagerly:
             self.forget_if_layers_changed()
         return model._plan_step()
@@ -64,7 +60,7 @@ class StepDispatcher:
             return self._functions[plan](*args)
         if self.forget_if_layers_changed():
             plan = self._model._plan_step()
-        self._forget_other_stages(plan)
+        self._forget_unused(plan)
         # Kept if data of unknown length ends in the call: it is compiled then.
         self._functions[plan] = self._make_function(plan, *args)
         self.num_compiled += 1
@@ -102,12 +98,19 @@ class StepDispatcher:
             [(id(layer), layer.trainable) for layer in model._flatten_layers()],
         )
 
-    def _forget_other_stages(self, plan):
-        """Drops the steps of a `beta` or `gamma` that will not come again."""
+    def _forget_unused(self, plan):
+        """Drops the steps of a `beta`, `gamma` or pool of subsets that will not
+        come again."""
+        model = self._model
+        pool = pool_of(
+            plan.method, plan.beta, model._progress.seed, model._variables
+        )
+        subsets = {(), *pool.subsets}
         self._functions = {
             other: function
             for other, function in self._functions.items()
             if (other.beta, other.gamma) == (plan.beta, plan.gamma)
+            and other.subset in subsets
         }
 
     def run_by_hand(self, data):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 
 from keras_esam import arguments
+from keras_esam import ascent as ascent_rules
 from keras_esam import network_attributes
 from keras_esam import own_calls
 from keras_esam import training_state
@@ -208,7 +209,9 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         )
         self._method.check_together()
         self._has_drawn_seed = seed is None
-        self._progress = TrainingProgress(self._checked_seed(seed))
+        self._progress = TrainingProgress(
+            self._checked_seed(seed), ascent_rules.norm_dtype(self.variable_dtype)
+        )
         self.model = model
         self.supports_masking = True
         # Keras passes `training` only to a `call` that asks for it.
@@ -306,7 +309,6 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         self._sync_variables()
         self._progress.seed = value
         self._progress.write()
-        self._forget_compiled_steps()
         state = keras.random.SeedGenerator(value).state
         self.seed_generator.state.assign(state)
 

@@ -40,6 +40,9 @@ from keras_esam import sample_losses
 from keras_esam import selection
 from keras_esam.backends import backend
 
+# Number of steps over which the mean of `ascent.alignment` forgets.
+ALIGNMENT_STEPS = 20
+
 
 def train_step(model, plan, data) -> dict:
     """One sharpness-aware training step.
@@ -138,6 +141,9 @@ def sharpness_aware_gradients(
             valid=None if clean is None else norm,
             part=part,
         )
+    if plan.method.ascent_fraction < 1:
+        mean = _alignment(model, plan, weights, clean_gradients, gradients)
+        observed.updates.append(mean)
     gradients = [
         clean_gradients.get(index, gradient)
         if index in plan.overwritten
@@ -167,9 +173,7 @@ def _perturb(model, plan, weights, clean_gradients):
     """The weights at theta + eps, and the norm of the ascent's gradient."""
     rule, current, past = plan.method.ascent_rule, None, None
     if rule.needs_clean_pass:
-        current = backend.dense([clean_gradients[i] for i in plan.subset])
-        if plan.method.ascent_scope == "global":
-            current = backend.summed(current)
+        current = _of_subset(plan, clean_gradients)
     if rule.needs_momentum:
         past = momentum.read(model.optimizer, model.trainable_variables)
         past = [past[index] for index in plan.subset]
@@ -180,6 +184,29 @@ def _perturb(model, plan, weights, clean_gradients):
         model._radius(),
         model.seed_generator,
     )
+
+
+def _of_subset(plan, gradients):
+    """Gradients of the perturbed variables, in the scope of the ascent."""
+    own = backend.dense([gradients[index] for index in plan.subset])
+    is_global = plan.method.ascent_scope == "global"
+    return backend.summed(own) if is_global else own
+
+
+def _alignment(model, plan, weights, clean_gradients, gradients):
+    """The variable that holds the mean `ascent.alignment`, and its new value."""
+    variable = model._progress.alignment
+    mean = backend.value(variable)
+    alignment = ascent.alignment(
+        _of_subset(plan, clean_gradients),
+        _of_subset(plan, gradients),
+        [weights[index] for index in plan.subset],
+        plan.method.adaptive,
+    )
+    alignment = ops.cast(alignment, mean.dtype)
+    moved = mean + (alignment - mean) / ALIGNMENT_STEPS
+    # Zero gradients have none, and those of a step that is skipped neither.
+    return variable, ops.where(ops.isfinite(alignment), moved, mean)
 
 
 @contextlib.contextmanager

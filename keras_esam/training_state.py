@@ -12,23 +12,27 @@ import numpy as np
 
 
 class TrainingProgress:
-    """Seed and counters of a training.
+    """Seed and counters of a training, and how well part-batch ascents point.
 
-    They are one variable, so that every way of saving Keras variables saves
-    them, with a copy of its values in Python, which planning a step reads.
+    They are variables, so that every way of saving Keras variables saves them.
+    Of seed and counters, which planning a step reads, there is a copy in
+    Python.
 
     Args:
         seed: Integer in `[0, 2**31)`.
+        dtype: String, dtype of `alignment`.
 
     Attributes:
         variable: `keras.Variable` of three `int32`: seed, number of executions,
             number of steps.
+        alignment: `keras.Variable`, scalar: with `ascent_fraction < 1` running
+            mean of `ascent.alignment()` over the steps.
         seed: Integer, seed of the subsets and their order.
         num_executions: Integer, number of executions of `fit` so far.
         num_steps: Integer, number of training steps so far.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, dtype: str):
         self.seed, self.num_executions, self.num_steps = seed, 0, 0
         # On a GPU PyTorch would wait for all work on it whenever this is read.
         is_torch = keras.backend.backend() == "torch"
@@ -40,6 +44,9 @@ class TrainingProgress:
                 autocast=False,
                 name="training_progress",
             )
+        self.alignment = keras.Variable(
+            1.0, dtype=dtype, trainable=False, autocast=False, name="alignment"
+        )
 
     def values(self) -> np.ndarray:
         """What the variable is to hold, shape `(3,)`."""
@@ -67,6 +74,7 @@ def save(model, store):
     store["seed"] = np.asarray(model.seed)
     store["num_executions"] = np.asarray(model._progress.num_executions)
     store["num_steps"] = np.asarray(model._progress.num_steps)
+    store["alignment"] = model._progress.alignment
     for index, variable in enumerate(random_states(model)):
         store[f"random_state_{index}"] = variable
 
@@ -103,6 +111,7 @@ def load(model, store):
     model._has_drawn_seed = has_drawn_seed
     for index, variable in enumerate(random_states(model)):
         variable.assign(store[f"random_state_{index}"])
+    model._progress.alignment.assign(store["alignment"])
     model._progress.num_executions = int(np.asarray(store["num_executions"]))
     model._progress.num_steps = int(np.asarray(store["num_steps"]))
     model._progress.write()

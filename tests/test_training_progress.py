@@ -106,6 +106,7 @@ def test_variables_of_the_training_are_no_weights():
     others = [v.path for v in model.variables if id(v) not in known]
     assert others == [
         model.seed_generator.state.path,
+        "alignment",
         "training_progress",
     ]
 

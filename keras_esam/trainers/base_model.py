@@ -16,9 +16,11 @@ import warnings
 
 import keras
 
+from keras_esam import ascent
 from keras_esam import own_calls
 from keras_esam import sample_losses
 from keras_esam import subsets
+from keras_esam.backends import backend
 from keras_esam.dispatcher import StepDispatcher
 from keras_esam.plan import StepPlan
 from keras_esam.plan import plan_step
@@ -200,7 +202,7 @@ class BaseModel(keras.Model):
         The last one is that of the progress.
         """
         progress = getattr(self, "_progress", None)
-        return [progress.variable] if progress else []
+        return [progress.alignment, progress.variable] if progress else []
 
     @property
     def _network_state(self) -> list:
@@ -216,10 +218,15 @@ class BaseModel(keras.Model):
         """Lets a backend's own ways of saving find what is no weight."""
 
     def _radius(self):
-        """Float, or scalar tensor if `rho` is a schedule."""
-        if isinstance(self.rho, float):
-            return self.rho
-        return self.rho(self.optimizer.iterations)
+        """Float, or scalar tensor: if `rho` is a schedule, or if the ascent on
+        a part of the batch points less well than one on all of it."""
+        rho = self.rho
+        if not isinstance(rho, float):
+            rho = rho(self.optimizer.iterations)
+        if self.ascent_fraction == 1:
+            return rho
+        alignment = backend.value(self._progress.alignment)
+        return ascent.lengthened(rho, alignment, self.ascent_fraction)
 
     @property
     def _loss_metric(self) -> keras.metrics.Metric:

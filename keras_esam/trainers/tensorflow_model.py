@@ -178,6 +178,7 @@ class TensorFlowModel(MultiWorkerModel):
         # `tf.train.Checkpoint` saves what is an attribute.
         self._training_state = tf.train.Checkpoint(
             progress=self._progress.variable,
+            alignment=self._progress.alignment,
             random_states=training_state.random_states(self),
         )
 
