@@ -138,6 +138,16 @@ def cifar10_arrays(data_dir):
     }
 
 
+CIFAR10 = Task(
+    load=load_cifar10,
+    make_network=functools.partial(small_resnet, (32, 32, 3), (2, 1, 2, 2)),
+    num_train=1000,
+    batch_size=64,
+    rho=0.2,
+    short=10,
+    long=40,
+)
+
 # `rho` is the one of several at which SAM was best after the long budget, on
 # seeds from 100 on.
 TASKS = {
@@ -161,14 +171,10 @@ TASKS = {
         short=10,
         long=60,
     ),
-    "cifar10": Task(
-        load=load_cifar10,
-        make_network=functools.partial(small_resnet, (32, 32, 3), (2, 1, 2, 2)),
-        num_train=1000,
-        batch_size=64,
-        rho=0.2,
-        short=10,
-        long=40,
+    "cifar10": CIFAR10,
+    # Where SAM gains most of what is measured here.
+    "cifar10-5000": dataclasses.replace(
+        CIFAR10, num_train=5000, rho=0.3, long=30
     ),
     # A row of the paper's Table 1, for a GPU: its settings, from the recipes.
     "cifar10_paper": Task(
