@@ -20,8 +20,8 @@ def first_step(tail, num_steps):
 
 
 # Arguments of `ESAMModel`. A function is called with the number of steps;
-# `batch_factor` multiplies the batch size, and `rho_of` is the method that
-# shares its `rho`, which is searched.
+# `batch_factor` multiplies the batch size, `rho_of` is the method that shares its
+# `rho`, which is searched, and `pool_size` is the preferred one.
 METHODS = {
     **methods.METHODS,
     "SGD half batch": {**methods.METHODS["SGD"], "batch_factor": 0.5},
@@ -35,6 +35,14 @@ METHODS = {
         for tail in (0.5, 0.7)
     },
     "SAM, interval 2": {**methods.METHODS["SAM, interval 2"], "rho_of": "SAM"},
+    **{
+        f"{name}, pool of 3": {
+            **methods.METHODS[name],
+            "pool_size": 3,
+            "rho_of": name,
+        }
+        for name in ("SWP depth", "ESAM depth")
+    },
 }
 DEFAULT = [
     *("SGD", "SGD half batch", "SAM", "ESAM variable", "ESAM depth"),

@@ -21,6 +21,9 @@ def make_model(task, settings):
     model = keras_esam.ESAMModel(
         task.make_network(), **model_arguments(settings, num_steps)
     )
+    entry = METHODS[settings["method"]]
+    if "pool_size" in entry:
+        model.preferred_pool_size = entry["pool_size"]
     model.compile(
         task.make_optimizer(model.rho == 0, num_steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -34,7 +37,7 @@ def make_model(task, settings):
 def model_arguments(settings, num_steps):
     """Arguments of `ESAMModel` from an entry of `METHODS`."""
     arguments = {"rho": settings["rho"], **METHODS[settings["method"]]}
-    for key in ("batch_factor", "rho_of"):
+    for key in ("batch_factor", "rho_of", "pool_size"):
         arguments.pop(key, None)
     return {
         key: value(num_steps) if callable(value) else value

@@ -35,6 +35,7 @@ METHODS = {
         f"SAM, part {fraction}": {**SAM, "ascent_fraction": fraction}
         for fraction in (0.125, 0.25, 0.5)
     },
+    "SAM before its start": {**SAM, "start": 10**9},
     "SAM, interval 2": {**SAM, "interval": 2},
     "one-step": {**SAM, "ascent": "momentum"},
     "one-step, adaptive": {**SAM, "ascent": "momentum", "adaptive": True},

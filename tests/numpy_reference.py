@@ -17,7 +17,9 @@ class Step:
 
     `ascent` is the direction of the perturbation if it is not the gradient of
     the part of the batch: the last update's for `ascent="momentum"`. `scores`
-    are the random numbers of `rank_by="random"`.
+    are the random numbers of `rank_by="random"`. `alignment` is the running
+    mean before the step, and `cosines` gets those of the step, one for each
+    part of the batch, and their numbers of samples.
     """
 
     rho: float
@@ -31,6 +33,8 @@ class Step:
     ascent: list | None = None
     scores: np.ndarray | None = None
     ascent_fraction: float = 1.0
+    alignment: float = 1.0
+    cosines: list = dataclasses.field(default_factory=list)
 
 
 def forward(params, x):
@@ -83,10 +87,27 @@ def perturbation(params, grads, step):
         elif i in step.subset:
             squares += (m**2).sum() / step.probabilities[i]
     norm = math.sqrt(squares) or 1.0
+    rho = step.rho
+    if step.ascent_fraction < 1:
+        rho /= min(max(step.alignment, math.sqrt(step.ascent_fraction)), 1)
     for i, (p, g, mask) in enumerate(zip(params, grads, masks, strict=True)):
         direction = p**2 * g if step.adaptive else g
-        eps[i] = step.rho * mask * direction / step.probabilities[i] / norm
+        eps[i] = rho * mask * direction / step.probabilities[i] / norm
     return eps
+
+
+def cosine(params, first, second, step):
+    """Cosine of the angle between two gradients of the perturbed parameters."""
+    vectors = [
+        np.concatenate(
+            [
+                (np.abs(params[i]) * g[i] if step.adaptive else g[i]).ravel()
+                for i in step.subset
+            ]
+        )
+        for g in (first, second)
+    ]
+    return np.dot(*vectors) / np.prod([np.linalg.norm(v) for v in vectors])
 
 
 def scores(params, perturbed, x, y, weights, step):
@@ -124,7 +145,10 @@ def sharpness_aware_gradient(params, x, y, weights, step, penalty):
     if step.rho > 0 and step.gamma < 1:
         kept = kept_samples(params, perturbed, x, y, weights, step)
         x, y, weights = x[kept], y[kept], weights[kept]
-    return gradient(perturbed, x, y, weights, penalty)
+    update = gradient(perturbed, x, y, weights, penalty)
+    if step.rho > 0 and step.ascent_fraction < 1:
+        step.cosines.append((cosine(params, grads, update, step), len(y)))
+    return update
 
 
 def mean_gradient(params, parts, step, penalty):

@@ -153,6 +153,7 @@ def parts_of(start, stop, size):
 def reference_weights(model, case, params, masks=(), scores=(), num_replicas=1):
     """Parameters after the training, from the given ones."""
     velocity = [np.zeros_like(p) for p in params]
+    alignment = 1.0
     data = [part.astype("float64") for part in make_data(case)]
     data[1] = data[1].astype(int)
     starts = range(0, case.num_samples, case.batch_size)
@@ -161,6 +162,7 @@ def reference_weights(model, case, params, masks=(), scores=(), num_replicas=1):
         step = reference_step(
             model, index, stop - start, velocity, masks, scores
         )
+        step.alignment = alignment
         if model.ascent_scope == "global":
             batch = [part[start:stop] for part in data]
             step.ascent = reference.gradient(params, *batch, PENALTY)
@@ -177,6 +179,9 @@ def reference_weights(model, case, params, masks=(), scores=(), num_replicas=1):
             MOMENTUM,
             PENALTY,
         )
+        if step.cosines:
+            cosines, counts = zip(*step.cosines, strict=True)
+            alignment += (np.average(cosines, weights=counts) - alignment) / 20
     return params
 
 

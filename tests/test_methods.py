@@ -24,7 +24,7 @@ from tests.networks import fit
 LEARNS = {"sam", "esam_depth", "one_step_loss", "sam_part"}
 SAVED = {"esam_variable_loss", "esam_weight", "one_step_loss"}
 RESUMED = SAVED | {"esam_depth_random", "esam_interval", "esam_micro_batches"}
-RESUMED |= {"esam_start"}
+RESUMED |= {"esam_start", "sam_part"}
 COMPILED = {"esam_depth", "esam_micro_batches", "one_step_loss", "sam_part"}
 COMPILED_BY_XLA = {"esam_depth"}
 

@@ -277,7 +277,10 @@ PARTS = {
     "sent-one-step": lambda: check_reductions(
         BASE, 2, ascent="momentum", **SAM
     ),
-    "sent-part": lambda: check_reductions(BASE, 2, ascent_fraction=0.5, **SAM),
+    # A scalar, the alignment.
+    "sent-part": lambda: check_reductions(
+        BASE + 4, 2, ascent_fraction=0.5, **SAM
+    ),
 }
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_esam
+from keras_esam import ascent
 from tests.backends import BACKEND
 from tests.networks import all_values
 from tests.networks import assert_identical
@@ -147,3 +148,35 @@ def test_rows_that_are_no_samples_are_an_error_that_names_it():
     model = compile_model(make(network))
     with pytest.raises(ValueError, match="`ascent_fraction=1`"):
         model.train_on_batch([x, np.ones((5, 8), "float32")], y)
+
+
+def test_radius_follows_the_alignment_with_the_update():
+    first, second = [[3.0, 0.0], None, [4.0]], [[0.0, 1.0], [7.0], [1.0]]
+    weights = [np.array([2.0, 1.0]), np.ones(1), np.array([0.5])]
+    first, second = (
+        [None if g is None else np.array(g) for g in list]
+        for list in (first, second)
+    )
+    # (3 * 0 + 0 * 1 + 4 * 1) / (5 * sqrt(2)), without what one has not.
+    cosine = ascent.alignment(first, second, weights)
+    np.testing.assert_allclose(cosine, 4 / (5 * 2**0.5), rtol=1e-6)
+    # Of (6, 0, 2) and (0, 1, 0.5).
+    cosine = ascent.alignment(first, second, weights, adaptive=True)
+    np.testing.assert_allclose(cosine, 1 / (40 * 1.25) ** 0.5, rtol=1e-6)
+    for alignment, expected in [(0.8, 0.25), (0.1, 0.4), (-1.0, 0.4), (2, 0.2)]:
+        radius = ascent.lengthened(
+            0.2, keras.ops.convert_to_tensor(alignment, "float32"), 0.25
+        )
+        np.testing.assert_allclose(radius, expected, rtol=1e-6)
+
+
+def test_steps_without_a_gradient_have_no_alignment():
+    x, y = dense_data(16)
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    model = compile_model(make(network, rho=0.1))
+    model.train_on_batch(x, y)
+    progress = model._progress
+    known = float(keras.ops.convert_to_numpy(progress.alignment))
+    assert 0.95 <= known < 1
+    model.train_on_batch(x, y, sample_weight=np.zeros(16, "float32"))
+    assert float(keras.ops.convert_to_numpy(progress.alignment)) == known
