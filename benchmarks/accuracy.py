@@ -231,23 +231,27 @@ def make_settings(task, arguments, method, epochs, rho):
 
 def run_seeds(task, data, settings, arguments, name, folder):
     """Trains with every seed whose result is not there yet."""
-    model = None
+    stem = settings["method"].replace(" ", "_").replace(",", "")
     first = arguments.first_seed
+    runs = []
     for seed in range(first, first + arguments.seeds):
-        settings = {**settings, "seed": seed}
-        stem = settings["method"].replace(" ", "_").replace(",", "")
+        own = {**settings, "seed": seed}
         path = folder / f"{stem.replace('%', '')}{name}-{seed}.json"
-        if path.exists():
-            before = read_json(path)
-            before = {key: before.get(key) for key in settings}
-            check_settings(settings, before, path)
-            continue
+        before = read_json(path)
+        if before:
+            before = {key: before.get(key) for key in own}
+            check_settings(own, before, path)
+        else:
+            runs.append((own, path))
+    # First of all: after a seed is set, TensorFlow optimizes its graphs again.
+    states = [accuracy_training.initial_state(task, own) for own, _ in runs]
+    if runs:
+        keras.backend.clear_session()
+        model = accuracy_training.make_model(task, settings)
+    for (own, path), state in zip(runs, states, strict=True):
         begin = time.perf_counter()
-        if model is None:
-            keras.backend.clear_session()
-            model = accuracy_training.make_model(task, settings)
-        accuracy_training.start(model, task, settings)
-        result = accuracy_training.train(model, task, data, settings)
+        accuracy_training.start(model, state)
+        result = accuracy_training.train(model, task, data, own)
         write_json(result, path)
         print(
             f"{path.stem}: train {result['train_accuracy']:.2f}%, "

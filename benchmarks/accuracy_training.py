@@ -1,7 +1,5 @@
 """Trainings of `benchmarks.accuracy`, and how long their epochs take."""
 
-import pathlib
-import tempfile
 import time
 
 import keras
@@ -16,10 +14,10 @@ ROUNDS = 5
 
 
 def make_model(task, settings):
-    """The compiled model of a method and budget; `start` gives it a seed."""
+    """The compiled model of a method and budget."""
     num_steps = settings["epochs"] * steps_per_epoch(task, settings)
     model = keras_esam.ESAMModel(
-        task.make_network(), **model_arguments(settings, num_steps)
+        task.make_network(), seed=0, **model_arguments(settings, num_steps)
     )
     entry = METHODS[settings["method"]]
     if "pool_size" in entry:
@@ -29,7 +27,7 @@ def make_model(task, settings):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    # With its variables the optimizer's state is saved and loaded.
+    # All variables are there at the start.
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -54,19 +52,26 @@ def steps_per_epoch(task, settings):
     return settings["num_train"] // batch_size(task, settings)
 
 
-def start(model, task, settings):
-    """Sets a model to the start of a training with a seed.
+def initial_state(task, settings):
+    """Values of all variables at the start of a training with a seed.
 
-    Compilation takes longer than many of the trainings, so a model is used for
-    all seeds.
+    The seed is that of the weights. Subsets of the variables are those of seed
+    0, so that a compiled model can be used for all seeds: compilation takes
+    longer than many of the trainings.
     """
     keras.utils.set_random_seed(settings["seed"])
     fresh = make_model(task, settings)
-    fresh.seed = settings["seed"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "start.weights.h5")
-        fresh.save_weights(path)
-        model.load_weights(path)
+    return [np.array(variable) for variable in all_variables(fresh)]
+
+
+def start(model, state):
+    """Sets a model, of any age, to an `initial_state()`."""
+    for variable, value in zip(all_variables(model), state, strict=True):
+        variable.assign(value)
+
+
+def all_variables(model):
+    return [*model.variables, *model.optimizer.variables]
 
 
 def train(model, task, data, settings):

@@ -156,17 +156,20 @@ def test_model_that_has_trained_starts_as_a_new_one():
     data = task.load(task.num_train)
     settings = {"method": "one-step", "num_train": 50, "epochs": 1, "rho": 0.1}
 
-    def trained(model, seed):
-        accuracy_training.start(model, task, {**settings, "seed": seed})
+    def trained(model, seed, state):
+        accuracy_training.start(model, state)
         accuracy_training.fit(model, task, data, {**settings, "seed": seed})
-        variables = *model.variables, *model.optimizer.variables
-        return [np.array(v) for v in variables]
+        return [np.array(v) for v in accuracy_training.all_variables(model)]
 
+    states = [
+        accuracy_training.initial_state(task, {**settings, "seed": seed})
+        for seed in range(2)
+    ]
     used = accuracy_training.make_model(task, settings)
-    first = trained(used, 0)
-    second = trained(used, 1)
+    first = trained(used, 0, states[0])
+    second = trained(used, 1, states[1])
     new = accuracy_training.make_model(task, settings)
-    assert_identical(second, trained(new, 1))
+    assert_identical(second, trained(new, 1, states[1]))
     assert not np.array_equal(first[0], second[0])
 
 
