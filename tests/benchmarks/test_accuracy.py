@@ -170,7 +170,7 @@ def test_model_that_has_trained_starts_as_a_new_one():
     second = trained(used, 1, states[1])
     new = accuracy_training.make_model(task, settings)
     assert_identical(second, trained(new, 1, states[1]))
-    assert not np.array_equal(first[0], second[0])
+    assert not np.array_equal(first[1], second[1])
 
 
 def test_arguments_of_a_method(monkeypatch):
