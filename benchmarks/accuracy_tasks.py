@@ -14,14 +14,15 @@ from keras_esam import recipes
 from keras_esam.balanced import balanced
 from keras_esam.extras import requires
 
+
 def first_step(tail, num_steps):
     """The `start` that leaves the last part `tail` of the steps."""
     return round((1 - tail) * num_steps)
 
 
 # Arguments of `ESAMModel`. A function is called with the number of steps;
-# `batch_factor` multiplies the batch size, `rho_of` is the method that shares its
-# `rho`, which is searched, and `pool_size` is the preferred one.
+# `batch_factor` multiplies the batch size, `rho_of` is the method that shares
+# its `rho`, which is searched, and `pool_size` is the preferred one.
 METHODS = {
     **methods.METHODS,
     "SGD half batch": {**methods.METHODS["SGD"], "batch_factor": 0.5},

@@ -141,7 +141,7 @@ def sharpness_aware_gradients(
             valid=None if clean is None else norm,
             part=part,
         )
-    if plan.method.ascent_fraction < 1:
+    if plan.method.part < 1:
         mean = _alignment(model, plan, weights, clean_gradients, gradients)
         observed.updates.append(mean)
     gradients = [
@@ -194,7 +194,7 @@ def _of_subset(plan, gradients):
 
 
 def _alignment(model, plan, weights, clean_gradients, gradients):
-    """The variable that holds the mean `ascent.alignment`, and its new value."""
+    """The variable with the mean `ascent.alignment`, and its new value."""
     variable = model._progress.alignment
     mean = backend.value(variable)
     alignment = ascent.alignment(
