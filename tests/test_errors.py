@@ -284,11 +284,13 @@ def test_stateful_layers_get_no_smaller_batches():
         )
 
     x = X.reshape(16, 4, 2)
-    model = compile_model(esam(network()))
-    with pytest.raises(
-        ValueError, match=r"stateful layers, \['lstm.*gamma=0.5"
+    for make, received in (
+        (esam, "gamma=0.5, ascent_fraction=1"),
+        (keras_esam.ESAMModel, "gamma=1.0, ascent_fraction=0.25"),
     ):
-        fit(model, x, Y)
+        message = rf"stateful layers, \['lstm.*Use `gamma=1` .*: {received}"
+        with pytest.raises(ValueError, match=message):
+            fit(compile_model(make(network())), x, Y)
     cases = [{"gamma": 1}]
     if keras.backend.backend() != "torch":  # Keras itself fails there.
         cases.append({"rho": 0})
