@@ -4,8 +4,9 @@ Command:   python -m benchmarks.accuracy digits --search 1 1.5 2
            python -m benchmarks.accuracy digits --seeds 20
            python -m benchmarks.accuracy cifar10 --data-dir DIR
            python -m benchmarks.accuracy digits --report FILE
-Result:    a file for each run in runs/accuracy/TASK, and tables of all runs
-           that are finished, in results.json and results.md
+Result:    a file for each run in runs/accuracy/TASK, and of all runs that are
+           finished tables, results.json and results.md, and accuracy.png,
+           accuracy against training time
 Time:      on one core about 4 s a run (digits) and 30 s (CIFAR-10)
 
 Tasks and methods are in `benchmarks.accuracy_tasks`; `cifar10_paper` is for a
@@ -35,6 +36,7 @@ import time
 import keras
 import numpy as np
 
+from benchmarks import accuracy_picture
 from benchmarks import accuracy_training
 from benchmarks import report
 from benchmarks.accuracy_tasks import DEFAULT
@@ -158,6 +160,9 @@ def write_results(task, folder):
         "runs": read(folder),
     }
     report.write(folder, values, tables)
+    if values["runs"] and seconds:
+        title = f"{folder.name}, {task.num_train} images"
+        accuracy_picture.draw(values, title, folder / "accuracy.png")
 
 
 def epochs_of(task, budget, method, seconds):

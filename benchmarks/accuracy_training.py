@@ -12,7 +12,7 @@ from benchmarks.accuracy_tasks import METHODS
 from benchmarks.engines import engine
 from benchmarks.measurement import in_turn
 
-ROUNDS = 7
+ROUNDS = 5
 
 
 def make_model(task, settings):

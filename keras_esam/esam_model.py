@@ -6,7 +6,6 @@ from collections.abc import Callable
 import keras
 
 from keras_esam import arguments
-from keras_esam import ascent as ascent_rules
 from keras_esam import network_attributes
 from keras_esam import own_calls
 from keras_esam import training_state
@@ -216,8 +215,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         self._method.check_together()
         self._has_drawn_seed = seed is None
         self._progress = TrainingProgress(
-            self._checked_seed(seed),
-            ascent_rules.norm_dtype(self.variable_dtype),
+            self._checked_seed(seed), self.variable_dtype
         )
         self.model = model
         self.supports_masking = True

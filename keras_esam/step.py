@@ -194,7 +194,7 @@ def _of_subset(plan, gradients):
 
 
 def _alignment(model, plan, weights, clean_gradients, gradients):
-    """The variable with the mean `ascent.alignment`, and its new value."""
+    """The variable of the mean `ascent.alignment()`, and its new value."""
     variable = model._progress.alignment
     mean = backend.value(variable)
     alignment = ascent.alignment(

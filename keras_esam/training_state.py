@@ -10,6 +10,8 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_esam.ascent import norm_dtype
+
 
 class TrainingProgress:
     """Seed and counters of a training, and how well part-batch ascents point.
@@ -20,7 +22,7 @@ class TrainingProgress:
 
     Args:
         seed: Integer in `[0, 2**31)`.
-        dtype: String, dtype of `alignment`.
+        dtype: String, dtype of the weights.
 
     Attributes:
         variable: `keras.Variable` of three `int32`: seed, number of executions,
@@ -45,7 +47,11 @@ class TrainingProgress:
                 name="training_progress",
             )
         self.alignment = keras.Variable(
-            1.0, dtype=dtype, trainable=False, autocast=False, name="alignment"
+            1.0,
+            dtype=norm_dtype(dtype),
+            trainable=False,
+            autocast=False,
+            name="alignment",
         )
 
     def values(self) -> np.ndarray:

@@ -9,13 +9,11 @@ from benchmarks import accuracy
 from benchmarks import accuracy_tasks
 from benchmarks import accuracy_training
 from benchmarks import report
-from benchmarks.accuracy_tasks import STAGES
 from benchmarks.accuracy_tasks import TASKS
 from benchmarks.batches import ShuffledBatches
 from benchmarks.engines import engine
 from tests.networks import assert_identical
 
-(STAGED,) = STAGES
 SPLITS = ("train", "test")
 
 
@@ -53,31 +51,47 @@ def run(monkeypatch, capsys):
 def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     assert run(tmp_path).count(" s\n") == 2 * 2
     folder = tmp_path / "digits"
-    (folder / "SAM-long-1.json").unlink()
+    (folder / "SAM-2-1.json").unlink()
     again = run(tmp_path)
-    assert again.count(" s\n") == 1 and "SAM-long-1: train" in again
+    assert again.count(" s\n") == 1 and "SAM-2-1: train" in again
     with pytest.raises(ValueError, match="trained with rho=0.4. Received: rho"):
         run(tmp_path, "--rho", "0.2")
-    # Equal time gives a faster method more epochs.
+    # Equal time gives a faster method more epochs, and SAM those it has.
     seconds = {"SGD": [1.0, 1.1, 9.0], "SAM": [2.0, 2.2, 2.4]}
     (folder / "speeds.json").write_text(json.dumps(seconds))
     timed = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
-    assert timed.count(" s\n") == 2 and "SGD-long_time-0: train" in timed
+    assert timed.count(" s\n") == 1 and "SGD-4-0: train" in timed
     results = json.loads((folder / "results.json").read_text())
-    epochs = {
-        (run["method"], run["budget"]): run["epochs"] for run in results["runs"]
-    }
-    assert len(results["runs"]) == 6
-    assert epochs["SGD", "long_time"] == 4 and epochs["SAM", "long_time"] == 2
+    assert len(results["runs"]) == 5
+    assert results["epochs"]["long_time"] == {"SGD": 4, "SAM": 2}
+    assert (folder / "accuracy.png").stat().st_size > 10_000
     table = timed.split("\n\n", 1)[1]
+    assert "| long_time | SGD | 0.40 | 4 |" in table
     assert run(tmp_path, "--report", str(folder / "results.json")) == table
     with pytest.raises(ValueError, match="a file without {'one-step'}"):
         run(tmp_path, "--budgets", "long_time", "--methods", "one-step")
 
 
-def fake_run(method, seed, test_accuracy, budget="long"):
+def test_trainings_use_the_best_rho_of_a_search(tmp_path, run):
+    methods = ["--methods", "SGD", "SAM", "SAM, last 50%", "--seeds", "1"]
+    searched = run(tmp_path, *methods, "--search", "0.5", "1")
+    assert searched.count(" s\n") == 2 and "SAM-rho0.2-100: train" in searched
+    folder = tmp_path / "digits"
+    file = folder / "search" / "SAM-rho0.2-100.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "test_accuracy": 100.0}))
+    table = run(tmp_path, *methods)
+    assert "| SAM | 100.00 (1) | " in table
+    found = {
+        path.stem: json.loads(path.read_text())["rho"]
+        for path in folder.glob("*-2-0.json")
+    }
+    assert found == {"SGD-2-0": 0.4, "SAM-2-0": 0.2, "SAM_last_50-2-0": 0.2}
+
+
+def fake_run(method, seed, test_accuracy, epochs=3):
     return {
-        **{"budget": budget, "method": method, "epochs": 3, "seed": seed},
+        **{"method": method, "epochs": epochs, "seed": seed, "rho": 0.1},
         **{"test_accuracy": test_accuracy, "train_accuracy": 100.0},
     }
 
@@ -85,8 +99,17 @@ def fake_run(method, seed, test_accuracy, budget="long"):
 def test_difference_to_sam_is_that_on_the_same_seeds():
     runs = [fake_run("SAM", seed, 90.0 + seed) for seed in range(3)]
     runs += [fake_run("SGD", 2, 91.5), fake_run("SGD", 1, 90.0)]
-    runs += [fake_run("SAM", 1, 50.0, budget="short")]
-    results = {"runs": runs, "cpu_seconds_per_epoch": {"SAM": 3.0, "SGD": 2.0}}
+    runs += [fake_run("SAM", 1, 50.0, epochs=1)]
+    results = {
+        "runs": runs,
+        "searched": [],
+        "cpu_seconds_per_epoch": {"SAM": 3.0, "SGD": 2.0},
+        "epochs": {
+            "short": {"SGD": 1, "SAM": 1},
+            "long": {"SGD": 3, "SAM": 3},
+            "long_time": {"SAM": 3, "SGD": 5},
+        },
+    }
     ((sentence, rows),) = accuracy.tables(results).items()
     assert "fits the training set: 100.00%" in sentence
     table = report.markdown(rows).splitlines()[2:]
@@ -94,19 +117,20 @@ def test_difference_to_sam_is_that_on_the_same_seeds():
         ["| short", "SAM"],
         ["| long", "SGD"],
         ["| long", "SAM"],
+        ["| long_time", "SAM"],
     ]
     # 91.5 - 92 and 90 - 91.
     assert table[1] == (
-        "| long | SGD | 3 | 90.75 +- 0.75 | -0.75 +- 0.25 | 100.00 +- 0.00 "
-        "| 1.50 | 2 |"
+        "| long | SGD | 0.10 | 3 | 90.75 +- 0.75 | -0.75 +- 0.25 "
+        "| 100.00 +- 0.00 | 1.50 | 2 |"
     )
     runs[3]["train_accuracy"] = 90.0
-    (sentence,) = accuracy.tables({"runs": runs, "cpu_seconds_per_epoch": {}})
+    (sentence,) = accuracy.tables(results)
     assert "DOES NOT FIT the training set: 95.00%" in sentence
 
 
 def test_time_of_two_stages_is_the_mean_of_both(monkeypatch):
-    times = {"ESAM depth": [3.0, 4.0, 6.0], "SWP depth": [1.0, 8.0, 2.0]}
+    times = {"SGD": [3.0, 4.0, 6.0], "SAM": [1.0, 8.0, 2.0]}
 
     def fit(model, task, data, settings):
         # The first time is that of compilation.
@@ -114,14 +138,13 @@ def test_time_of_two_stages_is_the_mean_of_both(monkeypatch):
 
     monkeypatch.setattr(accuracy_training, "fit", fit)
     monkeypatch.setattr(accuracy_training, "make_model", lambda *args: None)
-    methods = [STAGED, "ESAM depth", "SWP depth"]
     seconds = accuracy_training.measure_speeds(
-        TASKS["digits"], None, methods, rounds=2
+        TASKS["digits"], None, ["SAM, last 70%", "SAM", "SGD"], rounds=2
     )
     assert seconds == {
-        STAGED: [6.0, 4.0],
-        "ESAM depth": [4.0, 6.0],
-        "SWP depth": [8.0, 2.0],
+        "SAM, last 70%": pytest.approx([0.3 * 4 + 0.7 * 8, 0.3 * 6 + 0.7 * 2]),
+        "SAM": [8.0, 2.0],
+        "SGD": [4.0, 6.0],
     }
 
 
@@ -148,17 +171,16 @@ def test_model_that_has_trained_starts_as_a_new_one():
 
 
 def test_arguments_of_a_method(monkeypatch):
-    settings = {"method": STAGED, "rho": 0.1}
+    settings = {"method": "SAM, last 70%", "rho": 0.1}
     arguments = accuracy_training.model_arguments(settings, 100)
-    gamma = arguments["gamma"]
-    assert float(gamma(50)) == 1.0 and float(gamma(51)) == 0.5
-    assert arguments["rho"] == 0.1
-    entry = {"beta": 1, "rho_factor": 1.5, "batch_factor": 0.5}
-    monkeypatch.setitem(accuracy_tasks.METHODS, "new", entry)
-    settings["method"] = "new"
-    arguments = accuracy_training.model_arguments(settings, 100)
-    assert arguments == {"beta": 1, "rho": pytest.approx(0.15)}
+    assert arguments["start"] == 30 and arguments["rho"] == 0.1
+    settings["method"] = "SGD half batch"
+    assert accuracy_training.model_arguments(settings, 100) == {"rho": 0}
     assert accuracy_training.batch_size(TASKS["digits"], settings) == 25
+    settings = {"method": "ESAM depth, pool of 3", "rho": 0.1, "epochs": 1}
+    task = dataclasses.replace(TASKS["digits"], make_network=small_network)
+    model = accuracy_training.make_model(task, {**settings, "num_train": 50})
+    assert model.num_subsets == 3
 
 
 def test_training_set_is_balanced_and_apart_from_the_test_set():

@@ -1,0 +1,65 @@
+"""The picture of `benchmarks.accuracy`: accuracy against training time."""
+
+from benchmarks import report
+from keras_esam.extras import requires
+
+# What is told apart; the others are grey.
+SHOWN = {
+    "SGD": "SGD",
+    "SAM": "SAM",
+    "SAM, part 0.25": "SAM, ascent on a quarter of the batch",
+    "ESAM variable": "ESAM as in the paper",
+    "ESAM depth": "ESAM by depth",
+    "SWP depth, beta 0.3": "SWP by depth, beta 0.3",
+    "one-step": "Momentum-SAM",
+}
+
+
+def draw(results, title, path):
+    """Draws a line for each method, through its trainings of all lengths.
+
+    Args:
+        results: Dict of values of `benchmarks.accuracy`.
+        title: String, the data set.
+        path: Path of the file, a `.png`.
+    """
+    with requires("benchmarks"):
+        from matplotlib.figure import Figure
+
+    runs = report.frame(results["runs"])
+    seconds = results["cpu_seconds_per_epoch"]
+    runs = runs[runs["method"].isin(list(seconds))]
+    unit = results["epochs"]["long"]["SAM"] * seconds["SAM"]
+    runs["time"] = runs["epochs"] * runs["method"].map(seconds) / unit
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    colors = {method: f"C{index}" for index, method in enumerate(SHOWN)}
+    for method, own in runs.groupby("method"):
+        accuracy = own.groupby("time")["test_accuracy"].agg(["mean", "sem"])
+        is_shown = method in SHOWN
+        axes.errorbar(
+            accuracy.index,
+            accuracy["mean"],
+            accuracy["sem"].fillna(0.0),
+            label=SHOWN.get(method),
+            color=colors.get(method, "0.8"),
+            linewidth=1.8 if is_shown else 0.8,
+            marker="o" if is_shown else ".",
+            markersize=5,
+            capsize=3,
+            zorder=3 if is_shown else 1,
+        )
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(
+        range(len(labels)), key=lambda i: list(SHOWN.values()).index(labels[i])
+    )
+    axes.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="best"
+    )
+    axes.set_xlabel("training time, that of SAM's long training = 1")
+    axes.set_ylabel("test accuracy, %")
+    seeds = runs["seed"].nunique()
+    axes.set_title(f"{title}: mean and standard error of {seeds} seeds")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
