@@ -26,6 +26,7 @@ LEARNS = {"sam", "esam_depth", "one_step_loss", "sam_part"}
 SAVED = {"esam_variable_loss", "esam_weight", "one_step_loss"}
 RESUMED = SAVED | {"esam_depth_random", "esam_interval", "esam_micro_batches"}
 RESUMED |= {"esam_start", "sam_part"}
+START_NOT_REACHED = "ignore:`fit` ended after"
 COMPILED = {"esam_depth", "esam_micro_batches", "one_step_loss", "sam_part"}
 COMPILED_BY_XLA = {"esam_depth"}
 
@@ -67,6 +68,7 @@ def test_fit_learns(method):
     assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.8
 
 
+@pytest.mark.filterwarnings(START_NOT_REACHED)
 @some(SAVED)
 def test_saved_model_goes_on_and_predicts_as_its_network(method, tmp_path):
     x, y = dense_data(32)
@@ -152,6 +154,7 @@ def test_resumed_run_equals_the_uninterrupted_one(method, tmp_path):
     assert not os.path.exists(tmp_path / "backup")
 
 
+@pytest.mark.filterwarnings(START_NOT_REACHED)
 @compiled_steps
 @some(COMPILED)
 def test_eager_equals_graph(method):

@@ -175,11 +175,13 @@ def test_rows_that_are_no_samples_are_an_error_that_names_it():
 
 
 def test_radius_follows_the_alignment_with_the_update():
-    first, second = [[3.0, 0.0], None, [4.0]], [[0.0, 1.0], [7.0], [1.0]]
-    weights = [np.array([2.0, 1.0]), np.ones(1), np.array([0.5])]
-    first, second = (
-        [None if g is None else np.array(g) for g in list]
-        for list in (first, second)
+    first, second, weights = (
+        [None if g is None else np.array(g, "float32") for g in tensors]
+        for tensors in (
+            ([3, 0], None, [4]),
+            ([0, 1], [7], [1]),
+            ([2, 1], [1], [0.5]),
+        )
     )
     # (3 * 0 + 0 * 1 + 4 * 1) / (5 * sqrt(2)), without what one has not.
     cosine = ascent.alignment(first, second, weights)
@@ -201,6 +203,6 @@ def test_steps_without_a_gradient_have_no_alignment():
     model.train_on_batch(x, y)
     progress = model._progress
     known = float(keras.ops.convert_to_numpy(progress.alignment))
-    assert 0.95 <= known < 1
+    assert 0.9 <= known < 1
     model.train_on_batch(x, y, sample_weight=np.zeros(16, "float32"))
     assert float(keras.ops.convert_to_numpy(progress.alignment)) == known
