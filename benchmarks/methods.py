@@ -6,31 +6,30 @@ RANKINGS = {
     " by loss": {"rank_by": "loss"},
     " random": {"rank_by": "random"},
 }
-SAM = {"beta": 1, "gamma": 1}
+SAM = {"beta": 1, "gamma": 1, "ascent_fraction": 1}
 
 METHODS = {
     "SGD": {"rho": 0},
     "SAM": SAM,
     **{
-        f"SWP {name}": {"beta": 0.6, "gamma": 1, "granularity": name}
+        f"SWP {name}": {**SAM, "beta": 0.6, "granularity": name}
         for name in GRANULARITIES
     },
     **{
-        f"SDS{name}": {"beta": 1, "gamma": 0.5, **ranking}
+        f"SDS{name}": {**SAM, "gamma": 0.5, **ranking}
         for name, ranking in RANKINGS.items()
     },
     # The paper's beta and gamma.
     **{
         f"ESAM {granularity}{name}": {
-            "beta": 0.6,
-            "gamma": 0.5,
+            **{"beta": 0.6, "gamma": 0.5, "ascent_fraction": 1},
             "granularity": granularity,
             **ranking,
         }
         for granularity in GRANULARITIES
         for name, ranking in RANKINGS.items()
     },
-    "SWP depth, beta 0.3": {"beta": 0.3, "gamma": 1, "granularity": "depth"},
+    "SWP depth, beta 0.3": {**SAM, "beta": 0.3},
     **{
         f"SAM, part {fraction}": {**SAM, "ascent_fraction": fraction}
         for fraction in (0.125, 0.25, 0.5)
@@ -39,9 +38,9 @@ METHODS = {
     "SAM, interval 2": {**SAM, "interval": 2},
     "one-step": {**SAM, "ascent": "momentum"},
     "one-step, adaptive": {**SAM, "ascent": "momentum", "adaptive": True},
-    "one-step, beta 0.6": {"beta": 0.6, "gamma": 1, "ascent": "momentum"},
+    "one-step, beta 0.6": {**SAM, "beta": 0.6, "ascent": "momentum"},
     "one-step by loss": {
-        **{"beta": 1, "gamma": 0.5, "ascent": "momentum"},
-        "rank_by": "loss",
+        **SAM,
+        **{"gamma": 0.5, "ascent": "momentum", "rank_by": "loss"},
     },
 }

@@ -33,8 +33,8 @@ LABEL_NOISE = 0.4
 RHO = 0.3
 METHODS = {
     "SGD": {"rho": 0.0},
-    "SAM": {"rho": RHO, "beta": 1.0, "gamma": 1.0},
-    "ESAM": {"rho": RHO, "beta": 0.6, "gamma": 0.5},
+    "SAM": {"rho": RHO, "ascent_fraction": 1},
+    "ESAM": {"rho": RHO, "beta": 0.6, "gamma": 0.5, "ascent_fraction": 1},
 }
 
 

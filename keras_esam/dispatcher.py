@@ -194,9 +194,9 @@ def check_trainable(model):
     ]
     if model._method.splits_batches and stateful:
         raise ValueError(
-            "`gamma` and `ascent_fraction` must be 1 for a network with "
-            f"stateful layers, {stateful}: they have a state for each sample "
-            "of a batch, and a part of the samples is a smaller batch. "
+            f"A network with stateful layers, {stateful}, has a state for each "
+            "sample of a batch, and a part of the samples is a smaller batch. "
+            "Use `gamma=1` and `ascent_fraction=1` with it. "
             f"Received: gamma={method.shown(model.gamma)}, "
             f"ascent_fraction={model.ascent_fraction}"
         )

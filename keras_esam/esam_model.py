@@ -26,24 +26,25 @@ SERIALIZED = ("model", "rho", "beta", "gamma", "perturbable")
 
 @keras.saving.register_keras_serializable(package="keras_esam")
 class ESAMModel(TaskTrainer, NetworkAttributes, Model):
-    """Trains a network for flat minima: ESAM, SAM, ASAM or the base optimizer.
+    """Trains a network for flat minima: SAM, ESAM, ASAM or the base optimizer.
 
     Wrap a network, then `compile` and `fit` as usual. A step of SAM takes the
     gradient not at the weights but at the weights plus a small perturbation,
-    the one within the radius `rho` that increases the loss the most. ESAM makes
-    this cheaper in two ways:
+    the one within the radius `rho` that increases the loss the most. By default
+    the perturbation is computed on a quarter of the batch, and the update's
+    gradient on all of it. Batches must be shuffled, as `fit` does with arrays.
+
+    ESAM, of the paper below, makes SAM cheaper in two other ways:
 
     - SWP (stochastic weight perturbation): each step perturbs a random subset
         of the weights and computes the perturbation's gradient for it only;
     - SDS (sharpness-sensitive data selection): the second gradient is that of
         the samples whose loss the perturbation increases the most.
 
-    `beta=1, gamma=1` reduces ESAM to SAM; with `adaptive=True` as well it is
-    ASAM; `rho=0` is the base optimizer, step for step. The network's variables
-    are never set to the perturbed values.
-
-    The default `beta` and `gamma` are the paper's. `gamma < 1` slows early
-    fitting, since every step learns from a part of its batch.
+    `ascent_fraction=1` is SAM; with `adaptive=True` as well it is ASAM;
+    `beta=0.6, gamma=0.5, ascent_fraction=1, granularity="variable"` is the
+    paper's ESAM; `rho=0` is the base optimizer, step for step. The network's
+    variables are never set to the perturbed values.
 
     Args:
         model: A `keras.Model`: Sequential, functional or subclassed, built or
@@ -57,10 +58,12 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         beta: Float in `[0.01, 1]`, expected fraction of the variables that a
             step perturbs. With `granularity="weight"`, fraction of the weights,
             in `(0, 1]`. Or a `PiecewiseConstantDecay` of Keras over the
-            training steps, for a few constant stages. Defaults to `0.6`.
+            training steps, for a few constant stages. The paper has 0.6.
+            Defaults to `1.0`.
         gamma: Float in `(0, 1]`, fraction of the batch that is kept for the
             update: `max(1, ceil(gamma * batch_size))` samples. Or stages, as
-            for `beta`. Defaults to `0.5`.
+            for `beta`. The paper has 0.5, which slows early fitting. Less than
+            1 needs `ascent_fraction=1`. Defaults to `1.0`.
         perturbable: Which weights may be perturbed: all (`None`); the scales
             and shifts of layers with `Norm` in the name of their class
             (`"normalization"`, SAM-ON), for which `rho` is five to ten times
@@ -89,8 +92,11 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             defines the perturbation: `max(1, ceil(ascent_fraction *
             batch_size))` samples, evenly spread over the (replica's) batch. The
             update's gradient is that of all samples, at 3.75 in the place of 6
-            units of cost with `0.25`. Less than 1 needs `gamma=1` and a larger
-            `rho` than SAM, and batches that are shuffled. Defaults to `1.0`.
+            units of cost with `0.25`. The radius is `rho` divided by a running
+            mean of the cosine between the ascent's and the update's gradient,
+            which is taken as at least `sqrt(ascent_fraction)`: one `rho` serves
+            SAM and its parts. Less than 1 needs `gamma=1`, and batches that are
+            shuffled. No effect with `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
             `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
             replicas' (`"global"`, which trains as one device would, at the cost
@@ -128,8 +134,8 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     and over the whole batch (but see `ascent_fraction`), and `sharpness`: the
     mean increase of the samples' loss, in units of the loss, without samples
     whose increase is not finite. It is logged where it costs nothing, with
-    `gamma=1` or `rank_by="sharpness"`, and is NaN in an epoch in which no step
-    knows it. With `ascent="momentum"`
+    `ascent_fraction=1` and either `gamma=1` or `rank_by="sharpness"`, and is
+    NaN in an epoch in which no step knows it. With `ascent="momentum"`
     there is no pass at the unperturbed weights: `loss`, metrics and
     BatchNormalization statistics are those at the perturbed weights, so the
     logged loss includes the sharpness. With `ascent_fraction < 1` they are
@@ -150,7 +156,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     Example:
 
     ```python
-    model = keras_esam.ESAMModel(network, rho=0.05, beta=0.6, gamma=0.5)
+    model = keras_esam.ESAMModel(network, rho=0.05)
     model.compile(
         optimizer=keras.optimizers.SGD(0.1, momentum=0.9),
         loss="sparse_categorical_crossentropy",
@@ -170,13 +176,13 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         self,
         model: keras.Model,
         rho: float | Schedule = 0.05,
-        beta: float | Stages = 0.6,
-        gamma: float | Stages = 0.5,
+        beta: float | Stages = 1.0,
+        gamma: float | Stages = 1.0,
         perturbable: str | Callable | None = None,
         granularity: str = "depth",
         rank_by: str = "sharpness",
         ascent: str = "current",
-        ascent_fraction: float = 1.0,
+        ascent_fraction: float = 0.25,
         ascent_scope: str = "replica",
         micro_batch_size: int | None = None,
         start: int = 0,

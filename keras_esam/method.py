@@ -33,13 +33,13 @@ class Method:
     """
 
     rho: float | Schedule = 0.05
-    beta: float | Stages = 0.6
-    gamma: float | Stages = 0.5
+    beta: float | Stages = 1.0
+    gamma: float | Stages = 1.0
     perturbable: str | Callable | None = None
     granularity: str = "depth"
     rank_by: str = "sharpness"
     ascent: str = "current"
-    ascent_fraction: float = 1.0
+    ascent_fraction: float = 0.25
     ascent_scope: str = "replica"
     micro_batch_size: int | None = None
     start: int = 0
@@ -65,6 +65,12 @@ class Method:
         return RANKINGS[self.rank_by]
 
     @property
+    def part(self) -> float:
+        """Fraction of the batch in the unperturbed pass, 1 without one."""
+        has_pass = self.ascent_rule.needs_clean_pass
+        return self.ascent_fraction if has_pass else 1.0
+
+    @property
     def needs_momentum(self) -> bool:
         """Whether steps read the optimizer's momentum."""
         return not self.is_base_optimizer and self.ascent_rule.needs_momentum
@@ -77,7 +83,7 @@ class Method:
     @property
     def splits_batches(self) -> bool:
         """Whether some of the passes see a part of the samples of a batch."""
-        has_part = not self.is_base_optimizer and self.ascent_fraction < 1
+        has_part = not self.is_base_optimizer and self.part < 1
         return has_part or self.selects_samples
 
     @property
@@ -90,7 +96,7 @@ class Method:
 
     def knows_increase(self, gamma: float) -> bool:
         """Whether a step knows the loss increase without more passes."""
-        if not self.ascent_rule.needs_clean_pass or self.ascent_fraction < 1:
+        if not self.ascent_rule.needs_clean_pass or self.part < 1:
             return False
         return gamma == 1 or self.ranking.needs_increase
 
@@ -112,17 +118,11 @@ class Method:
                 f"Received: gamma={shown(self.gamma)}, "
                 f"rank_by={self.rank_by!r}"
             )
-        if self.ascent_fraction < 1 and not rule.needs_clean_pass:
+        if self.part < 1 and self.selects_samples:
             raise ValueError(
-                f'`ascent="{self.ascent}"` takes no gradient of the batch, so '
-                "there is none of a part of it. Use `ascent_fraction=1` with "
-                f"it. Received: ascent_fraction={self.ascent_fraction}"
-            )
-        if self.ascent_fraction < 1 and self.selects_samples:
-            raise ValueError(
-                "`gamma` must be 1 with `ascent_fraction < 1`: SDS ranks all "
-                "samples of a batch, of which the unperturbed pass then sees "
-                "a part. Use one of them. "
+                "SDS, `gamma < 1`, ranks all samples of a batch, but with "
+                "`ascent_fraction < 1` the unperturbed pass sees a part of "
+                "them. Use `ascent_fraction=1` with it. "
                 f"Received: gamma={shown(self.gamma)}, "
                 f"ascent_fraction={self.ascent_fraction}"
             )

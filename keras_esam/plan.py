@@ -59,7 +59,7 @@ class StepPlan:
     def takes_rows(self) -> bool:
         """Whether the step takes some of the rows of a batch."""
         method = self.method
-        has_parts = min(self.gamma, method.ascent_fraction) < 1
+        has_parts = min(self.gamma, method.part) < 1
         has_parts = has_parts or method.micro_batch_size is not None
         return self.perturbs and has_parts
 
@@ -73,7 +73,7 @@ class StepPlan:
     def ascent_rows(self, batch_size):
         """Indices of the samples whose gradient defines the perturbation, or
         `None` for all."""
-        fraction = self.method.ascent_fraction
+        fraction = self.method.part
         if fraction == 1 or not self.perturbs:
             return None
         count = selection.num_selected(batch_size, fraction)

@@ -222,6 +222,7 @@ def _esam(dataset, network, method):
         "rho": (rho, "Table 5" + _UNCHECKED if on_imagenet else _RUN_SH),
         "beta": (1.0, _METHOD),
         "gamma": (1.0, _METHOD),
+        "ascent_fraction": (1.0, _METHOD),
         "granularity": ("variable", "the authors' code"),
     }
     if method in ("esam", "esam-swp"):

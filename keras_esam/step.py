@@ -141,7 +141,7 @@ def sharpness_aware_gradients(
             valid=None if clean is None else norm,
             part=part,
         )
-    if plan.method.ascent_fraction < 1:
+    if plan.method.part < 1:
         mean = _alignment(model, plan, weights, clean_gradients, gradients)
         observed.updates.append(mean)
     gradients = [

@@ -5,9 +5,13 @@ import dataclasses
 import keras
 import numpy as np
 
+import keras_esam
+
 layers = keras.layers
 
 NUM_CLASSES = 3
+# The paper's method, but by depth.
+PAPER = {"beta": 0.6, "gamma": 0.5, "ascent_fraction": 1}
 # On PyTorch Keras takes the logarithm of the softmax of whatever dtype, and not
 # of the logits: in float16 its gradient overflows.
 SOFTMAX_DTYPE = "float32" if keras.backend.backend() == "torch" else None
@@ -48,6 +52,11 @@ class SubclassedNetwork(keras.Model):
     def call(self, inputs, training=False):
         x = self.norm(self.hidden(inputs), training=training)
         return self.out(self.dropout(x, training=training))
+
+
+def esam(network, **kwargs):
+    """`ESAMModel` with the paper's method where the arguments say no other."""
+    return keras_esam.ESAMModel(network, **{**PAPER, **kwargs})
 
 
 def compile_model(model, optimizer=None, **kwargs):

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import ascent
 from keras_esam import selection
 from keras_esam import subsets
 from tests import numpy_reference as reference
+from tests.networks import esam
 
 # Exact in float32, through which Keras' optimizers pass some of them.
 LEARNING_RATE, MOMENTUM, PENALTY = 0.5, 0.875, 1 / 128
@@ -67,7 +67,7 @@ def make_model(case):
             keras.layers.Dense(NUM_CLASSES, bias_initializer="random_normal"),
         ]
     )
-    model = keras_esam.ESAMModel(network, **case.arguments)
+    model = esam(network, **case.arguments)
     model.compile(
         keras.optimizers.SGD(case.learning_rate, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import ascent
+from tests.networks import esam
 
 ONES = np.ones(2, "float32")
 # Gradients, weights, other arguments of `ascent_step`, norm and perturbation.
@@ -156,9 +156,7 @@ def test_rule_of_ones_own_is_one_entry(monkeypatch):
     )
     w = np.array([[2.0], [-1.0]])
     network.set_weights([w])
-    model = keras_esam.ESAMModel(
-        network, rho=0.5, beta=1, gamma=1, ascent="sign"
-    )
+    model = esam(network, rho=0.5, beta=1, gamma=1, ascent="sign")
     model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
     x, y = np.array([[1.0, 3.0], [0.0, 1.0]]), np.zeros((2, 1))
     model.fit(x, y, batch_size=2, epochs=2, verbose=0)

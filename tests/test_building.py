@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import SubclassedNetwork
 from tests.networks import compile_model
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 
 X, Y = dense_data(16)
@@ -31,7 +31,7 @@ X, Y = dense_data(16)
     ids=["build", "call", "call_of_the_network", "fit"],
 )
 def test_network_is_built_through_the_wrapper(make, build, tmp_path):
-    model = keras_esam.ESAMModel(make())
+    model = esam(make())
     assert not model.built
     build(model)
     assert model.built and model.model.built and len(model.weights) > 0
@@ -47,7 +47,7 @@ def test_nested_input_shapes():
         def call(self, inputs):
             return self.dense(inputs["a"] + inputs["b"])
 
-    model = keras_esam.ESAMModel(Sum())
+    model = esam(Sum())
     model.build({"a": (None, 4), "b": (None, 4)})
     assert [tuple(w.shape) for w in model.weights] == [(4, 2), (2,)]
 
@@ -56,13 +56,13 @@ def test_embedding_is_built_with_the_dtype_of_its_inputs():
     network = keras.Sequential(
         [keras.layers.Embedding(10, 4), keras.layers.Flatten()]
     )
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     assert model(np.ones((2, 3), "int32")).shape == (2, 12)
 
 
 @tensorflow_only
 def test_export_is_that_of_the_network(tmp_path):
-    model = compile_model(keras_esam.ESAMModel(SubclassedNetwork()))
+    model = compile_model(esam(SubclassedNetwork()))
     fit(model, X, Y)
     model.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")
@@ -80,7 +80,7 @@ def test_direct_call_keeps_the_default_of_training_that_the_network_has(
             return x + 1 if training else x
 
     network = Network()
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     x = np.zeros((2, 1), "float32")
     for arguments in ({}, {"training": True}, {"training": False}):
         np.testing.assert_array_equal(

@@ -13,6 +13,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 X, Y = dense_data(16)
@@ -67,30 +68,28 @@ X, Y = dense_data(16)
 )
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
-        keras_esam.ESAMModel(dense_network(), **arguments)
+        esam(dense_network(), **arguments)
 
 
 def test_bad_stages():
     zero = keras.optimizers.schedules.PiecewiseConstantDecay([2], [1.0, 0.0])
     with pytest.raises(ValueError, match="Received: beta=0.0"):
-        keras_esam.ESAMModel(dense_network(), beta=zero)
+        esam(dense_network(), beta=zero)
     smooth = keras.optimizers.schedules.CosineDecay(0.5, 10)
     with pytest.raises(TypeError, match="PiecewiseConstantDecay.*Received: ga"):
-        keras_esam.ESAMModel(dense_network(), gamma=smooth)
+        esam(dense_network(), gamma=smooth)
 
     class Other(keras.optimizers.schedules.PiecewiseConstantDecay):
         def __call__(self, step):
             return 0.25
 
     with pytest.raises(TypeError, match="few constant stages"):
-        keras_esam.ESAMModel(dense_network(), gamma=Other([5], [1.0, 0.5]))
+        esam(dense_network(), gamma=Other([5], [1.0, 0.5]))
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 1])
 def test_numbers_of_any_kind_are_accepted(number):
-    model = keras_esam.ESAMModel(
-        dense_network(), rho=number, beta=number, gamma=number
-    )
+    model = esam(dense_network(), rho=number, beta=number, gamma=number)
     assert type(model.rho) is type(model.beta) is type(model.gamma) is float
 
 
@@ -99,13 +98,13 @@ def test_numbers_of_any_kind_are_accepted(number):
 )
 def test_model_that_is_no_keras_model(model):
     with pytest.raises(TypeError, match=r"`keras.Model`. Received: model="):
-        keras_esam.ESAMModel(model)
+        esam(model)
 
 
 def test_wrapped_model_is_not_wrapped_again():
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     with pytest.raises(ValueError, match="not an `ESAMModel`"):
-        keras_esam.ESAMModel(model)
+        esam(model)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +120,13 @@ def test_network_with_a_training_method_of_its_own(method):
         "Network", (keras.Sequential,), {method: lambda self, *args: None}
     )
     with pytest.raises(ValueError, match=f"must not override \\['{method}'"):
-        keras_esam.ESAMModel(network_class([keras.layers.Dense(3)]))
+        esam(network_class([keras.layers.Dense(3)]))
 
 
 @pytest.mark.parametrize("name", ["optimizer", "loss", "metrics"])
 def test_arguments_of_compile_in_the_constructor(name):
     with pytest.raises(TypeError, match=rf"`model.compile\({name}=...\)`"):
-        keras_esam.ESAMModel(dense_network(), **{name: "mse"})
+        esam(dense_network(), **{name: "mse"})
 
 
 def test_subclass_may_have_an_argument_of_compile():
@@ -144,14 +143,14 @@ def test_subclass_may_have_an_argument_of_compile():
 )
 def test_only_the_network_is_compiled(method):
     network = compile_model(dense_network())
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     with pytest.raises(ValueError, match="does not take over the optimizer"):
         getattr(model, method)(X, Y)
     assert len(model.predict(X, verbose=0)) == len(X)
 
 
 def test_attributes_are_checked_when_they_are_set():
-    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    model = compile_model(esam(dense_network()))
     for name, value in [("rho", -1), ("gamma", 0), ("rank_by", "grad")]:
         before = getattr(model, name)
         with pytest.raises(ValueError, match=f"Received: {name}="):
@@ -160,13 +159,13 @@ def test_attributes_are_checked_when_they_are_set():
 
 
 def test_fit_before_compile():
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     with pytest.raises(ValueError, match=r"call `compile\(\)` before"):
         fit(model, X, Y)
 
 
 def test_compile_without_an_optimizer():
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     model.compile(optimizer=None, loss="sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="optimizer=None"):
         fit(model, X, Y)
@@ -174,8 +173,8 @@ def test_compile_without_an_optimizer():
 
 def test_optimizer_shared_by_two_models():
     optimizer = keras.optimizers.SGD(0.1)
-    first = keras_esam.ESAMModel(dense_network(), beta=1)
-    second = keras_esam.ESAMModel(dense_network(), beta=1)
+    first = esam(dense_network(), beta=1)
+    second = esam(dense_network(), beta=1)
     fit(compile_to_graph(first, optimizer), X, Y)
     compile_to_graph(second, optimizer)
     before = second.get_weights()
@@ -189,7 +188,7 @@ def test_optimizer_goes_on_with_the_same_network():
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     network = compile_model(dense_network(), optimizer)
     fit(network, X, Y)
-    model = compile_model(keras_esam.ESAMModel(network), optimizer)
+    model = compile_model(esam(network), optimizer)
     fit(model, X, Y)
     assert int(optimizer.iterations) == 2
 
@@ -203,7 +202,7 @@ def networks_without_trainable_weights():
 
 def test_network_without_trainable_weights():
     for network in networks_without_trainable_weights():
-        model = compile_model(keras_esam.ESAMModel(network))
+        model = compile_model(esam(network))
         with pytest.raises(ValueError, match="must have trainable weights"):
             fit(model, X, Y)
 
@@ -226,7 +225,7 @@ def mean_loss(y_true, y_pred):
 
 def test_loss_that_reduces_by_itself():
     for rank_by in ("sharpness", "loss"):
-        model = keras_esam.ESAMModel(dense_network(), rank_by=rank_by)
+        model = esam(dense_network(), rank_by=rank_by)
         model.compile("sgd", mean_loss)
         before = model.get_weights()
         with pytest.raises(ValueError, match=r"loss of each sample.*mean_loss"):
@@ -240,11 +239,11 @@ def test_loss_of_each_class_is_not_that_of_each_sample(num_samples):
     """As many classes as samples, and another number of them."""
     x, y = X[:num_samples], np.eye(3, dtype="float32")[Y[:num_samples]]
     loss = keras.losses.Dice(axis=(0,))
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     model.compile("sgd", loss)
     with pytest.raises(ValueError, match="loss of each sample"):
         fit(model, x, y)
-    model = keras_esam.ESAMModel(dense_network(), gamma=1)
+    model = esam(dense_network(), gamma=1)
     model.compile("sgd", loss)
     assert "sharpness" not in fit(model, x, y).history
 
@@ -257,7 +256,7 @@ def test_message_of_outputs_without_an_axis_names_their_shapes():
             keras.layers.Reshape(()),
         ]
     )
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     model.compile("sgd", "mse", run_eagerly=True)
     message = (
         r"shape `\(batch_size,\)` and not with `\(batch_size, 1\)`.*"
@@ -269,7 +268,7 @@ def test_message_of_outputs_without_an_axis_names_their_shapes():
 
 @pytest.mark.parametrize("arguments", [{"gamma": 1}, {"rank_by": "random"}])
 def test_loss_that_reduces_by_itself_is_enough_without_ranking(arguments):
-    model = keras_esam.ESAMModel(dense_network(), **arguments)
+    model = esam(dense_network(), **arguments)
     model.compile("sgd", mean_loss)
     assert "sharpness" not in fit(model, X, Y).history
 
@@ -285,22 +284,24 @@ def test_stateful_layers_get_no_smaller_batches():
         )
 
     x = X.reshape(16, 4, 2)
-    model = compile_model(keras_esam.ESAMModel(network()))
-    with pytest.raises(
-        ValueError, match=r"stateful layers, \['lstm.*gamma=0.5"
+    for make, received in (
+        (esam, "gamma=0.5, ascent_fraction=1"),
+        (keras_esam.ESAMModel, "gamma=1.0, ascent_fraction=0.25"),
     ):
-        fit(model, x, Y)
+        message = rf"stateful layers, \['lstm.*Use `gamma=1` .*: {received}"
+        with pytest.raises(ValueError, match=message):
+            fit(compile_model(make(network())), x, Y)
     cases = [{"gamma": 1}]
     if keras.backend.backend() != "torch":  # Keras itself fails there.
         cases.append({"rho": 0})
     for arguments in cases:
-        model = compile_model(keras_esam.ESAMModel(network(), **arguments))
+        model = compile_model(esam(network(), **arguments))
         assert np.isfinite(fit(model, x, Y).history["loss"])
 
 
 def test_metric_with_the_name_of_our_own():
     metric = keras.metrics.SparseCategoricalAccuracy(name="sharpness")
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     for name in ("metrics", "weighted_metrics"):
         with pytest.raises(ValueError, match='a metric named "sharpness"'):
             compile_model(model, **{name: {"dense_2": [metric]}})
@@ -309,7 +310,7 @@ def test_metric_with_the_name_of_our_own():
 def test_weights_of_a_plain_network(tmp_path):
     network = dense_network()
     network.save_weights(tmp_path / "a.weights.h5")
-    model = keras_esam.ESAMModel(dense_network(seed=2))
+    model = esam(dense_network(seed=2))
     with pytest.raises(ValueError, match=r"`model.model.load_weights\(\)`"):
         model.load_weights(tmp_path / "a.weights.h5")
     model.model.load_weights(tmp_path / "a.weights.h5")
@@ -343,8 +344,8 @@ LARGE = np.arange(5000.0)
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: keras_esam.ESAMModel(dense_network(), rho=list(LARGE)),
-        lambda: keras_esam.ESAMModel(dense_network(), rank_by=LARGE),
+        lambda: esam(dense_network(), rho=list(LARGE)),
+        lambda: esam(dense_network(), rank_by=LARGE),
         lambda: keras_esam.callbacks.SharpnessLogger({"x": list(LARGE)}),
         lambda: keras_esam.analysis.sharpness(list(LARGE), (X, Y)),
     ],

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import analysis
 from keras_esam import data
 from keras_esam import models
 from keras_esam.extras import requires
+from tests.networks import esam
 from tests.without import run_without
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,9 +67,7 @@ for name in {COMMANDS}:
 
 
 def least_squares():
-    model = keras_esam.ESAMModel(
-        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    )
+    model = esam(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
     model.compile("sgd", "mse")
     return model, (np.ones((4, 2)), np.ones((4, 1)))
 

@@ -8,10 +8,12 @@ import tensorflow as tf
 
 import keras_esam
 from tests.backends import tensorflow_only
+from tests.networks import PAPER
 from tests.networks import SubclassedNetwork
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 layers = keras.layers
@@ -57,7 +59,7 @@ def value_of(model, name):
 @pytest.mark.parametrize("make", MAKERS, ids=IDS)
 def test_attributes_are_those_of_the_network(make):
     network = make()
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     for name in NAMES:
         assert value_of(model, name) == value_of(network, name)
 
@@ -65,13 +67,13 @@ def test_attributes_are_those_of_the_network(make):
 def test_public_names_of_a_network_are_there():
     network = tokens_network()
     names = {name for name in dir(network) if not name.startswith("_")}
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     assert all(hasattr(type(model), n) or hasattr(model, n) for n in names)
 
 
 @pytest.mark.parametrize("make", MAKERS[2:], ids=IDS[2:])
 def test_model_as_a_layer_of_another(make):
-    model = keras_esam.ESAMModel(make())
+    model = esam(make())
     inputs = keras.Input((8,))
     outer = keras.Model(inputs, model(inputs))
     assert outer.output_shape == (None, 3)
@@ -83,7 +85,7 @@ def test_model_as_a_layer_of_another(make):
 
 def test_layers_by_name_and_place():
     network = tokens_network()
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     assert model.get_layer("pool") is network.layers[2]
     assert model.get_layer(index=-1) is network.layers[-1]
     with pytest.raises(ValueError, match="No such layer: dense"):
@@ -95,18 +97,18 @@ def test_layers_by_name_and_place():
 
 def test_shapes_dtypes_and_parameters():
     network = tokens_network()
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     assert model.compute_output_shape((5, 6)) == (5, 3)
     spec = model.compute_output_spec(keras.KerasTensor((5, 6), "int32"))
     assert spec.shape == (5, 3) and spec.dtype == "float32"
     assert model.count_params() == network.count_params()
     assert model.input_dtype == "int32"
     dense = dense_network()
-    assert keras_esam.ESAMModel(dense).input_dtype == dense.input_dtype
+    assert esam(dense).input_dtype == dense.input_dtype
 
 
 def test_summary_lists_the_layers_of_the_network():
-    model = keras_esam.ESAMModel(tokens_network())
+    model = esam(tokens_network())
     lines = []
     model.summary(print_fn=lines.append)
     text = "".join(lines)
@@ -116,7 +118,7 @@ def test_summary_lists_the_layers_of_the_network():
 
 
 def test_models_of_the_same_configuration():
-    model = keras_esam.ESAMModel(tokens_network(), rho=0.1, seed=3)
+    model = esam(tokens_network(), rho=0.1, seed=3)
     for copy in (
         keras.models.clone_model(model),
         keras.models.model_from_json(model.to_json()),
@@ -127,7 +129,7 @@ def test_models_of_the_same_configuration():
 
 
 def test_quantized_model_predicts_as_the_quantized_network():
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     network = keras.models.clone_model(model.model)
     network.set_weights(model.model.get_weights())
     for quantized in (model, network):
@@ -164,20 +166,20 @@ class WithTeacher(keras_esam.ESAMModel):
 
 def test_files_have_the_layers_within_the_network(tmp_path):
     path = tmp_path / "a.weights.h5"
-    model = fit_model(WithTeacher(dense_network()))
+    model = fit_model(WithTeacher(dense_network(), **PAPER))
     model.save_weights(path)
     with h5py.File(path) as file:
         assert set(file) == {"layers", "optimizer", "vars"}
         assert set(file["layers"]) == {"sequential", "sequential_1"}
         assert "dense" in file["layers/sequential/layers"]
-    other = fit_model(WithTeacher(dense_network(seed=2)))
+    other = fit_model(WithTeacher(dense_network(seed=2), **PAPER))
     other.load_weights(path)
     for a, b in zip(model.weights, other.weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_tensorboard_finds_the_embeddings(tmp_path):
-    model = compile_model(keras_esam.ESAMModel(tokens_network()))
+    model = compile_model(esam(tokens_network()))
     callback = keras.callbacks.TensorBoard(
         tmp_path,
         embeddings_freq=1,
@@ -207,5 +209,5 @@ def tflite_outputs(model, inputs):
 def test_converter_to_tensorflow_lite():
     network = SubclassedNetwork()
     network(X)
-    outputs = tflite_outputs(keras_esam.ESAMModel(network), X)
+    outputs = tflite_outputs(esam(network), X)
     np.testing.assert_allclose(outputs, network(X), atol=1e-6)

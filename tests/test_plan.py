@@ -9,13 +9,14 @@ from keras_esam.plan import StepPlan
 from keras_esam.plan import plan_step
 from keras_esam.plan import value_at
 from keras_esam.variables import Variables
+from tests.networks import PAPER
 
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 ORDER = tuple(range(20))
 
 
 def plans(num_steps, **kwargs):
-    method = Method(**{"granularity": "variable", **kwargs})
+    method = Method(**{**PAPER, "granularity": "variable", **kwargs})
     return [
         plan_step(
             method,
@@ -40,7 +41,7 @@ def test_every_third_step_is_sharpness_aware_and_goes_through_the_pool():
 
 def test_steps_in_between_share_one_plan():
     (between,) = {p for p in plans(30, interval=3) if not p.perturbs}
-    method = Method(granularity="variable", interval=3)
+    method = Method(**PAPER, granularity="variable", interval=3)
     assert between == StepPlan(method, beta=0.6, gamma=0.5)
     assert between.is_base_step
 

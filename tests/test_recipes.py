@@ -65,6 +65,8 @@ def test_recipe_trains_by_what_it_builds():
 def test_all_perturbations_on_imagenet_are_those_of_128_samples():
     for name in recipes.names():
         recipe = recipes.get(name)
+        if recipe.method != "sgd":
+            assert recipe.esam["ascent_fraction"] == 1, name
         is_split = recipe.dataset == "imagenet" and recipe.method != "sgd"
         size = recipe.esam.get("micro_batch_size")
         assert size == (128 if is_split else None), name
@@ -72,7 +74,10 @@ def test_all_perturbations_on_imagenet_are_those_of_128_samples():
 
 def test_asam_has_the_rho_of_its_paper_and_perturbs_all():
     esam = recipes.get("cifar100/wrn-28-10/asam").esam
-    assert esam == {"rho": 1.0, "beta": 1.0, "gamma": 1.0, "adaptive": True}
+    assert esam == {
+        **{"rho": 1.0, "beta": 1.0, "gamma": 1.0, "ascent_fraction": 1.0},
+        "adaptive": True,
+    }
     sources = recipes.get("cifar100/wrn-28-10/asam").sources
     assert "Kwon" in sources["rho"]
     assert sources["beta"] == sources["adaptive"] == "of the method"

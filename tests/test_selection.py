@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_esam
 from keras_esam import selection
 from tests.backends import tensorflow_only
+from tests.networks import esam
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,7 @@ def test_ranking_of_ones_own_is_one_entry(monkeypatch):
         [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]
     )
     network.set_weights([np.ones((1, 1))])
-    model = keras_esam.ESAMModel(
-        network, rho=0.5, beta=1, gamma=0.5, rank_by="smallest"
-    )
+    model = esam(network, rho=0.5, beta=1, gamma=0.5, rank_by="smallest")
     model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
     x = np.array([[3.0], [1.0], [4.0], [2.0]])
     history = model.fit(x, 0 * x, batch_size=4, verbose=0).history

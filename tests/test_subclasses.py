@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 import keras_esam
+from tests.networks import PAPER
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 
 layers = keras.layers
 ops = keras.ops
 X, Y = dense_data(32)
+SDS = {**PAPER, "beta": 1, "seed": 1}
 
 
 def network(seed=1):
@@ -114,7 +117,7 @@ def test_loss_of_the_subclass_is_what_is_trained_and_logged(
 
 def test_first_loss_is_that_of_the_override():
     """In training mode, with the statistics of the batch."""
-    model = compiled(Distilled(network(), network(2), beta=1, seed=1))
+    model = compiled(Distilled(network(), network(2), **SDS))
     x, y = ops.convert_to_tensor(X), ops.convert_to_tensor(Y)
     logits = model.model(x, training=True)
     expected = ops.mean(sample_losses(model.teacher, x, y, logits))
@@ -125,7 +128,7 @@ def test_first_loss_is_that_of_the_override():
 
 
 def test_loss_without_sample_losses_says_what_to_override():
-    model = compiled(OwnLoss(network(), network(2)))
+    model = compiled(OwnLoss(network(), network(2), **SDS))
     with pytest.raises(
         ValueError, match=r"override `compute_sample_losses\(\)"
     ):
@@ -138,11 +141,11 @@ def test_message_for_a_network_names_what_to_override():
             return super().compute_loss(*args, **kwargs)
 
     with pytest.raises(ValueError, match=r"along with `compute_sample_losses"):
-        keras_esam.ESAMModel(Network([layers.Dense(3)]))
+        esam(Network([layers.Dense(3)]))
 
 
 def test_saved_and_loaded_subclass_goes_on(tmp_path):
-    model = compiled(Distilled(network(), network(2), beta=1, seed=1))
+    model = compiled(Distilled(network(), network(2), **SDS))
     model.fit(X, Y, batch_size=16, verbose=0, shuffle=False)
     model.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
@@ -187,7 +190,7 @@ class OwnSteps(keras_esam.ESAMModel):
 def test_steps_and_metrics_of_the_subclass_are_used(arguments):
     model, reference = (
         compiled(
-            model_class(network(), beta=1, seed=1, **arguments),
+            model_class(network(), **SDS, **arguments),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )

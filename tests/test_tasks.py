@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_esam
+from tests.networks import esam
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -148,7 +149,7 @@ def test_esam_step_is_the_one_of_preprocessed_rows():
     networks = []
     for preprocesses in (True, False):
         network = text_classifier(preprocesses)
-        model = keras_esam.ESAMModel(network, beta=1, seed=1)
+        model = esam(network, beta=1, seed=1)
         model.compile(keras.optimizers.SGD(0.5), run_eagerly=RUNS_EAGERLY)
         x = TEXTS
         if not preprocesses:
@@ -168,7 +169,7 @@ def test_esam_step_is_the_one_of_preprocessed_rows():
 
 
 def test_compile_has_the_defaults_of_the_task():
-    model = keras_esam.ESAMModel(text_classifier())
+    model = esam(text_classifier())
     model.compile()
     config, expected = (
         each.get_compile_config() for each in (model, model.model)
@@ -189,7 +190,7 @@ def test_task_itself_stays_compiled_as_it_was():
     task = text_classifier()
     optimizer = task.optimizer
     attributes = set(vars(task))
-    model = keras_esam.ESAMModel(task)
+    model = esam(task)
     model.compile("sgd", run_eagerly=RUNS_EAGERLY)
     model.train_on_batch(TEXTS, LABELS)
     assert task.optimizer is optimizer
@@ -198,13 +199,13 @@ def test_task_itself_stays_compiled_as_it_was():
 
 
 def test_kerashub_finds_no_other_classes_than_its_own():
-    model = keras_esam.ESAMModel(text_classifier())
+    model = esam(text_classifier())
     model.compile()
     assert keras_hub.models.BertTextClassifier.__subclasses__() == []
 
 
 def test_saved_model_is_loaded_with_its_preprocessor(tmp_path):
-    model = keras_esam.ESAMModel(text_classifier(), rho=0.1)
+    model = esam(text_classifier(), rho=0.1)
     model.compile("sgd", metrics=None, run_eagerly=RUNS_EAGERLY)
     model.train_on_batch(TEXTS, LABELS)
     model.save(tmp_path / "model.keras")
@@ -230,10 +231,10 @@ def test_task_with_a_training_step_of_its_own_is_refused():
     task = text_classifier()
     task = Task(task.backbone, num_classes=2)
     with pytest.raises(ValueError, match="must not override \\['compute_loss'"):
-        keras_esam.ESAMModel(task)
+        esam(task)
 
 
 def test_fit_of_a_compiled_task_in_a_wrapper_that_is_not():
-    model = keras_esam.ESAMModel(text_classifier())
+    model = esam(text_classifier())
     with pytest.raises(ValueError, match="does not take over the optimizer"):
         model.fit(TEXTS, LABELS)

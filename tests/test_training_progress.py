@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
@@ -25,7 +25,7 @@ METHODS = {
 def make(method, seed=None, run_eagerly=True):
     """A model and its network, with the names of a script that starts."""
     keras.utils.clear_session(free_memory=False)
-    model = keras_esam.ESAMModel(dense_network(), seed=seed, **method)
+    model = esam(dense_network(), seed=seed, **method)
     compile_model(model, run_eagerly=run_eagerly)
     model.optimizer.build(model.trainable_variables)
     return model

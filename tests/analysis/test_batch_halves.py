@@ -11,6 +11,7 @@ import tensorflow as tf
 import keras_esam
 from keras_esam import analysis
 from tests.analysis import RTOL
+from tests.networks import PAPER
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
@@ -146,7 +147,7 @@ def test_esam_model_ranks_as_it_trains():
             return 2 * keras.losses.sparse_categorical_crossentropy(y, y_pred)
 
     network = compile_model(dense_network())
-    model = compile_model(Doubled(network))
+    model = compile_model(Doubled(network, **PAPER))
     result = analysis.batch_halves(model, dense_data())
     expected = analysis.batch_halves(network, dense_data())
     np.testing.assert_allclose(result.loss, 2 * expected.loss, rtol=1e-6)

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import analysis
 from keras_esam.analysis.mean_loss import MeanLoss
 from tests.analysis import DIFFERENCE_RTOL
@@ -14,6 +13,7 @@ from tests.backends import gradients_of
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 
 layers = keras.layers
 
@@ -167,7 +167,7 @@ def test_product_with_a_vector_by_finite_differences(make, float64):
 
 def test_wrapped_and_bare_networks_are_equally_curved():
     network = compile_to_graph(dense_network())
-    model = compile_to_graph(keras_esam.ESAMModel(network))
+    model = compile_to_graph(esam(network))
     np.testing.assert_array_equal(
         analysis.hessian_eigenvalues(model, dense_data()),
         analysis.hessian_eigenvalues(network, dense_data()),

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_esam
 from keras_esam import analysis
 from tests.analysis import RTOL
 from tests.analysis.least_squares import LeastSquares
@@ -14,6 +13,7 @@ from tests.networks import SubclassedNetwork
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 
 RHO = 0.3
 
@@ -136,7 +136,7 @@ def test_is_the_rise_of_what_evaluate_reports(float64):
 
 def test_wrapped_and_bare_networks_are_equally_sharp():
     network = compile_model(dense_network())
-    model = compile_model(keras_esam.ESAMModel(network, rho=1.0))
+    model = compile_model(esam(network, rho=1.0))
     data = dense_data()
     assert analysis.sharpness(model, data) == analysis.sharpness(network, data)
 

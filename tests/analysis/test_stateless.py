@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import analysis
 from tests.backends import BACKEND
 from tests.backends import tensorflow_only
@@ -15,6 +14,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 DATA = dense_data()
@@ -47,7 +47,7 @@ def new_and_bare():
 
 
 def trained_and_wrapped():
-    model = compile_to_graph(keras_esam.ESAMModel(network(), beta=1, seed=1))
+    model = compile_to_graph(esam(network(), beta=1, seed=1))
     fit(model, *DATA)
     return model
 

@@ -16,9 +16,9 @@ import sys
 import keras
 import numpy as np
 
-import keras_esam
 from tests.backends.test_parity import RESUMED
 from tests.methods import METHODS
+from tests.networks import esam
 
 layers = keras.layers
 NUM_STEPS, BATCH_SIZE = 20, 12
@@ -38,7 +38,7 @@ def make_model(method):
             layers.Dense(3),
         ]
     )
-    model = keras_esam.ESAMModel(network, seed=7, **METHODS[method])
+    model = esam(network, seed=7, **METHODS[method])
     # To compile each subset takes long.
     model.preferred_pool_size = 2
     model.compile(

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from benchmarks.networks import resnet18
 from keras_esam.callbacks import AtomicBackup
 from keras_esam.callbacks import ThroughputLogger
@@ -18,6 +17,7 @@ from tests.networks import assert_identical
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 if keras.backend.backend() != "jax":
@@ -31,7 +31,7 @@ def floating_point_operations(**kwargs):
     import jax
 
     keras.utils.set_random_seed(1)
-    model = keras_esam.ESAMModel(resnet18(8, 2), **kwargs)
+    model = esam(resnet18(8, 2), **kwargs)
     compile_to_graph(model)
     x = np.zeros((16, 32, 32, 3), "float32")
     y = np.zeros(16, "int32")
@@ -74,7 +74,7 @@ def test_depth_subsets_save_operations_of_the_compiled_step():
 
 
 def test_an_error_in_the_first_step_leaves_the_weights():
-    model = compile_to_graph(keras_esam.ESAMModel(dense_network()))
+    model = compile_to_graph(esam(dense_network()))
     fit(model, X, Y)
     before = model.get_weights()
     model.compile("sgd", lambda y, y_pred: keras.ops.mean(y_pred))
@@ -103,7 +103,7 @@ class SetAttributes(keras.callbacks.Callback):
     [{"seed": 5}, {"rank_by": "loss", "ascent": "momentum"}, {"rho": 0.0}],
 )
 def test_attributes_can_be_set_within_an_epoch(attributes):
-    model = compile_to_graph(keras_esam.ESAMModel(dense_network(), seed=1))
+    model = compile_to_graph(esam(dense_network(), seed=1))
     model.preferred_pool_size = 2
     before = model.get_weights()
     fit(model, X, Y, epochs=2, callbacks=[SetAttributes(**attributes)])
@@ -112,7 +112,7 @@ def test_attributes_can_be_set_within_an_epoch(attributes):
 
 
 def compiled_model(method):
-    model = keras_esam.ESAMModel(dense_network(), seed=3, **METHODS[method])
+    model = esam(dense_network(), seed=3, **METHODS[method])
     model.preferred_pool_size = 2
     return compile_to_graph(model, keras.optimizers.Adam(0.01))
 
@@ -135,7 +135,7 @@ def test_compiled_run_goes_on_from_its_backup(method, tmp_path):
 
 
 def test_throughput_logger_writes_no_state_back_within_an_epoch(monkeypatch):
-    model = compile_to_graph(keras_esam.ESAMModel(dense_network(), beta=1))
+    model = compile_to_graph(esam(dense_network(), beta=1))
     fit(model, X, Y)
     syncs = []
     sync = type(model).jax_state_sync

@@ -24,6 +24,7 @@ if keras.backend.backend() != "torch":
 import torch  # noqa: E402
 
 from keras_esam.backends import torch_backend  # noqa: E402
+from tests.networks import esam
 
 X, Y = dense_data(64)
 
@@ -41,7 +42,7 @@ class TorchDense(keras.layers.Layer):
 
 def test_lost_gradients_of_a_torch_module_are_an_error():
     network = keras.Sequential([keras.Input((8,)), TorchDense()])
-    model = compile_model(keras_esam.ESAMModel(network))
+    model = compile_model(esam(network))
     before = model.get_weights()
     with pytest.raises(ValueError, match="would be lost"):
         fit(model, X, Y)
@@ -53,7 +54,7 @@ def test_lost_gradients_of_a_torch_module_are_an_error():
 def test_weights_in_remat_are_an_error():
     stack = [keras.Input((8,)), keras.layers.Dense(8), Remat()]
     network = keras.Sequential(stack)
-    model = keras_esam.ESAMModel(network, beta=1)
+    model = esam(network, beta=1)
     model.compile("sgd", "mse")
     before = model.get_weights()
     with pytest.raises(ValueError, match="is read when gradients .*remat"):
@@ -66,7 +67,7 @@ def test_weights_in_remat_are_an_error():
 
 
 def test_weights_and_logs_keep_no_graph():
-    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    model = compile_model(esam(dense_network()))
     logs = model.train_on_batch(X[:16], Y[:16], return_dict=True)
     assert np.isfinite(list(logs.values())).all()
     for variable in model.variables:
@@ -84,7 +85,7 @@ def test_passes_have_the_same_dropout_masks_without_a_seed():
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    model = keras_esam.ESAMModel(network, rho=1e-6, beta=1, gamma=1)
+    model = esam(network, rho=1e-6, beta=1, gamma=1)
     history = fit(compile_model(model), X, Y).history
     assert abs(history["sharpness"][0]) < 1e-4
 
@@ -93,7 +94,7 @@ def test_steps_have_different_dropout_masks_without_a_seed():
     """At a learning rate of 0 the loss of a batch changes with the masks."""
     stack = [keras.Input((8,)), keras.layers.Dropout(0.5)]
     stack += [keras.layers.Dense(3, activation="softmax")]
-    model = keras_esam.ESAMModel(keras.Sequential(stack), beta=1, gamma=1)
+    model = esam(keras.Sequential(stack), beta=1, gamma=1)
     compile_model(model, keras.optimizers.SGD(0.0))
     losses = []
     for _ in range(3):
@@ -114,7 +115,7 @@ def test_depth_subsets_save_operations():
         "loss": {"beta": 0.6, "gamma": 0.5, "rank_by": "loss"},
     }.items():
         network = resnet18(4, 2)
-        model = compile_model(keras_esam.ESAMModel(network, **kwargs))
+        model = compile_model(esam(network, **kwargs))
         counts[name], _ = operations.operations_per_step(model, x, y)
     assert counts["SGD"] == counts["SAM"] / 2
     assert counts["depth"] < 0.8 * counts["SAM"]
@@ -129,7 +130,7 @@ def test_depth_subsets_save_operations():
     ],
 )
 def test_what_is_not_there(options, message):
-    model = keras_esam.ESAMModel(dense_network())
+    model = esam(dense_network())
     compile_model(model, **{"run_eagerly": False, **options})
     with pytest.raises(ValueError, match=message):
         fit(model, X, Y)
@@ -150,7 +151,7 @@ def trained(network, share, monkeypatch):
     """Number of calls of the first layer in a step, and what it trains."""
     if not share:
         monkeypatch.setattr(torch_backend, "shared_prefix", lambda *args: None)
-    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    model = compile_model(esam(network, seed=1))
     calls = []
     first = network.layers[1]
     first.register_forward_hook(lambda *args: calls.append(len(calls)))
@@ -196,14 +197,14 @@ def test_networks_without_a_tensor_to_split_at_train_too(monkeypatch):
     for outputs in (wide, recurrent):
         networks.append(keras.Model(inputs, outputs))
     for network in networks:
-        fit(compile_model(keras_esam.ESAMModel(network)), X, Y)
+        fit(compile_model(esam(network)), X, Y)
 
 
 def test_network_with_a_dict_as_its_output_trains_too():
     inputs = keras.Input((8,))
     x = keras.layers.Dense(8)(keras.layers.Dense(8)(inputs))
     outputs = {"out": keras.layers.Dense(3, "softmax", name="out")(x)}
-    model = keras_esam.ESAMModel(keras.Model(inputs, outputs), beta=0.4)
+    model = esam(keras.Model(inputs, outputs), beta=0.4)
     model.compile("sgd", {"out": "sparse_categorical_crossentropy"})
     history = model.fit(X, {"out": Y}, verbose=0).history
     assert np.isfinite(history["loss"]).all()
@@ -212,7 +213,7 @@ def test_network_with_a_dict_as_its_output_trains_too():
 def test_splitting_a_network_leaves_few_traces():
     """Keras adds a call to the layers for each model of a part of them."""
     network = residual_network()
-    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    model = compile_model(esam(network, seed=1))
     fit(model, X, Y, epochs=2)
     calls = [len(layer._inbound_nodes) for layer in network.layers]
     for rho in (0.1, 0.2, 0.3):

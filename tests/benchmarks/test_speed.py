@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from keras.src.utils import python_utils
 
-import keras_esam
 from benchmarks import measurement
 from benchmarks import operations
 from benchmarks import speed
 from benchmarks import tf_keras_sam
 from benchmarks.networks import NETWORKS
 from tests.backends import tensorflow_only
+from tests.networks import esam
 
 pytestmark = tensorflow_only
 MLP = measurement.Setting("mlp", 16, 2, 8, 2, False, "float32")
@@ -29,7 +29,7 @@ def dense_model(**kwargs):
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Dense(n, use_bias=False) for n in (8, 8, 3)]
     network = keras.Sequential([keras.Input((5,)), *layers])
-    model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+    model = esam(network, seed=1, **kwargs)
     model.compile("sgd", "mse")
     return model
 

@@ -6,13 +6,13 @@ import shutil
 import keras
 import pytest
 
-import keras_esam
 from keras_esam.callbacks import AtomicBackup
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 EPOCHS = 4
@@ -38,7 +38,7 @@ def train(folder, epochs=EPOCHS, callbacks=(), model=None, **kwargs):
     """Trains, as a new process does if there is no model."""
     if model is None:
         keras.utils.set_random_seed(1)
-        model = keras_esam.ESAMModel(dense_network(), seed=3)
+        model = esam(dense_network(), seed=3)
         compile_model(model, run_eagerly=True)
     backup = AtomicBackup(folder)
     callbacks = [*callbacks, backup]
@@ -193,7 +193,7 @@ def small_model(rho=0.05, seed=3, units=8, loss="mse", optimizer=None):
     network = keras.Sequential(
         [keras.Input((8,)), keras.layers.Dense(units), keras.layers.Dense(1)]
     )
-    model = keras_esam.ESAMModel(network, rho=rho, seed=seed)
+    model = esam(network, rho=rho, seed=seed)
     return compiled(model, loss, optimizer)
 
 
@@ -320,4 +320,4 @@ def test_backup_of_a_plain_model_is_checked(tmp_path):
         optimizer = keras.optimizers.SGD(0.1, nesterov=True)
         begin(tmp_path, compiled(dense_network(), optimizer=optimizer))
     with pytest.raises(ValueError, match="model: 'ESAMModel', not 'Seq"):
-        begin(tmp_path, compiled(keras_esam.ESAMModel(dense_network())))
+        begin(tmp_path, compiled(esam(dense_network())))

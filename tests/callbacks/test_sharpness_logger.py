@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import analysis
 from keras_esam.callbacks import SharpnessLogger
 from tests.networks import assert_identical
@@ -16,6 +15,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 X, Y = dense_data(32)
@@ -42,7 +42,7 @@ def bare_model():
 
 
 def esam_model():
-    model = keras_esam.ESAMModel(dense_network(), beta=1, seed=1)
+    model = esam(dense_network(), beta=1, seed=1)
     return compile_model(model, run_eagerly=not JIT)
 
 

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 from keras.src.utils import python_utils
 
-import keras_esam
 from keras_esam.callbacks import ThroughputLogger
 from keras_esam.callbacks import throughput_logger
 from tests.backends import compiled_steps
@@ -17,6 +16,7 @@ from tests.backends import tensorflow_only
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 NAN = pytest.approx(math.nan, nan_ok=True)
@@ -76,7 +76,7 @@ def bare_model(**kwargs):
 
 
 def esam_model(**kwargs):
-    model = keras_esam.ESAMModel(dense_network(), seed=1)
+    model = esam(dense_network(), seed=1)
     model.preferred_pool_size = 2
     return compile_to_graph(model, **kwargs)
 
@@ -98,7 +98,7 @@ def test_epoch_that_compiled_a_step_has_no_figure(clock):
 
 def test_epoch_in_which_an_attribute_was_set_has_no_figure():
     """It makes all compiled steps anew."""
-    model = compile_to_graph(keras_esam.ESAMModel(dense_network(), beta=1))
+    model = compile_to_graph(esam(dense_network(), beta=1))
 
     class SetsRho(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -9,6 +9,8 @@ import pytest
 
 import keras_esam
 from keras_esam.callbacks import training_settings
+from tests.networks import PAPER
+from tests.networks import esam
 
 layers = keras.layers
 CosineDecay = keras.optimizers.schedules.CosineDecay
@@ -110,7 +112,7 @@ def found(before, now):
 def test_network_that_is_made_twice_is_the_same(make, is_wrapped):
     networks = make(), make()
     if is_wrapped:
-        networks = (keras_esam.ESAMModel(n, seed=1) for n in networks)
+        networks = (esam(n, seed=1) for n in networks)
     assert not found(*map(compiled, networks))
 
 
@@ -208,9 +210,9 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
 
 def test_schedules_are_compared():
     def model(schedule, momentum=0.0):
-        esam = keras_esam.ESAMModel(graph(), rho=schedule, seed=1)
+        wrapped = esam(graph(), rho=schedule, seed=1)
         optimizer = keras.optimizers.SGD(schedule, momentum=momentum)
-        return compiled(esam, optimizer=optimizer)
+        return compiled(wrapped, optimizer=optimizer)
 
     decays = model(CosineDecay(0.1, 100)), model(CosineDecay(0.1, 200))
     assert found(*decays) == [
@@ -233,14 +235,14 @@ def test_attributes_of_a_subclass_are_compared():
     class Distilled(keras_esam.ESAMModel):
         weight = 1.0
 
-    models = [compiled(Distilled(graph(1), seed=1)) for _ in range(2)]
+    models = [compiled(Distilled(graph(1), seed=1, **PAPER)) for _ in range(2)]
     models[0].weight, models[1].weight = 0.1, 0.2
     assert found(*models) == ["- model.weight: 0.2, not 0.1"]
 
 
 def test_what_does_not_change_the_training_is_not_compared():
-    now = keras_esam.ESAMModel(images(4), seed=1, name="other")
-    before = keras_esam.ESAMModel(images(8), seed=1)
+    now = esam(images(4), seed=1, name="other")
+    before = esam(images(8), seed=1)
     kwargs = {"metrics": ["mae"], "run_eagerly": True}
     assert not found(compiled(before), compiled(now, **kwargs))
 

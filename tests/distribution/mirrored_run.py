@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import keras_esam
 from tests import reference_run
+from tests.networks import esam
 from tests.networks import plan_with
 
 NUM_DEVICES = 4
@@ -97,7 +97,7 @@ def make_deep_model(strategy, **kwargs):
             ]
         )
         arguments = {"rho": 0.1, "seed": 5, **kwargs}
-        model = keras_esam.ESAMModel(network, **arguments)
+        model = esam(network, **arguments)
         model.preferred_pool_size = 2
         model.compile(
             keras.optimizers.Adam(0.01),
@@ -150,7 +150,7 @@ def check_float8(**kwargs):
         keras.utils.set_random_seed(1)
         network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
         network.layers[0].quantize("float8")
-        model = keras_esam.ESAMModel(network, rho=0.1, seed=1, **kwargs)
+        model = esam(network, rho=0.1, seed=1, **kwargs)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("sgd", loss)
     x, y = make_data(16)
@@ -217,7 +217,7 @@ def check_reductions(num_bytes, number, **kwargs):
                 keras.layers.Dense(3),
             ]
         )
-        model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+        model = esam(network, seed=1, **kwargs)
         model.preferred_pool_size = 2
         model.compile(
             keras.optimizers.SGD(0.1, momentum=0.9),

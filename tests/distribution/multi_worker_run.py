@@ -41,6 +41,7 @@ import numpy as np  # noqa: E402
 import keras_esam  # noqa: E402
 from keras_esam import data  # noqa: E402
 from tests.methods import METHODS  # noqa: E402
+from tests.networks import esam  # noqa: E402
 
 IS_WORKER = "TF_CONFIG" in os.environ
 RANK = STRATEGY.cluster_resolver.task_id if IS_WORKER else 0
@@ -69,7 +70,7 @@ def make_model(method, synchronized=False):
                 layers.Dense(3, "softmax"),
             ]
         )
-        model = keras_esam.ESAMModel(network, **METHODS[method])
+        model = esam(network, **METHODS[method])
         # To compile each subset takes long.
         model.preferred_pool_size = 2
         model.compile(

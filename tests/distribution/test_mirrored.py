@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.backends import tensorflow_only
 from tests.distribution.mirrored_run import PARTS
 from tests.distribution.mirrored_run import weights_by_hand
 from tests.distribution.workers import finish
 from tests.distribution.workers import start
 from tests.networks import dense_network
+from tests.networks import esam
 
 pytestmark = tensorflow_only
 # The other parts are slow.
@@ -51,13 +51,13 @@ def test_network_of_another_strategy_is_refused():
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         mirrored = dense_network()
-        keras_esam.ESAMModel(mirrored)
+        esam(mirrored)
     message = "in the scope of the strategy in which its network was made"
     with pytest.raises(ValueError, match=message):
-        keras_esam.ESAMModel(mirrored)
+        esam(mirrored)
     plain = dense_network()
     with strategy.scope(), pytest.raises(ValueError, match=message):
-        keras_esam.ESAMModel(plain)
+        esam(plain)
 
 
 def test_global_ascent_is_that_of_one_device():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_esam
 from keras_esam import data
 from keras_esam.trainers import tensorflow_workers
 from tests.backends import tensorflow_only
@@ -15,6 +14,7 @@ from tests.distribution import workers
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 pytestmark = tensorflow_only
@@ -149,8 +149,6 @@ def test_other_strategies_have_keras_own_functions(make_strategy, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     x, y = dense_data(20)
     with make_strategy().scope():
-        model = compile_model(
-            keras_esam.ESAMModel(dense_network(), beta=1, gamma=1)
-        )
+        model = compile_model(esam(dense_network(), beta=1, gamma=1))
     fit(model, x, y, validation_data=(x, y))
     assert model.predict(x, verbose=0).shape == (20, 3)

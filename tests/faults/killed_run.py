@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 import keras_esam
+from tests.networks import PAPER
 from tests.networks import compile_to_graph
 from tests.networks import dense_network
 from tests.networks import fit
@@ -29,7 +30,7 @@ class TellsModel(keras_esam.ESAMModel):
 def train(folder, epochs, connection):
     """Trains, or goes on; the connection gets each moment, then "finished"."""
     keras.utils.set_random_seed(1)
-    model = TellsModel(dense_network(), seed=3)
+    model = TellsModel(dense_network(), seed=3, **PAPER)
     model.preferred_pool_size = 2
     model.tell = connection.send
     compile_to_graph(model)

@@ -11,6 +11,7 @@ import pytest
 
 import keras_esam
 from tests.backends import tensorflow_only
+from tests.networks import PAPER
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
@@ -76,7 +77,7 @@ def resident_bytes():
 def train(num_steps):
     # The last batch of an epoch is smaller.
     x, y = dense_data(16 * STEPS_PER_EPOCH - 8)
-    model = compile_to_graph(Traced(dense_network(), seed=1))
+    model = compile_to_graph(Traced(dense_network(), seed=1, **PAPER))
     growth = Growth()
     epochs = num_steps // STEPS_PER_EPOCH
     fit(model, x, y, epochs=epochs, callbacks=[growth])

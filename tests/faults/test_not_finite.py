@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-import keras_esam
 from tests.networks import all_values
 from tests.networks import assert_different
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 METHODS = {
@@ -30,7 +30,7 @@ BAD = [("x", np.nan), ("y", np.nan), ("weight", np.inf)]
 def make(method, network):
     model = network
     if method is not None:
-        model = keras_esam.ESAMModel(network, seed=1, **method)
+        model = esam(network, seed=1, **method)
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         "categorical_crossentropy",
@@ -179,7 +179,7 @@ def overflow_network(layer):
 )
 def test_overflow_in_a_forward_pass_skips_the_step(passes, samples, float16):
     layer = OverflowsInPass(passes, samples)
-    model = keras_esam.ESAMModel(overflow_network(layer), beta=1, seed=1)
+    model = esam(overflow_network(layer), beta=1, seed=1)
     compile_model(model, run_eagerly=True)
     x, y = dense_data(16)
     fit(model, x, y)
@@ -200,7 +200,7 @@ def test_overflow_in_a_forward_pass_skips_the_step(passes, samples, float16):
 def test_overflow_in_the_ranking_pass_alone_skips_nothing(float16):
     """It decides on the kept samples, whose gradients are finite."""
     layer = OverflowsInPass((1,), samples=1)
-    model = keras_esam.ESAMModel(overflow_network(layer), beta=1, seed=1)
+    model = esam(overflow_network(layer), beta=1, seed=1)
     compile_model(model, run_eagerly=True)
     x, y = dense_data(16)
     fit(model, x, y)

@@ -7,7 +7,6 @@ import threading
 import keras
 import pytest
 
-import keras_esam
 from tests.backends import BACKEND
 from tests.backends import tensorflow_only
 from tests.networks import all_values
@@ -16,6 +15,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 # Seconds until it is a failure, on a busy machine too.
@@ -25,7 +25,7 @@ METHODS = {}, {"granularity": "weight", "ascent": "momentum", "gamma": 1}
 
 def make_two():
     return [
-        compile_model(keras_esam.ESAMModel(dense_network(seed=i), seed=i, **m))
+        compile_model(esam(dense_network(seed=i), seed=i, **m))
         for i, m in enumerate(METHODS, start=1)
     ]
 
@@ -107,7 +107,7 @@ def test_compiled_step_stays_compiled_while_another_model_is_traced(
     counts = Waits()
     other = network_with(counts)
     if wrap:
-        other = keras_esam.ESAMModel(other, beta=1, gamma=1)
+        other = esam(other, beta=1, gamma=1)
     compile_to_graph(other)
     other.train_on_batch(x, y)
     seen = []
@@ -118,7 +118,7 @@ def test_compiled_step_stays_compiled_while_another_model_is_traced(
         seen.append(counts.calls - before)
 
     waits = Waits()
-    model = keras_esam.ESAMModel(network_with(waits), beta=1, gamma=1)
+    model = esam(network_with(waits), beta=1, gamma=1)
     compile_to_graph(model, run_eagerly=run_eagerly)
     waits.work = train_other
     model.train_on_batch(x, y)

@@ -7,6 +7,7 @@ import pytest
 import keras_esam
 from tests.networks import compile_model
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 
 
@@ -19,7 +20,7 @@ def save_with_lambda(path):
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    model = compile_model(esam(network, seed=1))
     fit(model, *dense_data(16))
     model.save(path)
     return model

@@ -9,12 +9,12 @@ bit for bit; with `rho > 0` it has the same keys, hooks and counts, and
 import keras
 import numpy as np
 
-import keras_esam
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 # Batches of 16, 16 and 8.
@@ -95,7 +95,7 @@ def compare(
         keras.utils.set_random_seed(1)
         network = model = make()
         if options is not None:
-            model = keras_esam.ESAMModel(network, seed=1, **options)
+            model = esam(network, seed=1, **options)
         compile_with(model)
         results.append(scenario(model))
         networks.append(all_values(network))

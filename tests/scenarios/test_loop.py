@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.backends import BACKEND
 from tests.networks import compile_model
+from tests.networks import esam
 from tests.scenarios import X
 from tests.scenarios import Y
 from tests.scenarios import compare
@@ -148,7 +148,7 @@ def test_single_batches(options):
 
 
 def test_sharpness_is_the_last_number_of_a_batch():
-    model = keras_esam.ESAMModel(small_network(), rho=0.1, seed=1)
+    model = esam(small_network(), rho=0.1, seed=1)
     compile_model(model, keras.optimizers.SGD(0.0), run_eagerly=True)
     numbers = model.train_on_batch(X, Y)
     logs = model.get_metrics_result()

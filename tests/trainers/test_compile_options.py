@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.backends import compiled_steps
 from tests.backends import gradients_of
 from tests.networks import all_values
@@ -13,6 +12,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 optimizers = keras.optimizers
@@ -76,7 +76,7 @@ def test_sam_with_any_optimizer_equals_a_hand_written_loop(name):
 
     network = make()
     sam_by_hand(network, OPTIMIZERS[name](), x, y, rho=0.2)
-    model = keras_esam.ESAMModel(make(), rho=0.2, beta=1, gamma=1)
+    model = esam(make(), rho=0.2, beta=1, gamma=1)
     compile_model(model, OPTIMIZERS[name]())
     before = [w.numpy() for w in model.trainable_variables]
     fit(model, x, y)
@@ -99,7 +99,7 @@ def test_steps_per_execution_holds_one_subset_for_its_steps():
         def on_train_batch_begin(self, batch, logs=None):
             seen.append(self.model.upcoming_step)
 
-    model = keras_esam.ESAMModel(dense_network(), seed=1)
+    model = esam(dense_network(), seed=1)
     model.preferred_pool_size = 2
     compile_to_graph(model, steps_per_execution=3)
     fit(model, x, y, callbacks=[Seen()])
@@ -113,7 +113,7 @@ def test_steps_per_execution_equals_single_steps():
     x, y = dense_data(16 * 3 + 8)
     results = []
     for steps in (1, 3):
-        model = keras_esam.ESAMModel(dense_network(), beta=1)
+        model = esam(dense_network(), beta=1)
         compile_to_graph(model, steps_per_execution=steps)
         history = fit(model, x, y, epochs=2).history
         results.append((all_values(model.model), history))
@@ -126,7 +126,7 @@ def test_steps_per_execution_equals_single_steps():
 @compiled_steps
 def test_xla_compiles_ragged_batches():
     x, y = dense_data(4)
-    model = keras_esam.ESAMModel(dense_network(), beta=1, gamma=0.7)
+    model = esam(dense_network(), beta=1, gamma=0.7)
     compile_to_graph(model, jit_compile=True)
     assert model.jit_compile
     history = fit(model, x, y, batch_size=3)
@@ -136,7 +136,7 @@ def test_xla_compiles_ragged_batches():
 
 def test_train_on_batch_goes_through_the_subsets_like_fit():
     x, y = dense_data(64)
-    models = [keras_esam.ESAMModel(dense_network(), seed=1) for _ in range(2)]
+    models = [esam(dense_network(), seed=1) for _ in range(2)]
     for model in models:
         compile_model(model)
     fit(models[0], x, y)
@@ -153,10 +153,10 @@ def test_generators_and_unknown_lengths():
         for start in (0, 16, 32):
             yield x[start : start + 16], y[start : start + 16]
 
-    model = compile_model(keras_esam.ESAMModel(dense_network(), seed=1))
+    model = compile_model(esam(dense_network(), seed=1))
     with pytest.warns(UserWarning, match="ran out of data"):
         model.fit(batches(), shuffle=False, verbose=0)
-    expected = compile_model(keras_esam.ESAMModel(dense_network(), seed=1))
+    expected = compile_model(esam(dense_network(), seed=1))
     fit(expected, x, y)
     for a, b in zip(model.weights, expected.weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -167,7 +167,7 @@ def test_generators_and_unknown_lengths():
 def test_compile_again_after_freezing_a_layer():
     x, y = dense_data(32)
     network = dense_network()
-    model = compile_model(keras_esam.ESAMModel(network, seed=1))
+    model = compile_model(esam(network, seed=1))
     fit(model, x, y)
     network.layers[0].trainable = False
     frozen = network.layers[0].kernel.numpy()
@@ -181,13 +181,13 @@ def test_seed_is_known_after_set_random_seed():
     seeds = []
     for _ in range(2):
         keras.utils.set_random_seed(11)
-        seeds.append(keras_esam.ESAMModel(dense_network()).seed)
+        seeds.append(esam(dense_network()).seed)
         keras.utils.set_random_seed(11)
     keras.utils.set_random_seed(12)
     network = dense_network(seed=12)
     assert seeds[0] == seeds[1]
     keras.utils.set_random_seed(13)
-    assert keras_esam.ESAMModel(network).seed != seeds[0]
+    assert esam(network).seed != seeds[0]
 
 
 def test_clone_and_pickle():
@@ -195,7 +195,7 @@ def test_clone_and_pickle():
     import pickle
 
     x, y = dense_data(32)
-    model = compile_model(keras_esam.ESAMModel(dense_network(), seed=1))
+    model = compile_model(esam(dense_network(), seed=1))
     fit(model, x, y)
     for duplicate in (
         pickle.loads(pickle.dumps(model)),
@@ -208,7 +208,7 @@ def test_clone_and_pickle():
 
 def test_network_saved_alone_is_plain_keras(tmp_path):
     x, y = dense_data(32)
-    model = compile_model(keras_esam.ESAMModel(dense_network()))
+    model = compile_model(esam(dense_network()))
     fit(model, x, y)
     model.model.save(tmp_path / "network.keras")
     network = keras.saving.load_model(tmp_path / "network.keras")

@@ -12,13 +12,15 @@ import keras_esam
 from tests.backends import BACKEND
 from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
+from tests.networks import PAPER
+from tests.networks import esam
 from tests.networks import plan_with
 
 layers = keras.layers
 
 
 def names(network):
-    model = keras_esam.ESAMModel(network, granularity="depth")
+    model = esam(network, granularity="depth")
     variables = [
         model.trainable_variables[i] for i in model._find_variables().order
     ]
@@ -74,7 +76,7 @@ class SetsLayersFirst(keras.Model):
 
 def test_layers_of_a_functional_subclass_are_in_the_order_of_its_graph():
     network = SetsLayersFirst()
-    model = keras_esam.ESAMModel(network, granularity="depth", beta=0.5)
+    model = esam(network, granularity="depth", beta=0.5)
     assert names(network) == ["a", "b", "head"]
     # The smallest subset has the bias of the head alone, whatever its index.
     (last,) = min(model.subset_pool.subsets, key=len)
@@ -97,7 +99,7 @@ def test_layers_of_another_model_are_in_the_order_of_its_attributes():
     network = Subclassed()
     network(np.ones((1, 4)))
     assert names(network)[1:] == ["a", "b", "head", "last"]
-    model = keras_esam.ESAMModel(network)
+    model = esam(network)
     first = [
         model.trainable_variables[i] for i in model._find_variables().order
     ]
@@ -134,7 +136,7 @@ def compiled_step(subset_index, jit_compile=False, has_graph=True, **kwargs):
     """Function and arguments of the training step with a subset."""
     keras.utils.set_random_seed(1)
     network = conv_network(has_graph=has_graph)
-    model = keras_esam.ESAMModel(network, seed=1, **kwargs)
+    model = esam(network, seed=1, **kwargs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(momentum=0.9)
     model.compile(optimizer, loss, run_eagerly=True)
@@ -239,6 +241,7 @@ def test_equal_subsets_of_few_variables_share_one_compiled_step():
     model = Traced(
         keras.Sequential([keras.Input((3,)), layers.Dense(3)]),
         granularity="depth",
+        **PAPER,
     )
     model.compile("sgd", "mse")
     for _ in range(10):
@@ -248,7 +251,7 @@ def test_equal_subsets_of_few_variables_share_one_compiled_step():
 
 
 def test_upcoming_step_of_a_network_that_is_not_built():
-    model = keras_esam.ESAMModel(keras.Sequential([layers.Dense(3)]), seed=1)
+    model = esam(keras.Sequential([layers.Dense(3)]), seed=1)
     model.compile("sgd", "mse")
     assert model.upcoming_step.perturbs
     model.fit(
@@ -272,7 +275,7 @@ def test_weights_of_a_subclass_of_the_wrapper_are_perturbed_too(granularity):
             return super().call(inputs, training=training) + self.shift
 
     network = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
-    model = Shifted(network, granularity=granularity)
+    model = Shifted(network, granularity=granularity, **PAPER)
     model.compile("sgd", "mse")
     model.train_on_batch(np.ones((4, 3)), np.ones((4, 3)))
     perturbed = {i for subset in model.subset_pool.subsets for i in subset}

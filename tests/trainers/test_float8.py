@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import analysis
 from tests.methods import METHODS
 from tests.networks import assert_different
@@ -12,6 +11,7 @@ from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 from tests.overwritten import LargestInput
 from tests.overwritten import float8_network
@@ -38,7 +38,7 @@ def train(network, settings, optimizer, compile_it=compile_to_graph, **kwargs):
     """Keras has no float8 layers in eager steps on TensorFlow."""
     model = network
     if settings is not None:
-        model = keras_esam.ESAMModel(network, seed=1, **settings)
+        model = esam(network, seed=1, **settings)
         model.preferred_pool_size = 2
     compile_it(model, optimizer)
     return fit(model, X, Y, **kwargs).history["loss"]
@@ -96,7 +96,7 @@ def test_network_is_trained_as_without_such_variables(name):
 @pytest.mark.parametrize("compile_it", [compile_model, compile_to_graph])
 def test_micro_batches_keep_the_largest_value(compile_it):
     network = network_with(LargestInput())
-    model = keras_esam.ESAMModel(network, rho=10.0, gamma=1, micro_batch_size=5)
+    model = esam(network, rho=10.0, gamma=1, micro_batch_size=5)
     compile_it(model, SGD(0.1))
     largest = 1e6 * largest_output(network.layers[0], X[:16])
     model.train_on_batch(X[:16], Y[:16])
@@ -106,7 +106,7 @@ def test_micro_batches_keep_the_largest_value(compile_it):
 def test_one_step_takes_the_value_of_its_only_pass():
     network = network_with(LargestInput())
     settings = {"ascent": "momentum", "gamma": 1, "rho": 0.5, "beta": 1}
-    model = keras_esam.ESAMModel(network, **settings)
+    model = esam(network, **settings)
     compile_model(model, SGD(0.1, momentum=0.9))
     for step in range(2):
         largest = 1e6 * largest_output(network.layers[0], X)
@@ -131,7 +131,7 @@ def test_scales_are_not_divided_by_the_loss_scale(float16):
 def test_layers_can_be_frozen():
     network = float8_network()
     network.layers[0].trainable = False
-    model = keras_esam.ESAMModel(network, rho=0.1, beta=1)
+    model = esam(network, rho=0.1, beta=1)
     compile_to_graph(model)
     before = network.layers[0].get_weights()
     fit(model, X, Y)
@@ -152,5 +152,5 @@ def test_networks_of_integers_train():
     losses = train(network, {"rho": 0.1}, SGD(0.5), compile_model, epochs=5)
     assert losses[-1] < losses[0]
     assert any(map(np.any, map(np.not_equal, network.get_weights(), before)))
-    model = compile_model(keras_esam.ESAMModel(network))
+    model = compile_model(esam(network))
     assert np.isfinite(analysis.sharpness(model, (X, Y)))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_esam
 from tests.backends import BACKEND
 from tests.backends import tensorflow_only
 from tests.networks import all_values
@@ -17,6 +16,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 layers = keras.layers
@@ -164,7 +164,7 @@ def test_compiled_steps_have_clean_logs_and_state_of_the_bare_model(case):
         keras.utils.set_random_seed(1)
         network = model = make()
         if wrap:
-            model = keras_esam.ESAMModel(network, rho=5.0, beta=1, seed=1)
+            model = esam(network, rho=5.0, beta=1, seed=1)
         logs = train(model, x, y, weight, options, 0.0)
         results.append((logs, all_values(network)))
     (expected, state), (logs, state_of_wrapped) = results
@@ -189,7 +189,7 @@ def test_weights_of_masked_time_steps(method):
         keras.utils.set_random_seed(1)
         embedding = layers.Embedding(12, 5, mask_zero=masked)
         network = keras.Sequential([embedding, layers.Dense(2)])
-        model = keras_esam.ESAMModel(network, rho=0.3, beta=1, **method)
+        model = esam(network, rho=0.3, beta=1, **method)
         model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
         sample_weight = weight if masked else weight * valid * 6 / 4
         history = fit(
@@ -210,7 +210,7 @@ def test_class_weight_is_a_sample_weight():
         {"sample_weight": sample_weight.astype("float32")},
         {},
     ):
-        model = keras_esam.ESAMModel(dense_network(), rho=0.1, seed=1)
+        model = esam(dense_network(), rho=0.1, seed=1)
         compile_model(model)
         fit(model, x, y, **options)
         weights.append(model.get_weights())
@@ -224,7 +224,7 @@ def test_class_weight_is_a_sample_weight():
 )
 def test_ragged_last_batches(num_samples, compile_it):
     x, y = dense_data(num_samples)
-    model = keras_esam.ESAMModel(dense_network(), rho=0.1, beta=1)
+    model = esam(dense_network(), rho=0.1, beta=1)
     history = fit(compile_it(model), x, y)
     assert np.all(np.isfinite(history.history["loss"]))
     assert all(np.all(np.isfinite(w)) for w in model.get_weights())
@@ -235,7 +235,7 @@ def test_dropout_masks_are_those_of_the_clean_pass():
     x, y = dense_data(48)
     for method in ({}, {"gamma": 1}):
         network = dense_network(batch_norm=False)
-        model = keras_esam.ESAMModel(network, rho=1e-6, beta=1, **method)
+        model = esam(network, rho=1e-6, beta=1, **method)
         compile_model(model)
         assert abs(fit(model, x, y).history["sharpness"][0]) < 1e-4
 
@@ -259,7 +259,7 @@ def test_embedding_used_twice_has_summed_gradients():
         if not sparse:
             embedding.build(())
             dense.kernel.assign(embedding.embeddings)
-        model = keras_esam.ESAMModel(network, rho=0.5, beta=1, gamma=1)
+        model = esam(network, rho=0.5, beta=1, gamma=1)
         model.compile(keras.optimizers.SGD(0.5, momentum=0.9), "mse")
         fit(model, tokens, target, epochs=5)
         results.append(model.get_weights()[0])
@@ -284,7 +284,7 @@ def test_network_whose_call_takes_no_training_argument():
         keras.utils.set_random_seed(1)
         model = Network()
         if wrap:
-            model = keras_esam.ESAMModel(model, rho=5.0)
+            model = esam(model, rho=5.0)
         compile_model(model, keras.optimizers.SGD(0.0))
         histories.append(fit(model, x, y).history)
     assert histories[0]["loss"] == histories[1]["loss"]
@@ -303,7 +303,7 @@ def test_inputs_are_not_cast_by_the_wrapper():
             seen.append(keras.backend.standardize_dtype(inputs.dtype))
             return self.out(keras.ops.cast(inputs, "float32"))
 
-    model = keras_esam.ESAMModel(Network())
+    model = esam(Network())
     model.compile("sgd", "mse")
     x = np.ones((4, 8), "float64")
     model.train_on_batch(x, np.ones((4, 3)))
@@ -322,7 +322,7 @@ def test_dataset_without_targets_trains_on_added_losses():
             return y
 
     x, _ = dense_data(32)
-    model = keras_esam.ESAMModel(Network(), rho=0.1, rank_by="random")
+    model = esam(Network(), rho=0.1, rank_by="random")
     model.compile(keras.optimizers.SGD(0.1))
     history = model.fit(x, batch_size=16, epochs=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
@@ -350,7 +350,7 @@ def test_ragged_inputs_train_as_dense_ones():
     weights = []
     for x in (ragged, ragged.to_tensor()):
         keras.utils.set_random_seed(1)
-        model = keras_esam.ESAMModel(Bag(), rho=0.1, seed=1)
+        model = esam(Bag(), rho=0.1, seed=1)
         compile_model(model, keras.optimizers.SGD(0.5))
         dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
         model.fit(dataset, epochs=3, shuffle=False, verbose=0)

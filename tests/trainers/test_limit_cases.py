@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_esam
+from tests.networks import PAPER
 from tests.networks import SubclassedNetwork
 from tests.networks import all_values
 from tests.networks import assert_different
@@ -13,6 +14,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 METHODS = [
@@ -47,7 +49,7 @@ def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
     x, y = dense_data(48)
     bare = compile_model(dense_network(), keras.optimizers.SGD(0.0))
     network = dense_network()
-    model = keras_esam.ESAMModel(network, rho=50.0, **method)
+    model = esam(network, rho=50.0, **method)
     compile_model(model, keras.optimizers.SGD(0.0, momentum=0.9))
     weights = [w.numpy() for w in network.trainable_variables]
     before = [v.numpy() for v in network.non_trainable_variables]
@@ -79,7 +81,7 @@ def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
 )
 def test_sharpness_is_logged_where_it_costs_nothing(method, logged):
     x, y = dense_data(16)
-    model = compile_model(keras_esam.ESAMModel(dense_network(), **method))
+    model = compile_model(esam(dense_network(), **method))
     history = fit(model, x, y, validation_data=(x, y)).history
     assert ("sharpness" in history) == logged
     assert "val_sharpness" not in history
@@ -92,15 +94,11 @@ def test_sharpness_is_the_mean_rise_over_the_samples(method):
     x, y = dense_data(24)
     means = []
     for batch in (slice(0, 16), slice(16, 24)):
-        model = keras_esam.ESAMModel(
-            dense_network(dropout=False), rho=0.2, beta=1, **method
-        )
+        model = esam(dense_network(dropout=False), rho=0.2, beta=1, **method)
         compile_model(model, keras.optimizers.SGD(0.0))
         logs = model.train_on_batch(x[batch], y[batch], return_dict=True)
         means.append(logs["sharpness"])
-    model = keras_esam.ESAMModel(
-        dense_network(dropout=False), rho=0.2, beta=1, **method
-    )
+    model = esam(dense_network(dropout=False), rho=0.2, beta=1, **method)
     compile_model(model, keras.optimizers.SGD(0.0))
     history = fit(model, x, y).history
     np.testing.assert_allclose(
@@ -124,7 +122,7 @@ def count_forward_passes(**kwargs):
             keras.layers.Dense(3),
         ]
     )
-    model = keras_esam.ESAMModel(network, **kwargs)
+    model = esam(network, **kwargs)
     model.compile("sgd", "mse", run_eagerly=True)
     x = np.ones((8, 8), "float32")
     fit(model, x, x[:, :3])  # also what building costs
@@ -165,7 +163,9 @@ def test_samples_are_selected_when_a_subset_is_empty():
     """One variable at beta=0.6: two of the five subsets are empty."""
     x, y = dense_data(16 * 5)
     stack = [keras.Input((8,)), keras.layers.Dense(3, "softmax", False)]
-    model = KeepsSizes(keras.Sequential(stack), granularity="variable", seed=1)
+    model = KeepsSizes(
+        keras.Sequential(stack), granularity="variable", seed=1, **PAPER
+    )
     model.sizes = []
     assert sorted(map(len, model.subset_pool.subsets)) == [0, 0, 1, 1, 1]
     compile_model(model, run_eagerly=True)
@@ -181,7 +181,7 @@ def test_setting_an_attribute_changes_the_training():
     for late in (False, True):
         before = {"rho": 0.05, "gamma": 0.5}
         after = {"rho": 0.5, "gamma": 0.25}
-        model = keras_esam.ESAMModel(
+        model = esam(
             dense_network(), seed=1, beta=1, **(before if late else after)
         )
         compile_model(model)
@@ -203,7 +203,7 @@ def test_seed_that_is_set_is_that_of_a_new_model():
     x, y = dense_data(32)
     results = []
     for seed, late in ((1, None), (3, None), (1, 3)):
-        model = keras_esam.ESAMModel(
+        model = esam(
             dense_network(dropout=False),
             seed=seed,
             granularity="variable",

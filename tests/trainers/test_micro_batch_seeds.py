@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam import micro_batches
+from tests.networks import esam
 from tests.networks import fit
 
 ONES = np.ones((16, 64), "float32")
@@ -39,7 +39,7 @@ def make(name, size, **kwargs):
         [keras.Input((64,)), LAYERS[name](), keras.layers.Dense(1)]
     )
     arguments = {"rho": 1e-9, "beta": 1, "gamma": 1, "seed": 3, **kwargs}
-    return keras_esam.ESAMModel(network, micro_batch_size=size, **arguments)
+    return esam(network, micro_batch_size=size, **arguments)
 
 
 def num_equal(y_true, y_pred):

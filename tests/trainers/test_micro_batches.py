@@ -5,13 +5,13 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 SAM = {"beta": 1, "gamma": 1, "seed": 3}
@@ -19,7 +19,7 @@ SAM = {"beta": 1, "gamma": 1, "seed": 3}
 
 def make(network=None, **kwargs):
     network = network or dense_network()
-    return keras_esam.ESAMModel(network, **{"rho": 0.2, **SAM, **kwargs})
+    return esam(network, **{"rho": 0.2, **SAM, **kwargs})
 
 
 def test_micro_batch_of_the_whole_batch_is_none():

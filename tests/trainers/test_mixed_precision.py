@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-import keras_esam
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 
@@ -29,7 +29,7 @@ def test_half_precision_trains_as_float32_does(policy, method):
     for name in (policy, "float32"):
         keras.config.set_dtype_policy(name)
         network = dense_network(dropout=False)
-        model = keras_esam.ESAMModel(network, seed=1, **method)
+        model = esam(network, seed=1, **method)
         compile_model(model)
         losses[name] = fit(model, x, y, epochs=3).history["loss"]
     assert np.all(np.isfinite(losses[policy]))
@@ -44,7 +44,7 @@ def test_half_precision_trains_as_float32_does(policy, method):
 def test_float16_has_a_loss_scale_and_the_wrapper_the_networks_policy(float16):
     network = dense_network()
     keras.config.set_dtype_policy("float32")
-    model = compile_model(keras_esam.ESAMModel(network))
+    model = compile_model(esam(network))
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert model.dtype_policy.name == "mixed_float16"
 
@@ -53,7 +53,7 @@ def test_update_does_not_depend_on_the_loss_scale(float16):
     x, y = dense_data(32)
     weights = []
     for scale in (1.0, 2.0**10):
-        model = keras_esam.ESAMModel(dense_network(dropout=False), seed=1)
+        model = esam(dense_network(dropout=False), seed=1)
         optimizer = keras.optimizers.LossScaleOptimizer(
             keras.optimizers.SGD(0.1), initial_scale=scale
         )
@@ -68,7 +68,7 @@ def test_clean_gradient_below_the_smallest_float16_is_scaled(float16):
     """Without the loss scale it would be zero, and so the perturbation."""
     network = overflow_network((False,))
     network.layers[-1].trainable = False  # It computes in float32.
-    model = keras_esam.ESAMModel(network, beta=1, gamma=1)
+    model = esam(network, beta=1, gamma=1)
     compile_model(model, loss_weights=[1e-7])
     assert fit(model, *dense_data(16)).history["sharpness"][0] > 0
 
@@ -128,7 +128,7 @@ def overflow_network(passes):
 def test_overflow_skips_the_step(passes, run_eagerly, float16):
     """Theta and the optimizer are as before, and the scale is halved."""
     x, y = dense_data(16)
-    model = keras_esam.ESAMModel(overflow_network(passes), beta=1, gamma=1)
+    model = esam(overflow_network(passes), beta=1, gamma=1)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1)
     compile_model(model, optimizer, run_eagerly=run_eagerly)
     before = [v.numpy() for v in model.trainable_variables]
@@ -152,7 +152,7 @@ def test_overflow_in_b1_skips_the_step_even_if_f2_does_not_see_it(float16):
             keras.layers.Dense(3, activation="softmax", dtype="float32"),
         ]
     )
-    model = keras_esam.ESAMModel(network, beta=1, gamma=0.5, rank_by="loss")
+    model = esam(network, beta=1, gamma=0.5, rank_by="loss")
     compile_model(model)
     before = [v.numpy() for v in model.trainable_variables]
     x, y = np.arange(16)[:, None], np.arange(16) % 3
@@ -166,7 +166,7 @@ def test_overflow_in_b1_skips_the_step_even_if_f2_does_not_see_it(float16):
 def test_training_recovers_from_overflows_as_keras_does(float16):
     """A scale that is far too large is halved until it fits."""
     x, y = dense_data(160)
-    model = keras_esam.ESAMModel(dense_network(), seed=1)
+    model = esam(dense_network(), seed=1)
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(0.1), initial_scale=2.0**18
     )

@@ -11,6 +11,7 @@ from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 optimizers = keras.optimizers
@@ -18,7 +19,7 @@ optimizers = keras.optimizers
 
 def make(network, **kwargs):
     arguments = {"beta": 1, "gamma": 1, "seed": 1, **kwargs}
-    return keras_esam.ESAMModel(network, ascent="momentum", **arguments)
+    return esam(network, ascent="momentum", **arguments)
 
 
 def test_first_step_is_that_of_the_base_optimizer():
@@ -166,7 +167,7 @@ def test_selected_half_has_the_largest_losses_and_metrics_are_of_all():
     x, y = dense_data(16)
     results = []
     for kwargs in ({"ascent": "momentum"}, {"rho": 1e-12}):
-        model = keras_esam.ESAMModel(
+        model = esam(
             dense_network(dropout=False),
             seed=1,
             rank_by="loss",

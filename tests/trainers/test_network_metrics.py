@@ -6,6 +6,7 @@ import pytest
 import keras_esam
 from tests.networks import compile_model
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 
 METHODS = {
@@ -68,7 +69,7 @@ def test_are_logged_and_reset_as_in_keras():
 def test_count_each_batch_once(method):
     x, y = dense_data(32)
     network = Network()
-    model = compiled(keras_esam.ESAMModel(network, **method))
+    model = compiled(esam(network, **method))
     logs = fit(model, x, y, epochs=2).history
     assert float(network.size.count) == 2
     assert float(network.activity.tracker.count) == 2

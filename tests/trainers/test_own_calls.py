@@ -9,9 +9,11 @@ import pytest
 import keras_esam
 from keras_esam import analysis
 from tests.methods import METHODS
+from tests.networks import PAPER
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 X, Y = dense_data(32)
@@ -19,7 +21,7 @@ MESSAGE = r"`student` was called in training mode .*no sharpness-aware step"
 
 
 def student(**kwargs):
-    return keras_esam.ESAMModel(dense_network(), name="student", **kwargs)
+    return esam(dense_network(), name="student", **kwargs)
 
 
 def test_distiller_trains_without_sharpness_and_says_so():
@@ -59,7 +61,7 @@ class WithTrainStep(keras_esam.ESAMModel):
 
 
 def test_train_step_without_ours_says_so():
-    model = WithTrainStep(dense_network(), name="student")
+    model = WithTrainStep(dense_network(), name="student", **PAPER)
     with pytest.warns(UserWarning, match=MESSAGE):
         fit(compile_model(model), X, Y)
 
@@ -101,5 +103,5 @@ def test_nothing_to_say_of_analysis():
 
 def test_model_within_the_network_of_another_is_trained_by_that_one():
     network = keras.Sequential([keras.Input((8,)), student()])
-    history = fit(compile_model(keras_esam.ESAMModel(network)), X, Y).history
+    history = fit(compile_model(esam(network)), X, Y).history
     assert np.isfinite(history["sharpness"])

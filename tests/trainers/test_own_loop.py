@@ -12,6 +12,7 @@ from tests.networks import all_values
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 X, Y = dense_data(96)
@@ -19,7 +20,7 @@ X, Y = dense_data(96)
 
 def model_of(method, run_eagerly):
     network = dense_network()
-    model = keras_esam.ESAMModel(network, seed=1, **METHODS[method])
+    model = esam(network, seed=1, **METHODS[method])
     return compile_model(model, run_eagerly=run_eagerly)
 
 

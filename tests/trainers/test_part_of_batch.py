@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from keras_esam.rows import NOTE
 from tests.backends import tensorflow_only
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 PARTS = {"SDS": {"gamma": 0.5}, "m": {"gamma": 1, "micro_batch_size": 2}}
@@ -30,7 +30,7 @@ class Episode(keras.Model):
 
 def compiled(**kwargs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = keras_esam.ESAMModel(Episode(), **kwargs)
+    model = esam(Episode(), **kwargs)
     model.compile("sgd", loss, run_eagerly=True)
     return model
 
@@ -119,7 +119,7 @@ class InBatchNegatives(keras.losses.Loss):
 
 def test_shape_error_of_a_loss_of_whole_batches_names_sds():
     x, y = dense_data(16)
-    model = keras_esam.ESAMModel(dense_network(), rank_by="random")
+    model = esam(dense_network(), rank_by="random")
     compile_model(model)
     model.compile("sgd", InBatchNegatives(), run_eagerly=True)
     with pytest.raises(Exception) as error:
@@ -137,9 +137,7 @@ def test_errors_that_a_part_of_the_batch_does_not_cause_do_not_name_it():
             return inputs
 
     x, y = dense_data(16)
-    model = keras_esam.ESAMModel(
-        keras.Sequential([keras.layers.Dense(3), Broken()])
-    )
+    model = esam(keras.Sequential([keras.layers.Dense(3), Broken()]))
     model(x)
     Broken.is_broken = True
     compile_model(model)
@@ -167,7 +165,7 @@ def test_scalars_in_a_batch_are_refused(batch_size):
     inputs["t"] = keras.Input(batch_shape=(), name="t")
     scaled = inputs["a"] * inputs["t"]
     outputs = keras.layers.Dense(3, activation="softmax")(scaled)
-    model = keras_esam.ESAMModel(keras.Model(inputs, outputs))
+    model = esam(keras.Model(inputs, outputs))
     compile_model(model)
     with pytest.raises(ValueError, match="samples as their rows"):
         model.fit(data, verbose=0)

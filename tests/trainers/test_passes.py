@@ -12,6 +12,7 @@ from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 
 pytestmark = tensorflow_only
@@ -62,7 +63,7 @@ def test_weights_in_a_tf_function_are_an_error(
     if called_before:
         model(X[:16])
     before = all_values(model)
-    model = keras_esam.ESAMModel(model, micro_batch_size=micro_batch_size)
+    model = esam(model, micro_batch_size=micro_batch_size)
     compile_model(model, run_eagerly=run_eagerly)
     with pytest.raises(ValueError, match="Remove the `tf.function`"):
         fit(model, X, Y)
@@ -80,7 +81,7 @@ def test_random_numbers_in_a_tf_function_are_an_error():
             return self.masked(x, training=True)
 
     stack = [keras.Input((8,)), Masked(), keras.layers.Dense(3, "softmax")]
-    model = compile_to_graph(keras_esam.ESAMModel(keras.Sequential(stack)))
+    model = compile_to_graph(esam(keras.Sequential(stack)))
     with pytest.raises(ValueError, match="Remove the `tf.function`"):
         fit(model, X, Y)
 
@@ -101,7 +102,7 @@ def test_assignment_within_control_flow_is_an_error():
             return tf.cond(is_large, lambda: self.counted(x), lambda: x + 0)
 
     stack = [keras.Input((8,)), Counting(), keras.layers.Dense(3, "softmax")]
-    model = compile_to_graph(keras_esam.ESAMModel(keras.Sequential(stack)))
+    model = compile_to_graph(esam(keras.Sequential(stack)))
     with pytest.raises(ValueError, match="is assigned within a `tf.function`"):
         fit(model, X, Y)
 
@@ -131,7 +132,7 @@ def test_tf_function_without_weights_in_it():
         stack = [keras.Input((8,)), norm, Branches(), keras.layers.Dense(3)]
         network = model = keras.Sequential(stack)
         if wrap:
-            model = keras_esam.ESAMModel(network, rho=1e-30, beta=1, gamma=1)
+            model = esam(network, rho=1e-30, beta=1, gamma=1)
         fit(compile_to_graph(model), X, Y)
         values.append(all_values(network))
     for a, b in zip(*values, strict=True):
@@ -147,7 +148,7 @@ def test_tf_function_without_weights_in_it():
     ],
 )
 def test_weights_in_remat_are_an_error(run_eagerly, batch_norm, message):
-    model = keras_esam.ESAMModel(network(keras.remat, batch_norm))
+    model = esam(network(keras.remat, batch_norm))
     compile_model(model, run_eagerly=run_eagerly)
     before = all_values(model)
     with pytest.raises(ValueError, match=message):
@@ -170,7 +171,7 @@ class SharedWithRemat(keras.layers.Layer):
 
 def test_weight_that_is_only_partly_in_remat_is_an_error():
     stack = [keras.Input((8,)), keras.layers.Dense(8), SharedWithRemat()]
-    model = keras_esam.ESAMModel(keras.Sequential(stack), beta=1)
+    model = esam(keras.Sequential(stack), beta=1)
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"is read when gradients .*remat"):
         fit(model, X, X[:, :3])
@@ -210,9 +211,7 @@ def test_remat_without_weights_uses_the_masks_of_the_forward_pass():
             return inputs
 
     stack[1] = Scale()
-    model = keras_esam.ESAMModel(
-        keras.Sequential([*stack, Tap()]), rho=1e-30, beta=1, gamma=1
-    )
+    model = esam(keras.Sequential([*stack, Tap()]), rho=1e-30, beta=1, gamma=1)
     model.compile(keras.optimizers.SGD(1.0), lambda y, p: p, run_eagerly=True)
     x = np.ones((1, 64), "float32")
     model.fit(x, x, verbose=0)
@@ -230,7 +229,7 @@ def test_variable_without_influence_is_no_error():
             return inputs
 
     stack = [keras.Input((8,)), Unused(), keras.layers.Dense(3)]
-    model = keras_esam.ESAMModel(keras.Sequential(stack), beta=1)
+    model = esam(keras.Sequential(stack), beta=1)
     model.compile("sgd", "mse")
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         fit(model, X, X[:, :3])
@@ -248,7 +247,7 @@ def test_weights_that_a_layer_assigns_train_as_in_keras():
     """With a perturbation of no size the step is that of the bare model."""
     bare = compile_model(assigning_network())
     fit(bare, X, Y)
-    model = keras_esam.ESAMModel(assigning_network(), rho=1e-30, gamma=1)
+    model = esam(assigning_network(), rho=1e-30, gamma=1)
     fit(compile_model(model), X, Y)
     for a, b in zip(all_values(bare), all_values(model.model), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -267,7 +266,7 @@ def test_weights_that_a_layer_assigns_are_perturbed_from_their_new_value():
             return inputs * self.w
 
     stack = keras.Sequential([keras.Input((1,)), Doubles()])
-    model = keras_esam.ESAMModel(stack, rho=0.5, beta=1, gamma=1)
+    model = esam(stack, rho=0.5, beta=1, gamma=1)
     model.compile(keras.optimizers.SGD(0.01), "mse")
     model.fit(np.ones((4, 1)), np.zeros((4, 1)), verbose=0)
     # Clean pass at 2, eps = 0.5; second pass at 2 * 2.5, gradient 2 * 5.
@@ -292,10 +291,10 @@ def test_weights_in_a_loss_in_a_tf_function_are_an_error(wrapped_part):
             return super().compute_loss(*args, **kwargs) + penalty()
 
     if wrapped_part == "loss":
-        model = keras_esam.ESAMModel(network, beta=1, gamma=1)
+        model = esam(network, beta=1, gamma=1)
         model.compile("sgd", loss)
     else:
-        model = Penalized(network, beta=1, gamma=1)
+        model = Penalized(network, ascent_fraction=1)
         model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="Remove the `tf.function`"):
         fit(model, X, Y[:, None])

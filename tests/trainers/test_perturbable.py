@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 layers = keras.layers
@@ -22,7 +22,7 @@ def is_bias(variable):
 
 def make(network=None, **kwargs):
     kwargs = {"beta": 1, "gamma": 1, "seed": 1, "rho": 0.5, **kwargs}
-    return keras_esam.ESAMModel(network or dense_network(), **kwargs)
+    return esam(network or dense_network(), **kwargs)
 
 
 def paths(model, indices):

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
+from tests.networks import esam
 from tests.networks import fit
 
 pytestmark = tensorflow_only
@@ -53,7 +53,7 @@ def make(draw, **kwargs):
     network = keras.Sequential(
         [Noise(draw), keras.layers.Dense(3, activation="softmax")]
     )
-    return keras_esam.ESAMModel(network, **kwargs)
+    return esam(network, **kwargs)
 
 
 def warnings_of_two_fits(model, **kwargs):

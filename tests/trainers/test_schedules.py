@@ -13,6 +13,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 schedules = keras.optimizers.schedules
@@ -22,7 +23,7 @@ Stages = schedules.PiecewiseConstantDecay
 def train(num_steps=6, **kwargs):
     x, y = dense_data(16 * 6)
     x, y = x[: 16 * num_steps], y[: 16 * num_steps]
-    model = keras_esam.ESAMModel(
+    model = esam(
         dense_network(), **{"seed": 1, "beta": 1, "gamma": 1, **kwargs}
     )
     history = fit(compile_model(model), x, y).history
@@ -53,6 +54,7 @@ def test_stages_compile_their_own_steps_and_drop_the_old_ones():
     model = Traced(
         dense_network(),
         seed=1,
+        ascent_fraction=1,
         granularity="variable",
         beta=Stages([3], [1.0, 0.5]),
         gamma=Stages([1], [1.0, 0.5]),
@@ -94,7 +96,7 @@ def test_stages_survive_saving_and_loading(tmp_path):
 def test_steps_per_execution_counts_all_its_steps():
     x, y = dense_data(16 * 6)
     gamma = Stages([3], [1.0, 0.5])
-    model = keras_esam.ESAMModel(dense_network(), beta=1, gamma=gamma)
+    model = esam(dense_network(), beta=1, gamma=gamma)
     compile_to_graph(model, steps_per_execution=3)
     for _ in range(2):
         model.train_on_batch(x[:16], y[:16])
@@ -120,9 +122,7 @@ def test_sharpness_is_nan_where_no_step_of_an_epoch_knows_it():
     """3 steps an epoch: gamma is 1 in the second and in half of the third."""
     x, y = dense_data(16 * 3)
     gamma = Stages([2, 6], [0.5, 1.0, 0.5])
-    model = keras_esam.ESAMModel(
-        dense_network(), seed=1, beta=1, gamma=gamma, rank_by="loss"
-    )
+    model = esam(dense_network(), seed=1, beta=1, gamma=gamma, rank_by="loss")
     logged = []
     keep = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: logged.append(logs["sharpness"])
@@ -143,7 +143,7 @@ def test_sharpness_is_nan_where_no_step_of_an_epoch_knows_it():
 
 def test_sharpness_of_an_epoch_without_a_sharpness_aware_step_is_nan():
     x, y = dense_data(16)
-    model = keras_esam.ESAMModel(dense_network(), interval=2, gamma=1)
+    model = esam(dense_network(), interval=2, gamma=1)
     history = fit(compile_model(model), x, y, epochs=4).history
     np.testing.assert_array_equal(
         np.isnan(history["sharpness"]), [False, True, False, True]

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_esam
 from tests.backends import compiled_steps
 from tests.networks import all_values
 from tests.networks import assert_identical
@@ -12,6 +11,7 @@ from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
@@ -21,7 +21,7 @@ LATE = [{"start": 3}, {"rho": Stages([2], [0.0, 0.05])}]
 
 def make(**kwargs):
     kwargs = {"seed": 1, "beta": 1, "gamma": 1, **kwargs}
-    return compile_model(keras_esam.ESAMModel(dense_network(), **kwargs))
+    return compile_model(esam(dense_network(), **kwargs))
 
 
 @pytest.mark.filterwarnings("ignore:`fit` ended after")

@@ -12,12 +12,14 @@ import keras_esam
 from tests.backends import BACKEND
 from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
+from tests.networks import PAPER
 from tests.networks import all_values
 from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 from tests.networks import plan_with
 
@@ -27,7 +29,7 @@ def count_operations(kind, subset_index=0, **kwargs):
     keras.utils.set_random_seed(1)
     stack = [keras.Input((8,))]
     stack += [keras.layers.Dense(8, use_bias=False) for _ in range(4)]
-    model = keras_esam.ESAMModel(keras.Sequential(stack), seed=1, **kwargs)
+    model = esam(keras.Sequential(stack), seed=1, **kwargs)
     model.compile("sgd", "mse", run_eagerly=True)
     x = tf.ones((4, 8))
     model.train_on_batch(x, x)
@@ -75,7 +77,7 @@ class Traced(keras_esam.ESAMModel):
 
 
 def traced_model():
-    model = Traced(dense_network(), seed=1)
+    model = Traced(dense_network(), seed=1, **PAPER)
     model.preferred_pool_size = 2
     model.traces = []
     return compile_to_graph(model)
@@ -96,7 +98,7 @@ def test_a_step_is_traced_as_a_whole_with_what_the_model_is_then():
 
     network = dense_network(dropout=False)
     network.layers[0].kernel_regularizer = None
-    model = Weighted(network, seed=1)
+    model = Weighted(network, seed=1, **PAPER)
     compile_to_graph(model, keras.optimizers.SGD(0.1))
     x, y = dense_data(16)
     model.train_on_batch(x, y)
@@ -125,7 +127,7 @@ def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
 
     x, _ = dense_data(16)
     network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
-    model = keras_esam.ESAMModel(network, gamma=1)
+    model = esam(network, gamma=1)
     for loss, is_logged in ((mean, False), ("mse", True)):
         model.compile("sgd", loss)
         assert ("sharpness" in fit(model, x, x).history) == is_logged
@@ -138,7 +140,7 @@ def test_loss_that_tells_the_losses_of_samples_again_logs_sharpness():
 def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
     x, y = dense_data(16 * 3)
     network = dense_network()
-    model = compile_to_graph(keras_esam.ESAMModel(network, seed=1))
+    model = compile_to_graph(esam(network, seed=1))
     model.preferred_pool_size = 2
     kernel = network.layers[0].kernel
 
@@ -167,7 +169,7 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
 def test_layer_that_is_frozen_between_epochs_stays_as_it_is(run_eagerly):
     x, y = dense_data(32)
     network = dense_network()
-    model = keras_esam.ESAMModel(network, beta=1, gamma=1, seed=1)
+    model = esam(network, beta=1, gamma=1, seed=1)
     compile_to_graph(model, run_eagerly=run_eagerly)
     hook = freeze_in_second_epoch(model)
     fit(model, x, y, epochs=2, callbacks=[hook])
@@ -192,7 +194,7 @@ def freeze_in_second_epoch(model):
 def test_layer_that_is_frozen_in_eager_steps_stays_as_it_is():
     x, y = dense_data(16 * 3)
     network = dense_network()
-    model = keras_esam.ESAMModel(network, gamma=1, ascent="momentum", seed=1)
+    model = esam(network, gamma=1, ascent="momentum", seed=1)
     compile_model(model)
     fit(model, x, y, epochs=2, callbacks=[freeze_in_second_epoch(model)])
     np.testing.assert_array_equal(
@@ -207,7 +209,7 @@ def test_frozen_statistics_are_frozen_in_the_steps_of_all_subsets():
         [keras.Input((8,)), *dense_network().layers[:-1], norm]
     )
     network.add(keras.layers.Dense(3, "softmax"))
-    model = keras_esam.ESAMModel(network, seed=1)
+    model = esam(network, seed=1)
     model.preferred_pool_size = 2
     compile_to_graph(model)
     fit(model, x, y)
@@ -253,7 +255,7 @@ def test_error_in_mid_step_leaves_the_model_as_it_was(fail_at):
     fails = FailsInPass()
     network = keras.Sequential([*network.layers, fails])
     network.build((None, 8))
-    model = keras_esam.ESAMModel(network, beta=1)
+    model = esam(network, beta=1)
     compile_model(model)
     fit(model, x, y)
     before = all_values(model), [v.numpy() for v in model.optimizer.variables]
@@ -287,7 +289,7 @@ def test_variables_never_hold_the_perturbed_values():
             return inputs
 
     network = keras.Sequential([keras.Input((8,)), dense, Watch()])
-    model = keras_esam.ESAMModel(network, rho=10.0, beta=1)
+    model = esam(network, rho=10.0, beta=1)
     model.compile("sgd", "mse", run_eagerly=True)
     x = np.ones((4, 8), "float32")
     before = kernel.numpy()
@@ -306,7 +308,8 @@ def test_compiling_the_subsets_is_no_reason_for_a_warning():
         "import keras, keras_esam, numpy as np\n"
         "network = keras.Sequential([keras.layers.Dense(8), "
         "keras.layers.Dense(2)])\n"
-        "model = keras_esam.ESAMModel(network)\n"
+        "esam = {'beta': 0.6, 'gamma': 0.5, 'ascent_fraction': 1}\n"
+        "model = keras_esam.ESAMModel(network, **esam)\n"
         "model.compile('sgd', 'mse')\n"
         "x, y = np.ones((80, 3)), np.ones((80, 2))\n"
         "model.fit(x, y, batch_size=8, verbose=0, validation_data=(x, y))\n"

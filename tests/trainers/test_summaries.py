@@ -4,11 +4,11 @@ import keras
 import pytest
 import tensorflow as tf
 
-import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
 from tests.networks import dense_network
+from tests.networks import esam
 from tests.networks import fit
 
 pytestmark = tensorflow_only
@@ -40,7 +40,7 @@ def train(folder, method, records=True, **kwargs):
     x, y = dense_data(32)
     network = dense_network(dropout=False)
     network.add(Written())
-    model = keras_esam.ESAMModel(network, rho=1.0, seed=1)
+    model = esam(network, rho=1.0, seed=1)
     for name, value in method.items():
         setattr(model, name, value)
     compile_to_graph(model, jit_compile=False, **kwargs)
