@@ -1,4 +1,4 @@
-"""SGD, SAM and ESAM on the digits scans that come with scikit-learn.
+"""SGD, SAM and cheaper methods on the scans of digits of scikit-learn.
 
 Command:   python -m examples.digits        (or `make demo`)
 Result:    a table, runs/demo/results.json, a CSV log per run, and
@@ -33,8 +33,16 @@ LABEL_NOISE = 0.4
 RHO = 0.3
 METHODS = {
     "SGD": {"rho": 0.0},
-    "SAM": {"rho": RHO, "ascent_fraction": 1},
-    "ESAM": {"rho": RHO, "beta": 0.6, "gamma": 0.5, "ascent_fraction": 1},
+    "SAM": {"rho": RHO, "ascent_fraction": 1.0},
+    # The default: the perturbation comes from a quarter of each batch.
+    "SAM-quarter": {"rho": RHO},
+    "ESAM": {  # As in the paper.
+        "rho": RHO,
+        "beta": 0.6,
+        "gamma": 0.5,
+        "ascent_fraction": 1.0,
+        "granularity": "variable",
+    },
 }
 
 
