@@ -12,7 +12,7 @@ Time:      on one core about 4 s a run (digits) and 30 s (CIFAR-10)
 Tasks and methods are in `benchmarks.accuracy_tasks`; `cifar10_paper` is for a
 GPU. Budgets: `short` and `long` epochs (in the long one the base optimizer fits
 the training set), and with `_time` as many epochs as a method can do in the CPU
-time that SAM takes for these, measured beforehand (`speeds.json`). Each budget
+time that SAM takes for these, measured beforehand (`times.json`). Each budget
 is a whole training with cosine decay. For a seed, all methods start from the
 same weights and see the data in the same order. Among the default methods is
 the base optimizer with half the batch: SDS also changes the noise of the
@@ -24,7 +24,7 @@ best one of each method.
 
 A finished run is not repeated: start the command again to go on. Several
 processes may share the work, each with its own seeds or methods; for budgets of
-equal time start the others when `speeds.json` is there.
+equal time start the others when `times.json` is there.
 """
 
 import argparse
@@ -50,23 +50,18 @@ from examples.run_folder import read_json
 from examples.run_folder import write_json
 
 BUDGETS = ("short", "long", "short_time", "long_time")
-SPEEDS = "speeds.json"
+TIMES = "times.json"
 SEARCH = "search"
 
 
-def load_or_measure_speeds(task, data, methods, folder):
-    """Dict of method to seconds per epoch, measured once and kept."""
-    path = folder / SPEEDS
-    if not path.exists():
-        samples = accuracy_training.measure_speeds(task, data, methods)
-        write_json(samples, path)
+def load_or_measure_times(task, data, methods, folder):
+    """Dict of method to time per epoch, SAM's being 1, measured and kept."""
+    path = folder / TIMES
     samples = read_json(path)
-    missing = set(methods) - set(samples)
+    missing = [method for method in methods if method not in samples]
     if missing:
-        raise ValueError(
-            f"`{path}` must have all methods. Choose another folder with "
-            f"--out. Received: a file without {missing}"
-        )
+        samples |= accuracy_training.measure_times(task, data, missing)
+        write_json(samples, path)
     return medians(samples)
 
 
@@ -122,9 +117,9 @@ def tables_of_budgets(results):
             "seeds": ("seed", "count"),
         }
     )
-    seconds = results["cpu_seconds_per_epoch"]
-    own = [seconds.get(method, np.nan) for _, method in rows.index]
-    rows.insert(5, "speed / SAM", seconds.get("SAM", np.nan) / np.array(own))
+    times = results["times"]
+    own = [times.get(method, np.nan) for _, method in rows.index]
+    rows.insert(5, "speed / SAM", 1 / np.array(own))
     is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
     if not is_sgd.any():
         return {"": rows}
@@ -145,14 +140,14 @@ def write_results(task, folder):
             del run["accuracy_by_epoch"]
         return runs
 
-    seconds = medians(read_json(folder / SPEEDS))
+    times = medians(read_json(folder / TIMES))
     values = {
-        "cpu_seconds_per_epoch": seconds,
+        "times": times,
         "epochs": {
             budget: {
                 method: epochs
                 for method in METHODS
-                if (epochs := epochs_of(task, budget, method, seconds))
+                if (epochs := epochs_of(task, budget, method, times))
             }
             for budget in BUDGETS
         },
@@ -160,20 +155,18 @@ def write_results(task, folder):
         "runs": read(folder),
     }
     report.write(folder, values, tables)
-    if values["runs"] and seconds:
+    if values["runs"] and times:
         title = f"{folder.name}, {task.num_train} images"
         accuracy_picture.draw(values, title, folder / "accuracy.png")
 
 
-def epochs_of(task, budget, method, seconds):
-    """Number of epochs of a method in a budget, `None` if its speed, needed for
-    one of time, is not known."""
+def epochs_of(task, budget, method, times):
+    """Number of epochs of a method in a budget, `None` if the time that it
+    takes is needed and not known."""
     epochs = getattr(task, budget.removesuffix("_time"))
     if not budget.endswith("_time"):
         return epochs
-    if method not in seconds:
-        return None
-    return round(epochs * seconds["SAM"] / seconds[method])
+    return round(epochs / times[method]) if method in times else None
 
 
 def best_rho(task, method, folder):
@@ -205,14 +198,13 @@ def search(task, arguments, data, folder):
 
 
 def run_all(task, arguments, data, folder):
-    seconds = {}
+    times = {}
     if any(budget.endswith("_time") for budget in arguments.budgets):
-        methods = [m for m in METHODS if m in ("SAM", *arguments.methods)]
-        seconds = load_or_measure_speeds(task, data, methods, folder)
+        times = load_or_measure_times(task, data, arguments.methods, folder)
     for budget, method in itertools.product(
         arguments.budgets, arguments.methods
     ):
-        epochs = epochs_of(task, budget, method, seconds)
+        epochs = epochs_of(task, budget, method, times)
         rho = best_rho(task, method, folder)
         settings = make_settings(task, arguments, method, epochs, rho)
         run_seeds(task, data, settings, arguments, f"-{epochs}", folder)

@@ -27,10 +27,10 @@ def draw(results, title, path):
         from matplotlib.figure import Figure
 
     runs = report.frame(results["runs"])
-    seconds = results["cpu_seconds_per_epoch"]
-    runs = runs[runs["method"].isin(list(seconds))]
-    unit = results["epochs"]["long"]["SAM"] * seconds["SAM"]
-    runs["time"] = runs["epochs"] * runs["method"].map(seconds) / unit
+    times = results["times"]
+    runs = runs[runs["method"].isin(list(times))]
+    relative = runs["epochs"] / results["epochs"]["long"]["SAM"]
+    runs["time"] = relative * runs["method"].map(times)
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     colors = {method: f"C{index}" for index, method in enumerate(SHOWN)}

@@ -113,31 +113,36 @@ def accuracy(model, x, y, part=500):
     return 100 * float(right) / len(x)
 
 
-def measure_speeds(task, data, methods, rounds=ROUNDS):
-    """Dict of method to a list of seconds per epoch, one a round.
+def measure_times(task, data, methods, rounds=ROUNDS):
+    """Dict of method to a list of its time per epoch, SAM's being 1, one a
+    round.
 
     The methods train a few epochs each in turn after each has compiled, so that
     their ratios do not depend on what else the machine did. Where the base
     optimizer begins, the time of an epoch is the mean of both parts.
     """
-    parts = {part: None for m in methods for part in shares(m)}
+    parts = {"SAM", *(part for m in methods for part in shares(m))}
     models = {}
-    for part in parts:
+    for part in sorted(parts):
         settings = {"method": part, "num_train": task.num_train, "seed": 0}
         # About 20 steps at least, every compiled one about equally often.
         settings["epochs"] = -(-20 // (task.num_train // task.batch_size))
         settings["rho"] = task.rho
         models[part] = make_model(task, settings), settings
-        fit(models[part][0], task, data, settings)
+    for model, settings in models.values():
+        fit(model, task, data, settings)
     samples = in_turn(
         lambda measured: fit(measured[0], task, data, measured[1])[1],
         models,
         rounds,
     )
     return {
-        method: sum(
-            share * np.array(samples[part])
-            for part, share in shares(method).items()
+        method: (
+            sum(
+                share * np.array(samples[part])
+                for part, share in shares(method).items()
+            )
+            / np.array(samples["SAM"])
         ).tolist()
         for method in methods
     }

@@ -57,8 +57,8 @@ def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     with pytest.raises(ValueError, match="trained with rho=0.4. Received: rho"):
         run(tmp_path, "--rho", "0.2")
     # Equal time gives a faster method more epochs, and SAM those it has.
-    seconds = {"SGD": [1.0, 1.1, 9.0], "SAM": [2.0, 2.2, 2.4]}
-    (folder / "speeds.json").write_text(json.dumps(seconds))
+    times = {"SGD": [0.4, 0.5, 1.5], "SAM": [1.0, 1.0, 1.0]}
+    (folder / "times.json").write_text(json.dumps(times))
     timed = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
     assert timed.count(" s\n") == 1 and "SGD-4-0: train" in timed
     results = json.loads((folder / "results.json").read_text())
@@ -68,8 +68,11 @@ def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     table = timed.split("\n\n", 1)[1]
     assert "| long_time | SGD | 0.40 | 4 |" in table
     assert run(tmp_path, "--report", str(folder / "results.json")) == table
-    with pytest.raises(ValueError, match="a file without {'one-step'}"):
-        run(tmp_path, "--budgets", "long_time", "--methods", "one-step")
+    # Measured when it is needed.
+    run(tmp_path, "--budgets", "short_time", "--methods", "SGD half batch")
+    found = json.loads((folder / "times.json").read_text())
+    assert found["SGD"] == times["SGD"]
+    assert len(found["SGD half batch"]) == accuracy_training.ROUNDS
 
 
 def test_trainings_use_the_best_rho_of_a_search(tmp_path, run):
@@ -103,7 +106,7 @@ def test_difference_to_sam_is_that_on_the_same_seeds():
     results = {
         "runs": runs,
         "searched": [],
-        "cpu_seconds_per_epoch": {"SAM": 3.0, "SGD": 2.0},
+        "times": {"SAM": 1.0, "SGD": 2 / 3},
         "epochs": {
             "short": {"SGD": 1, "SAM": 1},
             "long": {"SGD": 3, "SAM": 3},
@@ -138,13 +141,13 @@ def test_time_of_two_stages_is_the_mean_of_both(monkeypatch):
 
     monkeypatch.setattr(accuracy_training, "fit", fit)
     monkeypatch.setattr(accuracy_training, "make_model", lambda *args: None)
-    seconds = accuracy_training.measure_speeds(
+    measured = accuracy_training.measure_times(
         TASKS["digits"], None, ["SAM, last 70%", "SAM", "SGD"], rounds=2
     )
-    assert seconds == {
-        "SAM, last 70%": pytest.approx([0.3 * 4 + 0.7 * 8, 0.3 * 6 + 0.7 * 2]),
-        "SAM": [8.0, 2.0],
-        "SGD": [4.0, 6.0],
+    assert measured == {
+        "SAM, last 70%": pytest.approx([0.3 * 4 / 8 + 0.7, 0.3 * 6 / 2 + 0.7]),
+        "SAM": [1.0, 1.0],
+        "SGD": [4 / 8, 6 / 2],
     }
 
 
