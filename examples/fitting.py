@@ -32,7 +32,8 @@ TRAINING = {
 }
 ESAM = {
     **{"rho": float, "beta": float, "gamma": float, "granularity": str},
-    **{"rank_by": str, "ascent": str, "ascent_scope": str},
+    **{"rank_by": str, "ascent": str, "ascent_fraction": float},
+    **{"ascent_scope": str, "start": int},
     **{"micro_batch_size": int, "interval": int, "scale": str},
 }
 HELP = {"batch_size": "of all replicas together", "micro_batch_size": "0: none"}

@@ -84,10 +84,11 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             comparisons need. Defaults to `"sharpness"`.
         ascent: What defines the perturbation: the gradient of the current batch
             (`"current"`) or minus the optimizer's momentum (`"momentum"`,
-            Momentum-SAM, which looks ahead along the update). The latter costs
-            what the base optimizer costs. It needs an optimizer with momentum,
-            a `rho` about ten times SAM's, and `gamma=1` or a `rank_by` other
-            than `"sharpness"`; `beta` saves nothing. Defaults to `"current"`.
+            Momentum-SAM, which looks ahead along the update). The latter is
+            experimental: it costs what the base optimizer costs, and gained
+            nothing over it in this project's benchmarks. It needs an optimizer
+            with momentum, and `gamma=1` or a `rank_by` other than
+            `"sharpness"`; `beta` saves nothing. Defaults to `"current"`.
         ascent_fraction: Float in `(0, 1]`, fraction of the batch whose gradient
             defines the perturbation: `max(1, ceil(ascent_fraction *
             batch_size))` samples, evenly spread over the (replica's) batch. The

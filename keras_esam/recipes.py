@@ -7,7 +7,8 @@ A recipe is named `DATASET/NETWORK/METHOD`:
 | data sets | `cifar10`, `cifar100`, `imagenet` |
 | networks | `resnet18`, `wrn-28-10`, `pyramidnet-110` |
 | | `resnet50`, `resnet101` (`imagenet`) |
-| methods | `sgd`, `sam`, `asam`, `esam`, `esam-swp`, `esam-sds`, `swp-depth` |
+| methods | `sgd`, `sam`, `sam-quarter`, `asam` |
+| | `esam`, `esam-swp`, `esam-sds` |
 
 Every value has its source in `Recipe.sources`, which also says which ones were
 not checked against the paper. Where the paper contradicts itself the tables are
@@ -33,8 +34,8 @@ code of that paper (SamsungLabs/ASAM) scales no biases and adds `eta=0.01` to
 the first author [reports](https://github.com/davda54/sam/issues/37) the best
 accuracy on CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5.
 
-`swp-depth` is not in the paper. It is SWP by depth, beta 0.3, without SDS, by
-operations 1.54 times as fast as SAM, and in the benchmarks as accurate.
+`sam-quarter` is not in the paper. It is SAM with the perturbation of a quarter
+of each batch, the default of `keras_esam.ESAMModel`.
 """
 
 import dataclasses
@@ -52,7 +53,7 @@ MAKERS = {
     "resnet50": models.resnet50,
     "resnet101": models.resnet101,
 }
-METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds", "swp-depth")
+METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds", "sam-quarter")
 
 
 class _FrozenDict(dict):
@@ -229,8 +230,8 @@ def _esam(dataset, network, method):
         values["beta"] = beta, _SECTION
     if method in ("esam", "esam-sds"):
         values["gamma"] = gamma, _SECTION
-    if method == "swp-depth":
-        values |= {"beta": (0.3, _OURS), "granularity": ("depth", _OURS)}
+    if method == "sam-quarter":
+        values["ascent_fraction"] = 0.25, _OURS
     if method == "asam":
         source = "README of the code of " + _KWON
         if on_imagenet:
