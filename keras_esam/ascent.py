@@ -29,6 +29,9 @@ from typing import Any
 import keras
 from keras import ops
 
+# Number of steps over which `moved_alignment` forgets.
+ALIGNMENT_STEPS = 20
+
 SCALES = ("horvitz_thompson", "authors")
 
 # Under `tf.distribute`, of whose gradient: that of each replica, or of all.
@@ -235,35 +238,41 @@ def bernoulli_masks(
     ]
 
 
-def alignment(gradients: Sequence, others: Sequence, weights, adaptive=False):
-    """Cosine between two gradients, that of the ascent and that of the update.
+def moved_alignment(mean, gradients, others, weights, adaptive=False):
+    """Running mean of the cosine between gradients of ascent and update.
 
     A part of the batch has a gradient that points less well along that of the
     batch, so that a perturbation of the same length increases the loss less:
     to first order by this factor.
 
     Args:
-        gradients: List of dense tensors or `None`.
-        others: Such a list.
+        mean: Scalar tensor, the mean before the step.
+        gradients: List of dense tensors or `None`, the ascent's.
+        others: Such a list, the update's.
         weights: List of tensors with the shapes of the gradients.
-        adaptive: Boolean, whether to scale them by the weights' sizes, as ASAM
+        adaptive: Boolean, whether to scale both by the weights' sizes, as ASAM
             does.
 
     Returns:
-        Scalar in `float32` or `float64`, NaN if one of the gradients is zero.
+        Scalar tensor, the mean after the step. Gradients that are zero or not
+        finite do not move it.
     """
-    pairs = []
+    products, firsts, seconds = [], [], []
     for first, second, weight in zip(gradients, others, weights, strict=True):
-        if first is not None and second is not None:
-            pairs.append(
-                [
-                    _magnitude_and_direction(g, weight, None, adaptive)[0]
-                    for g in (first, second)
-                ]
-            )
-    first, second = zip(*pairs, strict=True) if pairs else ((), ())
-    product = sum(ops.sum(a * b) for a, b in pairs)
-    return product / (global_norm(first) * global_norm(second))
+        if first is None or second is None:
+            continue
+        first, _ = _magnitude_and_direction(first, weight, None, adaptive)
+        second, _ = _magnitude_and_direction(second, weight, None, adaptive)
+        products.append(ops.cast(ops.sum(first * second), mean.dtype))
+        firsts.append(first)
+        seconds.append(second)
+    norm = ops.cast(global_norm(firsts) * global_norm(seconds), mean.dtype)
+    product = sum(products, ops.zeros_like(mean))
+    valid = ops.logical_and(ops.isfinite(product), ops.isfinite(norm))
+    valid = ops.logical_and(valid, norm > 0)
+    cosine = product / ops.where(valid, norm, ops.ones_like(norm))
+    moved = mean + (cosine - mean) / ALIGNMENT_STEPS
+    return ops.where(valid, moved, mean)
 
 
 def lengthened(rho, alignment, fraction: float):
@@ -274,9 +283,9 @@ def lengthened(rho, alignment, fraction: float):
 
     Args:
         rho: Float or scalar tensor.
-        alignment: Scalar tensor, mean of `alignment()`. Values below the square
-            root of the fraction, the cosine where all of the gradient is noise,
-            count as that.
+        alignment: Scalar tensor, the mean of `moved_alignment()`. Values below
+            the square root of the fraction, the cosine where all of the
+            gradient is noise, count as that.
         fraction: Float, the `ascent_fraction`.
     """
     if not isinstance(rho, float):

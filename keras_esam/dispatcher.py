@@ -100,7 +100,9 @@ class StepDispatcher:
 
     def _forget_unused(self, plan):
         """Drops the steps of a `beta`, `gamma` or pool of subsets that will not
-        come again."""
+        come again. Those of the base optimizer may."""
+        if plan.is_base_step:
+            return
         model = self._model
         pool = pool_of(
             plan.method, plan.beta, model._progress.seed, model._variables
@@ -109,7 +111,8 @@ class StepDispatcher:
         self._functions = {
             other: function
             for other, function in self._functions.items()
-            if (other.beta, other.gamma) == (plan.beta, plan.gamma)
+            if other.is_base_step
+            or (other.beta, other.gamma) == (plan.beta, plan.gamma)
             and other.subset in subsets
         }
 

@@ -90,19 +90,21 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             with momentum, and `gamma=1` or a `rank_by` other than
             `"sharpness"`; `beta` saves nothing. Defaults to `"current"`.
         ascent_fraction: Float in `(0, 1]`, fraction of the batch whose gradient
-            defines the perturbation: `max(1, ceil(ascent_fraction *
-            batch_size))` samples, evenly spread over the (replica's) batch. The
-            update's gradient is that of all samples, at 3.75 in the place of 6
-            units of cost with `0.25`. The radius is `rho` divided by a running
-            mean of the cosine between the ascent's and the update's gradient,
-            which is taken as at least `sqrt(ascent_fraction)`: one `rho` serves
-            SAM and its parts. Less than 1 needs `gamma=1`, and batches that are
-            shuffled. No effect with `ascent="momentum"`. Defaults to `0.25`.
+            defines the perturbation: `ceil(ascent_fraction * batch_size)`
+            samples, or one more if that is odd, evenly spread over the
+            (replica's) batch. The update's gradient is that of all samples, at
+            3.75 in the place of 6 units of cost with `0.25`. The radius is
+            `rho` divided by a running mean of the cosine between the ascent's
+            and the update's gradient, which begins at 1 and is taken as at
+            least `sqrt(ascent_fraction)`: one `rho` serves SAM and its parts.
+            Less than 1 needs `gamma=1`, and batches that are shuffled. No
+            effect with `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
             `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
             replicas' (`"global"`, which trains as one device would, at the cost
-            of a second all-reduce). No effect on JAX, where devices share one
-            gradient, and with `ascent="momentum"`. Defaults to `"replica"`.
+            of a second all-reduce, and of a third with `ascent_fraction < 1`).
+            No effect on JAX, where devices share one gradient, and with
+            `ascent="momentum"`. Defaults to `"replica"`.
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
             of a (replica's) batch get a perturbation of their own, and the
             resulting gradients are averaged. Each micro-batch has its own

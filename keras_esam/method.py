@@ -65,7 +65,7 @@ class Method:
         return RANKINGS[self.rank_by]
 
     @property
-    def part(self) -> float:
+    def ascent_part(self) -> float:
         """Fraction of the batch in the unperturbed pass, 1 without one."""
         has_pass = self.ascent_rule.needs_clean_pass
         return self.ascent_fraction if has_pass else 1.0
@@ -83,7 +83,7 @@ class Method:
     @property
     def splits_batches(self) -> bool:
         """Whether some of the passes see a part of the samples of a batch."""
-        has_part = not self.is_base_optimizer and self.part < 1
+        has_part = not self.is_base_optimizer and self.ascent_part < 1
         return has_part or self.selects_samples
 
     @property
@@ -96,7 +96,7 @@ class Method:
 
     def knows_increase(self, gamma: float) -> bool:
         """Whether a step knows the loss increase without more passes."""
-        if not self.ascent_rule.needs_clean_pass or self.part < 1:
+        if not self.ascent_rule.needs_clean_pass or self.ascent_part < 1:
             return False
         return gamma == 1 or self.ranking.needs_increase
 
@@ -118,7 +118,7 @@ class Method:
                 f"Received: gamma={shown(self.gamma)}, "
                 f"rank_by={self.rank_by!r}"
             )
-        if self.part < 1 and self.selects_samples:
+        if self.ascent_part < 1 and self.selects_samples:
             raise ValueError(
                 "SDS, `gamma < 1`, ranks all samples of a batch, but with "
                 "`ascent_fraction < 1` the unperturbed pass sees a part of "

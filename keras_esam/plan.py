@@ -59,7 +59,7 @@ class StepPlan:
     def takes_rows(self) -> bool:
         """Whether the step takes some of the rows of a batch."""
         method = self.method
-        has_parts = min(self.gamma, method.part) < 1
+        has_parts = min(self.gamma, method.ascent_part) < 1
         has_parts = has_parts or method.micro_batch_size is not None
         return self.perturbs and has_parts
 
@@ -73,10 +73,11 @@ class StepPlan:
     def ascent_rows(self, batch_size):
         """Indices of the samples whose gradient defines the perturbation, or
         `None` for all."""
-        fraction = self.method.part
-        if fraction == 1 or not self.perturbs:
+        fraction = self.method.ascent_part
+        if fraction == 1:
             return None
         count = selection.num_selected(batch_size, fraction)
+        count = selection.rounded_to_even(count, batch_size)
         return selection.spread(batch_size, count)
 
     def num_kept(self, batch_size):
@@ -85,7 +86,7 @@ class StepPlan:
 
     def selects(self, batch_size) -> bool:
         """Whether the step drops samples, as far as it is known in tracing."""
-        if self.gamma == 1 or not self.perturbs:
+        if self.gamma == 1:
             return False
         is_known = isinstance(batch_size, int)
         return not is_known or self.num_kept(batch_size) < batch_size

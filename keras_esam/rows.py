@@ -17,10 +17,11 @@ UNEQUAL_ROWS = (
 )
 
 NOTE = (
-    "This step takes a part of a batch: SDS (`gamma < 1`), `ascent_fraction` "
-    "or `micro_batch_size`. A network, loss or target that is about a batch as "
-    "a whole, as places in the batch are, and tensors with different numbers "
-    "of rows need `gamma=1`, `ascent_fraction=1` and `micro_batch_size=None`."
+    "If this is about the number of samples: the step takes a part of a batch "
+    "(SDS, `gamma < 1`, `ascent_fraction < 1` or `micro_batch_size`). A "
+    "network, loss or target that is about a batch as a whole, as places in "
+    "the batch are, and tensors with different numbers of rows need "
+    "`gamma=1`, `ascent_fraction=1` and `micro_batch_size=None`."
 )
 
 

@@ -68,6 +68,17 @@ def num_selected(batch_size, gamma: float):
     return ops.minimum(ops.maximum(1, rounded_up), batch_size)
 
 
+def rounded_to_even(count, batch_size):
+    """A number of samples, or one more if it is odd and the batch has more.
+
+    The gradient of oneDNN's convolutions with strides writes beyond its memory
+    where the batch is odd.
+    """
+    if isinstance(count, int):
+        return min(count + count % 2, batch_size)
+    return ops.minimum(count + count % 2, batch_size)
+
+
 def spread(batch_size, count):
     """Indices of samples at equal distances, from the first one on.
 

@@ -40,9 +40,6 @@ from keras_esam import sample_losses
 from keras_esam import selection
 from keras_esam.backends import backend
 
-# Number of steps over which the mean of `ascent.alignment` forgets.
-ALIGNMENT_STEPS = 20
-
 
 def train_step(model, plan, data) -> dict:
     """One sharpness-aware training step.
@@ -103,7 +100,7 @@ def sharpness_aware_gradients(
     selects = plan.selects(backend.batch_size(batch))
     compares = plan.knows_increase and not selects
     needs_losses = compares or (selects and ranking.needs_losses)
-    clean = increase = shared = None
+    clean = increase = shared = current = None
     clean_gradients, kept = {}, batch
     if selects and ranking.needs_increase:
         shared = backend.shared_prefix(model, plan)
@@ -120,7 +117,8 @@ def sharpness_aware_gradients(
             shared=shared,
         )
         weights = clean.weights  # Layers may have assigned some.
-    perturbed, norm = _perturb(model, plan, weights, clean_gradients)
+        current = _of_subset(plan, clean_gradients)
+    perturbed, norm = _perturb(model, plan, weights, current)
     observed = clean  # What logs and state come from.
     if selects:  # Fs
         observed = clean or backend.forward(
@@ -141,9 +139,10 @@ def sharpness_aware_gradients(
             valid=None if clean is None else norm,
             part=part,
         )
-    if plan.method.part < 1:
-        mean = _alignment(model, plan, weights, clean_gradients, gradients)
-        observed.updates.append(mean)
+    if plan.method.ascent_part < 1:
+        observed.updates.append(
+            _moved_alignment(model, plan, weights, current, gradients)
+        )
     gradients = [
         clean_gradients.get(index, gradient)
         if index in plan.overwritten
@@ -169,17 +168,15 @@ def _clean_pass(model, plan, batch, weights, state, **kwargs):
     return clean, dict(zip(sources, gradients, strict=True))
 
 
-def _perturb(model, plan, weights, clean_gradients):
+def _perturb(model, plan, weights, current):
     """The weights at theta + eps, and the norm of the ascent's gradient."""
-    rule, current, past = plan.method.ascent_rule, None, None
-    if rule.needs_clean_pass:
-        current = _of_subset(plan, clean_gradients)
-    if rule.needs_momentum:
+    past = None
+    if plan.method.ascent_rule.needs_momentum:
         past = momentum.read(model.optimizer, model.trainable_variables)
         past = [past[index] for index in plan.subset]
     return ascent.perturb(
         weights,
-        rule.gradients(current, past),
+        plan.method.ascent_rule.gradients(current, past),
         plan,
         model._radius(),
         model.seed_generator,
@@ -193,20 +190,17 @@ def _of_subset(plan, gradients):
     return backend.summed(own) if is_global else own
 
 
-def _alignment(model, plan, weights, clean_gradients, gradients):
-    """The variable of the mean `ascent.alignment()`, and its new value."""
+def _moved_alignment(model, plan, weights, current, gradients):
+    """The variable of the alignment, and its value after the step."""
     variable = model._progress.alignment
-    mean = backend.value(variable)
-    alignment = ascent.alignment(
-        _of_subset(plan, clean_gradients),
+    value = ascent.moved_alignment(
+        backend.value(variable),
+        current,
         _of_subset(plan, gradients),
         [weights[index] for index in plan.subset],
         plan.method.adaptive,
     )
-    alignment = ops.cast(alignment, mean.dtype)
-    moved = mean + (alignment - mean) / ALIGNMENT_STEPS
-    # Zero gradients have none, and those of a step that is skipped neither.
-    return variable, ops.where(ops.isfinite(alignment), moved, mean)
+    return variable, value
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class TrainingProgress:
         variable: `keras.Variable` of three `int32`: seed, number of executions,
             number of steps.
         alignment: `keras.Variable`, scalar: with `ascent_fraction < 1` running
-            mean of `ascent.alignment()` over the steps.
+            mean over the steps, see `ascent.moved_alignment()`.
         seed: Integer, seed of the subsets and their order.
         num_executions: Integer, number of executions of `fit` so far.
         num_steps: Integer, number of training steps so far.
@@ -93,7 +93,7 @@ def check(model, store):
             network with other random layers.
     """
     keys = list(store.keys())
-    if "num_executions" not in keys:
+    if not {"num_executions", "alignment"} <= set(keys):
         raise ValueError(
             f"The file must be one that an `{type(model).__name__}` was "
             "saved to. To load the weights of a plain network, call "

@@ -136,6 +136,7 @@ def sharpness_aware_gradient(params, x, y, weights, step, penalty):
         seen = slice(None)
         if step.ascent_fraction < 1:
             count = max(1, math.ceil(step.ascent_fraction * len(y) - 1e-9))
+            count = min(count + count % 2, len(y))
             seen = [place * len(y) // count for place in range(count)]
         grads = step.ascent or gradient(
             params, x[seen], y[seen], weights[seen], penalty

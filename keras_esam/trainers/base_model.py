@@ -223,10 +223,10 @@ class BaseModel(keras.Model):
         rho = self.rho
         if not isinstance(rho, float):
             rho = rho(self.optimizer.iterations)
-        if self._method.part == 1:
+        if self._method.ascent_part == 1:
             return rho
         alignment = backend.value(self._progress.alignment)
-        return ascent.lengthened(rho, alignment, self._method.part)
+        return ascent.lengthened(rho, alignment, self._method.ascent_part)
 
     @property
     def _loss_metric(self) -> keras.metrics.Metric:

@@ -281,6 +281,9 @@ PARTS = {
     "sent-part": lambda: check_reductions(
         BASE + 4, 2, ascent_fraction=0.5, **SAM
     ),
+    "sent-part-global": lambda: check_reductions(
+        BASE + 2 * GRADIENT + 4, 4, ascent_fraction=0.5, **SAM, **GLOBAL
+    ),
 }
 
 

@@ -38,7 +38,14 @@ class Recorder(keras.layers.Layer):
 @pytest.mark.skipif(BACKEND == "jax", reason="A gradient's arrays are traced.")
 @pytest.mark.parametrize(
     "batch_size, fraction, rows",
-    [(16, 0.25, [0, 4, 8, 12]), (7, 0.5, [0, 1, 3, 5]), (3, 0.01, [0])],
+    [
+        (16, 0.25, [0, 4, 8, 12]),
+        (7, 0.5, [0, 1, 3, 5]),
+        # Odd numbers are rounded up, where there are more samples.
+        (9, 0.25, [0, 2, 4, 6]),
+        (3, 0.01, [0, 1]),
+        (1, 0.5, [0]),
+    ],
 )
 def test_first_pass_sees_a_part_that_is_spread_over_the_batch(
     batch_size, fraction, rows
@@ -174,26 +181,44 @@ def test_rows_that_are_no_samples_are_an_error_that_names_it():
         model.train_on_batch([x, np.ones((5, 8), "float32")], y)
 
 
-def test_radius_follows_the_alignment_with_the_update():
-    first, second, weights = (
+@pytest.mark.parametrize(
+    "gradients, others, adaptive, cosine",
+    [
+        # (3 * 0 + 0 * 1 + 4 * 1) / (5 * sqrt(2)), without what one has not.
+        (([3, 0], None, [4]), ([0, 1], [7], [1]), False, 4 / (5 * 2**0.5)),
+        # Of (6, 0, 2) and (0, 1, 0.5).
+        (([3, 0], None, [4]), ([0, 1], [7], [1]), True, 1 / 50**0.5),
+        # These do not move the mean, 0.5.
+        (([0, 0], None, [0]), ([0, 1], [7], [1]), False, 0.5),
+        (([3, 0], None, [4]), ([0, np.inf], [7], [1]), False, 0.5),
+        ((None, None, [4]), ([0, 1], [7], None), False, 0.5),
+    ],
+)
+def test_alignment_is_a_running_mean(gradients, others, adaptive, cosine):
+    gradients, others, weights = (
         [None if g is None else np.array(g, "float32") for g in tensors]
-        for tensors in (
-            ([3, 0], None, [4]),
-            ([0, 1], [7], [1]),
-            ([2, 1], [1], [0.5]),
-        )
+        for tensors in (gradients, others, ([2, 1], [1], [0.5]))
     )
-    # (3 * 0 + 0 * 1 + 4 * 1) / (5 * sqrt(2)), without what one has not.
-    cosine = ascent.alignment(first, second, weights)
-    np.testing.assert_allclose(cosine, 4 / (5 * 2**0.5), rtol=1e-6)
-    # Of (6, 0, 2) and (0, 1, 0.5).
-    cosine = ascent.alignment(first, second, weights, adaptive=True)
-    np.testing.assert_allclose(cosine, 1 / (40 * 1.25) ** 0.5, rtol=1e-6)
-    for alignment, expected in [(0.8, 0.25), (0.1, 0.4), (-1.0, 0.4), (2, 0.2)]:
-        radius = ascent.lengthened(
-            0.2, keras.ops.convert_to_tensor(alignment, "float32"), 0.25
-        )
-        np.testing.assert_allclose(radius, expected, rtol=1e-6)
+    mean = keras.ops.convert_to_tensor(0.5, "float32")
+    moved = ascent.moved_alignment(mean, gradients, others, weights, adaptive)
+    np.testing.assert_allclose(moved, 0.5 + (cosine - 0.5) / 20, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "alignment, radius", [(0.8, 0.25), (0.1, 0.4), (-1.0, 0.4), (2, 0.2)]
+)
+def test_radius_grows_as_the_alignment_falls_within_bounds(alignment, radius):
+    alignment = keras.ops.convert_to_tensor(alignment, "float32")
+    lengthened = ascent.lengthened(0.2, alignment, 0.25)
+    np.testing.assert_allclose(lengthened, radius, rtol=1e-6)
+
+
+def test_layers_may_have_several_dtypes():
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    network.add(keras.layers.Dense(3, "softmax", dtype="float16"))
+    model = compile_model(make(network))
+    model.train_on_batch(*dense_data(16))
+    assert keras.ops.convert_to_numpy(model._progress.alignment) < 1
 
 
 def test_steps_without_a_gradient_have_no_alignment():
