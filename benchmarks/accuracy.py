@@ -171,6 +171,8 @@ def epochs_of(task, budget, method, times):
 
 def best_rho(task, method, folder):
     """The `rho` that was best in the search, or else the task's."""
+    if METHODS[method].get("rho") == 0:
+        return 0.0
     method = METHODS[method].get("rho_of", method)
     runs = [
         run

@@ -35,8 +35,8 @@ the first author [reports](https://github.com/davda54/sam/issues/37) the best
 accuracy on CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5.
 
 `sam-quarter` is not in the paper. It is SAM with the perturbation of a quarter
-of each batch (on ImageNet of each micro-batch), as `keras_esam.ESAMModel` has it
-by default.
+of each batch (on ImageNet of each micro-batch), as `keras_esam.ESAMModel` has
+it by default.
 """
 
 import dataclasses

@@ -66,7 +66,7 @@ def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     assert results["epochs"]["long_time"] == {"SGD": 4, "SAM": 2}
     assert (folder / "accuracy.png").stat().st_size > 10_000
     table = timed.split("\n\n", 1)[1]
-    assert "| long_time | SGD | 0.40 | 4 |" in table
+    assert "| long_time | SGD | 0.00 | 4 |" in table
     assert run(tmp_path, "--report", str(folder / "results.json")) == table
     # Measured when it is needed.
     run(tmp_path, "--budgets", "short_time", "--methods", "SGD half batch")
@@ -89,7 +89,7 @@ def test_trainings_use_the_best_rho_of_a_search(tmp_path, run):
         path.stem: json.loads(path.read_text())["rho"]
         for path in folder.glob("*-2-0.json")
     }
-    assert found == {"SGD-2-0": 0.4, "SAM-2-0": 0.2, "SAM_last_50-2-0": 0.2}
+    assert found == {"SGD-2-0": 0.0, "SAM-2-0": 0.2, "SAM_last_50-2-0": 0.2}
 
 
 def fake_run(method, seed, test_accuracy, epochs=3):
