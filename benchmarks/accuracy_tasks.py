@@ -35,7 +35,6 @@ METHODS = {
         for name in ("SAM", "SAM, part 0.25")
         for tail in (0.5, 0.7)
     },
-    "SAM, interval 2": {**methods.METHODS["SAM, interval 2"], "rho_of": "SAM"},
     **{
         f"{name}, pool of 3": {
             **methods.METHODS[name],
@@ -50,7 +49,7 @@ DEFAULT = [
     *("SWP depth", "SWP depth, beta 0.3"),
     *(f"SAM, part {fraction}" for fraction in (0.5, 0.25, 0.125)),
     *(name for name in METHODS if ", last " in name),
-    *("SAM, interval 2", "one-step", "one-step, adaptive"),
+    *("one-step", "one-step, adaptive"),
 ]
 
 

@@ -35,7 +35,6 @@ METHODS = {
         for fraction in (0.125, 0.25, 0.5)
     },
     "SAM before its start": {**SAM, "start": 10**9},
-    "SAM, interval 2": {**SAM, "interval": 2},
     "one-step": {**SAM, "ascent": "momentum"},
     "one-step, adaptive": {**SAM, "ascent": "momentum", "adaptive": True},
     "one-step, beta 0.6": {**SAM, "beta": 0.6, "ascent": "momentum"},

@@ -46,7 +46,7 @@ def operations_per_step(model, x, y, traces=1):
 
 def steps_per_round(model, at_least=1):
     """Number of steps that has every compiled step as often as training has."""
-    period = getattr(model, "num_subsets", 1) * getattr(model, "interval", 1)
+    period = getattr(model, "num_subsets", 1)
     return -(-at_least // period) * period
 
 

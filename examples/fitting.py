@@ -34,7 +34,7 @@ ESAM = {
     **{"rho": float, "beta": float, "gamma": float, "granularity": str},
     **{"rank_by": str, "ascent": str, "ascent_fraction": float},
     **{"ascent_scope": str, "start": int},
-    **{"micro_batch_size": int, "interval": int, "scale": str},
+    **{"micro_batch_size": int, "scale": str},
 }
 HELP = {"batch_size": "of all replicas together", "micro_batch_size": "0: none"}
 # What may change when a run resumes: places of files, and the kind of strategy.

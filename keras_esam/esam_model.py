@@ -114,10 +114,8 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             Defaults to `None`.
         start: Integer, number of training steps with the base optimizer before
             the first sharpness-aware one, counted over the model's whole
-            training. With `interval` or `steps_per_execution` that is the first
-            one that is due after them. Defaults to `0`.
-        interval: Integer, every how many steps one is sharpness-aware. The
-            others are those of the base optimizer. Defaults to `1`.
+            training. With `steps_per_execution` that is the first one of the
+            execution after them. Defaults to `0`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,
             for which `rho` is ten to forty times larger. Biases are scaled too,
             unlike in its authors' code. Defaults to `False`.
@@ -150,7 +148,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     attributes. `rho` schedules follow the optimizer's iterations. Stages of
     `beta` and `gamma` follow the steps of the model's whole training, through
     later calls of `compile`. With `steps_per_execution=N` the subset and the
-    stages change every `N` steps, and `interval` counts executions.
+    stages change every `N` steps.
 
     Variables with `overwrite_with_gradient=True`, the scales and histories of
     float8 training, are not perturbed. They get the values of the unperturbed
@@ -189,7 +187,6 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         ascent_scope: str = "replica",
         micro_batch_size: int | None = None,
         start: int = 0,
-        interval: int = 1,
         adaptive: bool = False,
         scale: str = "horvitz_thompson",
         seed: int | None = None,
@@ -211,7 +208,6 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             ascent_scope=ascent_scope,
             micro_batch_size=micro_batch_size,
             start=start,
-            interval=interval,
             adaptive=adaptive,
             scale=scale,
         )

@@ -43,7 +43,6 @@ class Method:
     ascent_scope: str = "replica"
     micro_batch_size: int | None = None
     start: int = 0
-    interval: int = 1
     adaptive: bool = False
     scale: str = "horvitz_thompson"
     preferred_pool_size: int = subsets.PREFERRED_POOL_SIZE
@@ -208,16 +207,6 @@ def _check_pool_size(size):
     return int(size)
 
 
-def _check_interval(interval):
-    arguments.check_integer(interval=interval)
-    if interval < 1:
-        raise ValueError(
-            "`interval` must be at least 1; `rho=0` trains with the base "
-            f"optimizer alone. Received: interval={interval}"
-        )
-    return int(interval)
-
-
 def _check_start(start):
     arguments.check_count(minimum=0, start=start)
     return int(start)
@@ -247,7 +236,6 @@ CHECKS = {
     "ascent_scope": _choice("ascent_scope", SCOPES),
     "micro_batch_size": _check_micro_batch_size,
     "start": _check_start,
-    "interval": _check_interval,
     "adaptive": functools.partial(arguments.check_boolean, "adaptive"),
     "scale": _choice("scale", SCALES),
     "preferred_pool_size": _check_pool_size,

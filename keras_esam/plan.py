@@ -22,8 +22,6 @@ class StepPlan:
 
     Args:
         method: The `Method` that it belongs to.
-        perturbs: Boolean, whether the step is sharpness-aware. If not, it is
-            one of the base optimizer.
         beta: Float, `beta` of the step's stage.
         gamma: Float, fraction of the batch that is kept.
         subset: Tuple of integers, indices of the perturbed variables among the
@@ -35,7 +33,6 @@ class StepPlan:
     """
 
     method: Method
-    perturbs: bool = False
     beta: float = 1.0
     gamma: float = 1.0
     subset: tuple[int, ...] = ()
@@ -47,8 +44,7 @@ class StepPlan:
         """Whether Keras' own training step does the same."""
         if self.method.is_base_optimizer:
             return True
-        perturbs = self.perturbs and (self.subset or self.gamma < 1)
-        return not perturbs
+        return not self.subset and self.gamma == 1
 
     @property
     def knows_increase(self) -> bool:
@@ -61,7 +57,7 @@ class StepPlan:
         method = self.method
         has_parts = min(self.gamma, method.ascent_part) < 1
         has_parts = has_parts or method.micro_batch_size is not None
-        return self.perturbs and has_parts
+        return has_parts and not self.is_base_step
 
     @property
     def mask_probability(self) -> float | None:
@@ -117,19 +113,14 @@ def plan_step(method: Method, progress, variables: Variables) -> StepPlan:
         return StepPlan(method, overwritten=variables.overwritten)
     plan = StepPlan(
         method,
-        perturbs=progress.num_executions % method.interval == 0,
         beta=value_at(method.beta, step),
         gamma=value_at(method.gamma, step),
         overwritten=variables.overwritten,
     )
-    if not plan.perturbs:
-        return plan
     pool = pool_of(method, plan.beta, progress.seed, variables)
     subset = pool.subsets[
         subsets.subset_at(
-            progress.num_executions // method.interval,
-            len(pool.subsets),
-            progress.seed,
+            progress.num_executions, len(pool.subsets), progress.seed
         )
     ]
     probabilities = [pool.probabilities[index] for index in subset]

@@ -32,7 +32,6 @@ METHODS = {
     "esam_depth_random": {"granularity": "depth", "rank_by": "random"},
     "sam_part": {"beta": 1, "gamma": 1, "ascent_fraction": 0.25},
     "esam_start": {"start": 3},
-    "esam_interval": {"interval": 2},
     "esam_micro_batches": {"micro_batch_size": 10, "gamma": 1},
     "one_step": {"gamma": 1, "ascent": "momentum"},
     "one_step_loss": {"ascent": "momentum", "rank_by": "loss"},

@@ -104,7 +104,7 @@ def assert_different(first, second):
 def plan_with(model, index):
     """Plan of the model's upcoming step, with the subset of an index."""
     plan = model.upcoming_step
-    if not plan.perturbs:
+    if plan.is_base_step:
         return plan
     pool = model.subset_pool
     subset = pool.subsets[index]

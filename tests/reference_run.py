@@ -120,10 +120,8 @@ def reference_step(model, index, num_samples, velocity, masks=(), scores=()):
         model.seed,
         preferred_size=model.preferred_pool_size,
     )
-    number, is_base = divmod(index, model.interval)
-    subset = subsets.subset_at(number, len(pool.subsets), model.seed)
-    is_base = is_base or index < model.start
-    rho = 0.0 if is_base else at(model.rho, index)
+    subset = subsets.subset_at(index, len(pool.subsets), model.seed)
+    rho = 0.0 if index < model.start else at(model.rho, index)
     has_masks = rho and model.granularity == "weight" and beta < 1
     count = selection.num_selected(num_samples, gamma)
     has_scores = rho and model.rank_by == "random" and count < num_samples

@@ -24,7 +24,7 @@ from tests.networks import fit
 # One of each kind. The tests of the other methods are slow ones.
 LEARNS = {"sam", "esam_depth", "one_step_loss", "sam_part"}
 SAVED = {"esam_variable_loss", "esam_weight", "one_step_loss"}
-RESUMED = SAVED | {"esam_depth_random", "esam_interval", "esam_micro_batches"}
+RESUMED = SAVED | {"esam_depth_random", "esam_micro_batches"}
 RESUMED |= {"esam_start", "sam_part"}
 START_NOT_REACHED = "ignore:`fit` ended after"
 COMPILED = {"esam_depth", "esam_micro_batches", "one_step_loss", "sam_part"}
@@ -96,7 +96,7 @@ def test_configuration_has_every_argument():
     changed = {
         **{"rho": 0.1, "beta": 0.5, "gamma": 0.7, "granularity": "variable"},
         **{"rank_by": "loss", "ascent": "momentum", "ascent_scope": "global"},
-        **{"micro_batch_size": 8, "interval": 2, "adaptive": True},
+        **{"micro_batch_size": 8, "adaptive": True},
         **{"ascent_fraction": 0.5, "start": 3},
         **{"perturbable": "normalization"},
         **{"scale": "authors", "seed": 7, "name": "other"},

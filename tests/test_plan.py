@@ -31,19 +31,18 @@ def pool(beta, granularity="variable"):
     return subsets.make_pool(granularity, ORDER, beta, 1, len(ORDER))
 
 
-def test_every_third_step_is_sharpness_aware_and_goes_through_the_pool():
-    seen = plans(30, interval=3)
-    assert [plan.perturbs for plan in seen] == [True, False, False] * 10
-    order = [pool(0.6).subsets.index(plan.subset) for plan in seen[::3]]
+def test_training_goes_through_the_pool():
+    seen = plans(10)
+    order = [pool(0.6).subsets.index(plan.subset) for plan in seen]
     assert order == [subsets.subset_at(i, 5, 1) for i in range(10)]
-    assert len(set(seen)) == 6  # five subsets and the base optimizer
+    assert len(set(seen)) == 5
 
 
-def test_steps_in_between_share_one_plan():
-    (between,) = {p for p in plans(30, interval=3) if not p.perturbs}
-    method = Method(**PAPER, granularity="variable", interval=3)
-    assert between == StepPlan(method, beta=0.6, gamma=0.5)
-    assert between.is_base_step
+def test_steps_before_the_start_share_one_plan_of_the_base_optimizer():
+    (before,) = set(plans(3, start=3))
+    method = Method(**PAPER, granularity="variable", start=3, rho=0)
+    assert before == StepPlan(method)
+    assert before.is_base_step and not before.takes_rows
 
 
 @pytest.mark.parametrize("is_tensor", [False, True])
@@ -83,7 +82,7 @@ def test_subset_has_the_probabilities_of_its_variables(granularity, scale):
 def test_gamma_1_selects_nothing_whatever_is_known_of_the_batch_size():
     """It is a tensor in a step that is compiled for batches of any size."""
     for gamma, is_selecting in ((1.0, False), (0.5, True)):
-        plan = StepPlan(Method(gamma=gamma), perturbs=True, gamma=gamma)
+        plan = StepPlan(Method(gamma=gamma), gamma=gamma)
         for batch_size in (16, keras.ops.convert_to_tensor(16)):
             assert plan.selects(batch_size) == is_selecting
 

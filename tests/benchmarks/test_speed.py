@@ -49,7 +49,6 @@ def count(**kwargs):
         ({"rho": 0}, BASE),
         ({"beta": 1, "gamma": 1}, 2 * BASE),
         ({"beta": 1, "gamma": 0.5}, 2 * FORWARD + BACKWARD + BASE / 2),
-        ({"beta": 1, "gamma": 1, "interval": 3}, BASE * (2 + 1 + 1) / 3),
     ],
 )
 def test_operations_of_dense_layers_by_hand(kwargs, expected):
@@ -70,14 +69,12 @@ def test_operations_of_depth_subsets_by_hand():
 
 
 def test_a_round_has_every_plan_as_often_as_training():
-    model = dense_model(beta=0.6, interval=3, granularity="depth")
-    period = 3 * model.num_subsets
+    model = dense_model(beta=0.6, granularity="depth")
+    period = model.num_subsets
     assert operations.steps_per_round(model, period + 1) == 2 * period
     data = np.ones((4, 5), "float32"), np.zeros((4, 3), "float32")
     plans = operations.plans_of_a_round(model, *data)
     assert plans.total() == period
-    between = [n for plan, n in plans.items() if not plan.perturbs]
-    assert sum(between) == 2 * period / 3
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -253,7 +253,7 @@ def test_equal_subsets_of_few_variables_share_one_compiled_step():
 def test_upcoming_step_of_a_network_that_is_not_built():
     model = esam(keras.Sequential([layers.Dense(3)]), seed=1)
     model.compile("sgd", "mse")
-    assert model.upcoming_step.perturbs
+    assert not model.upcoming_step.is_base_step
     model.fit(
         np.ones((8, 3)),
         np.ones((8, 3)),

@@ -47,7 +47,7 @@ def train(network, settings, optimizer, compile_it=compile_to_graph, **kwargs):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"granularity": "weight", "interval": 2},
+        {"granularity": "weight", "start": 1},
         {"ascent": "momentum"},
     ],
     ids=str,

@@ -47,7 +47,7 @@ def train_step_by_step(model):
     return seen
 
 
-@pytest.mark.parametrize("method", ["sam", "esam_depth", "esam_interval"])
+@pytest.mark.parametrize("method", ["sam", "esam_depth", "esam_start"])
 def test_loop_of_ones_own_trains_as_fit(method):
     expected, model = (model_of(method, run_eagerly=True) for _ in range(2))
     fit(expected, X, Y)

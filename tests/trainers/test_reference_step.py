@@ -30,7 +30,7 @@ MORE = {
         "beta": PiecewiseConstantDecay([2, 6], [1.0, 0.5, 0.75]),
         "gamma": PiecewiseConstantDecay([4], [1.0, 0.5]),
     },
-    "one_step_interval": {"gamma": 1, "ascent": "momentum", "interval": 2},
+    "one_step_start": {"gamma": 1, "ascent": "momentum", "start": 2},
     "sam_micro_batches": {"beta": 1, "gamma": 1, "micro_batch_size": 4},
     "sam_part_third": {"beta": 1, "gamma": 1, "ascent_fraction": 1 / 3},
     "sam_part_micro_batches": {
@@ -52,7 +52,7 @@ COMPILED = ["esam_depth", "one_step_loss"]
 if BACKEND == "jax":
     # On which eager steps take long.
     CHECKED = ["sam", "esam_depth", "esam_weight", "sds_loss", "one_step"]
-    CHECKED += ["esam_interval", "sam_micro_batches", "sam_part_micro_batches"]
+    CHECKED += ["esam_start", "sam_micro_batches", "sam_part_micro_batches"]
 else:
     # All kinds, and of the sources of randomness each once.
     CHECKED = [name for name in METHODS if not name.endswith("_random")]

@@ -1,4 +1,4 @@
-"""`rho`, `beta` and `gamma` that change over the steps, and `interval`."""
+"""`rho`, `beta` and `gamma` that change over the steps."""
 
 import dataclasses
 
@@ -114,7 +114,7 @@ def test_stages_of_numpy_numbers_have_the_pool_of_the_numbers_they_stand_for():
 
 
 def test_sharpness_is_logged_whatever_the_last_step_is():
-    _, history = train(2, interval=2)
+    _, history = train(2, rho=Stages([0], [0.1, 0.0]))
     assert history["sharpness"][0] > 0
 
 
@@ -143,10 +143,10 @@ def test_sharpness_is_nan_where_no_step_of_an_epoch_knows_it():
 
 def test_sharpness_of_an_epoch_without_a_sharpness_aware_step_is_nan():
     x, y = dense_data(16)
-    model = esam(dense_network(), interval=2, gamma=1)
+    model = esam(dense_network(), rho=Stages([1], [0.1, 0.0]), gamma=1)
     history = fit(compile_model(model), x, y, epochs=4).history
     np.testing.assert_array_equal(
-        np.isnan(history["sharpness"]), [False, True, False, True]
+        np.isnan(history["sharpness"]), [False, False, True, True]
     )
 
 
