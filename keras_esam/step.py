@@ -249,12 +249,12 @@ def _rows_of(batch, indices):
 
 
 def _update_metrics(model, plan, batch, observed, increase):
-    batch = _rows_of(batch, observed.rows)
-    x, y, sample_weight = batch
+    # That of a part of the batch stands for all of it.
     model._loss_metric.update_state(
         backend.unscaled_loss(observed.loss),
         sample_weight=backend.batch_size(batch),
     )
+    x, y, sample_weight = _rows_of(batch, observed.rows)
     may_log = model._may_log_sharpness and plan.knows_increase
     if may_log and increase is not None:
         # A step that the optimizer skips for an overflow does not count.

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from keras.src.utils import python_utils
 
+import keras_esam
 from keras_esam.callbacks import ThroughputLogger
 from keras_esam.callbacks import throughput_logger
 from tests.backends import compiled_steps
@@ -81,7 +82,12 @@ def esam_model(**kwargs):
     return compile_to_graph(model, **kwargs)
 
 
-@pytest.mark.parametrize("make", [bare_model, esam_model])
+def part_model(**kwargs):
+    model = keras_esam.ESAMModel(dense_network(), ascent_fraction=0.25)
+    return compile_to_graph(model, **kwargs)
+
+
+@pytest.mark.parametrize("make", [bare_model, esam_model, part_model])
 def test_batches_count_and_nothing_else(make, clock):
     x, y = dense_data(16 * 6 + 8)
     model = make()
