@@ -46,7 +46,8 @@ def test_resumed_run_ends_as_the_whole_one(data_dir, tmp_path, monkeypatch):
     )
     assert whole["recipe"] == "cifar10/resnet18/esam"
     assert whole["esam"] == {
-        **{"rho": 0.1, "beta": 0.5, "gamma": 0.5, "granularity": "depth"}
+        **{"rho": 0.1, "beta": 0.5, "gamma": 0.5, "granularity": "depth"},
+        **{"ascent_fraction": 1.0},
     }
     assert whole["settings"]["weight_decay"] == 1e-3
     assert whole["settings"]["seed"] == 3
