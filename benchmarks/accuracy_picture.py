@@ -34,7 +34,9 @@ def draw(results, title, path):
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     colors = {method: f"C{index}" for index, method in enumerate(SHOWN)}
-    for method, own in runs.groupby("method"):
+    methods = set(runs["method"])
+    for method in sorted(methods, key=[*SHOWN, *methods].index):
+        own = runs[runs["method"] == method]
         accuracy = own.groupby("time")["test_accuracy"].agg(["mean", "sem"])
         is_shown = method in SHOWN
         axes.errorbar(
@@ -49,13 +51,7 @@ def draw(results, title, path):
             capsize=3,
             zorder=3 if is_shown else 1,
         )
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(
-        range(len(labels)), key=lambda i: list(SHOWN.values()).index(labels[i])
-    )
-    axes.legend(
-        [handles[i] for i in order], [labels[i] for i in order], loc="best"
-    )
+    axes.legend(loc="best")
     axes.set_xlabel("training time, that of SAM's long training = 1")
     axes.set_ylabel("test accuracy, %")
     seeds = runs["seed"].nunique()
