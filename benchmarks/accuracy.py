@@ -10,27 +10,28 @@ Result:    a file for each run in runs/accuracy/TASK, and of all runs that are
 Time:      on one core about 4 s a run (digits) and 30 s (CIFAR-10)
 
 Tasks and methods are in `benchmarks.accuracy_tasks`; `cifar10_paper` is for a
-GPU. Budgets: `short` and `long` epochs (in the long one the base optimizer fits
-the training set), and with `_time` as many epochs as a method can do in the CPU
-time that SAM takes for these, measured beforehand (`times.json`). Each budget
-is a whole training with cosine decay. For a seed, all methods start from the
-same weights and see the data in the same order. Among the default methods is
-the base optimizer with half the batch: SDS also changes the noise of the
-gradient.
+GPU. A budget is a number of epochs, or as many epochs as a method can do in the
+time that SAM takes for these, measured beforehand (`times.json`; CPU time where
+there is no GPU). Each is a whole training with cosine decay. For a seed, all
+methods start from the same weights and see the data in the same order. Among
+the default methods is the base optimizer with half the batch: SDS also changes
+the noise of the gradient.
 
-`--search` trains with several `rho`, multiples of the task's, in the long
+`--search` trains with several `rho`, multiples of the task's, in the longest
 budget and on seeds of its own, from 100 on. The trainings that follow use the
 best one of each method.
 
-A finished run is not repeated: start the command again to go on. Several
-processes may share the work, each with its own seeds or methods; for budgets of
-equal time start the others when `times.json` is there.
+A finished run is not repeated, and one with augmented images resumes after its
+last finished epoch: start the command again to go on. Several processes may
+share the work, each with its own seeds or methods; for budgets of equal time
+start the others when `times.json` is there.
 """
 
 import argparse
 import dataclasses
 import functools
 import itertools
+import shutil
 import time
 
 import keras
@@ -49,7 +50,7 @@ from examples.run_folder import check_settings
 from examples.run_folder import read_json
 from examples.run_folder import write_json
 
-BUDGETS = ("short", "long", "short_time", "long_time")
+EQUAL = ("epochs", "time")
 TIMES = "times.json"
 SEARCH = "search"
 
@@ -72,7 +73,7 @@ def medians(samples):
 
 def tables(results):
     """Tables of the search and of the budgets, the latter below a sentence on
-    the long budget."""
+    the longest one."""
     found = {}
     if results["searched"]:
         searched = report.frame(results["searched"])
@@ -120,19 +121,24 @@ def tables_of_budgets(results):
     times = results["times"]
     own = [times.get(method, np.nan) for _, method in rows.index]
     rows.insert(5, "speed / SAM", 1 / np.array(own))
-    is_sgd = (runs["budget"] == "long") & (runs["method"] == "SGD")
-    if not is_sgd.any():
+    sgd = runs[(runs["budget"] == longest(results)) & (runs["method"] == "SGD")]
+    if sgd.empty:
         return {"": rows}
-    fitted = runs["train_accuracy"][is_sgd].mean()
+    fitted = sgd["train_accuracy"].mean()
     does = "fits" if fitted >= 99 else "DOES NOT FIT"
     return {
-        f"In the `long` budget the base optimizer {does} the training set: "
+        f"In {longest(results)} the base optimizer {does} the training set: "
         f"{fitted:.2f}%.": rows
     }
 
 
+def longest(results):
+    """Name of the longest budget, the last one of equal epochs."""
+    return [name for name in results["epochs"] if name.endswith("epochs")][-1]
+
+
 def write_results(task, folder):
-    """Writes and prints the tables of all runs that are finished."""
+    """Writes and prints the tables of the runs that are finished."""
 
     def read(folder):
         runs = [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
@@ -144,12 +150,12 @@ def write_results(task, folder):
     values = {
         "times": times,
         "epochs": {
-            budget: {
-                method: epochs
+            f"time of {epochs}" if equal == "time" else f"{epochs} epochs": {
+                method: own
                 for method in METHODS
-                if (epochs := epochs_of(task, budget, method, times))
+                if (own := epochs_of(epochs, equal, method, times))
             }
-            for budget in BUDGETS
+            for equal, epochs in itertools.product(EQUAL, task.budgets)
         },
         "searched": read(folder / SEARCH),
         "runs": read(folder),
@@ -157,14 +163,15 @@ def write_results(task, folder):
     report.write(folder, values, tables)
     if values["runs"] and times:
         title = f"{folder.name}, {task.num_train} images"
-        accuracy_picture.draw(values, title, folder / "accuracy.png")
+        accuracy_picture.draw(
+            values, max(task.budgets), title, folder / "accuracy.png"
+        )
 
 
-def epochs_of(task, budget, method, times):
+def epochs_of(epochs, equal, method, times):
     """Number of epochs of a method in a budget, `None` if the time that it
     takes is needed and not known."""
-    epochs = getattr(task, budget.removesuffix("_time"))
-    if not budget.endswith("_time"):
+    if equal == "epochs":
         return epochs
     return round(epochs / times[method]) if method in times else None
 
@@ -195,18 +202,19 @@ def search(task, arguments, data, folder):
         if "rho_of" in METHODS[method] or METHODS[method].get("rho") == 0:
             continue
         rho = float(f"{factor * task.rho:.3g}")
-        settings = make_settings(task, arguments, method, task.long, rho)
+        epochs = max(task.budgets)
+        settings = make_settings(task, arguments, method, epochs, rho)
         run_seeds(task, data, settings, arguments, f"-rho{rho}", folder)
 
 
 def run_all(task, arguments, data, folder):
     times = {}
-    if any(budget.endswith("_time") for budget in arguments.budgets):
+    if "time" in arguments.equal:
         times = load_or_measure_times(task, data, arguments.methods, folder)
-    for budget, method in itertools.product(
-        arguments.budgets, arguments.methods
+    for equal, budget, method in itertools.product(
+        arguments.equal, task.budgets, arguments.methods
     ):
-        epochs = epochs_of(task, budget, method, times)
+        epochs = epochs_of(budget, equal, method, times)
         rho = best_rho(task, method, folder)
         settings = make_settings(task, arguments, method, epochs, rho)
         run_seeds(task, data, settings, arguments, f"-{epochs}", folder)
@@ -244,9 +252,11 @@ def run_seeds(task, data, settings, arguments, name, folder):
         model = accuracy_training.make_model(task, settings)
     for (own, path), state in zip(runs, states, strict=True):
         begin = time.perf_counter()
+        backup = folder / "unfinished" / path.stem
         accuracy_training.start(model, state)
-        result = accuracy_training.train(model, task, data, own)
+        result = accuracy_training.train(model, task, data, own, backup)
         write_json(result, path)
+        shutil.rmtree(backup, ignore_errors=True)
         print(
             f"{path.stem}: train {result['train_accuracy']:.2f}%, "
             f"test {result['test_accuracy']:.2f}%, "
@@ -260,13 +270,12 @@ def parse_arguments(arguments=None):
     option = parser.add_argument
     option("task", choices=TASKS)
     option("--methods", nargs="+", choices=METHODS, default=DEFAULT)
-    option("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS)
+    option("--epochs", type=int, nargs="+", help="budgets, not the task's")
+    option("--equal", nargs="+", choices=EQUAL, default=EQUAL)
     option("--search", type=float, nargs="+", help="multiples of `rho`")
     option("--seeds", type=int, default=3, help="how many")
     option("--first-seed", type=int, help="0, or 100 for a search")
     option("--num-train", type=int, help="training samples")
-    option("--short", type=int, help="epochs of the budget")
-    option("--long", type=int, help="epochs of the budget")
     option("--rho", type=float, help="of the task")
     option("--precision", choices=PRECISIONS, default="float32")
     option("--data-dir", help="of tensorflow-datasets, or an .npz file")
@@ -286,9 +295,11 @@ def main(arguments=None):
     keras.config.set_dtype_policy(arguments.precision)
     given = {
         name: getattr(arguments, name)
-        for name in ("num_train", "rho", "short", "long")
+        for name in ("num_train", "rho")
         if getattr(arguments, name) is not None
     }
+    if arguments.epochs:
+        given["budgets"] = tuple(sorted(arguments.epochs))
     task = dataclasses.replace(TASKS[arguments.task], **given)
     if arguments.first_seed is None:
         arguments.first_seed = 100 if arguments.search else 0

@@ -15,11 +15,12 @@ SHOWN = {
 }
 
 
-def draw(results, title, path):
+def draw(results, epochs, title, path):
     """Draws a line for each method, through its trainings of all lengths.
 
     Args:
         results: Dict of values of `benchmarks.accuracy`.
+        epochs: Integer, of the SAM whose training time is 1.
         title: String, the data set.
         path: Path of the file, a `.png`.
     """
@@ -29,8 +30,7 @@ def draw(results, title, path):
     runs = report.frame(results["runs"])
     times = results["times"]
     runs = runs[runs["method"].isin(list(times))]
-    relative = runs["epochs"] / results["epochs"]["long"]["SAM"]
-    runs["time"] = relative * runs["method"].map(times)
+    runs["time"] = runs["epochs"] / epochs * runs["method"].map(times)
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     colors = {method: f"C{index}" for index, method in enumerate(SHOWN)}
@@ -52,7 +52,7 @@ def draw(results, title, path):
             zorder=3 if is_shown else 1,
         )
     axes.legend(loc="best")
-    axes.set_xlabel("training time, that of SAM's long training = 1")
+    axes.set_xlabel(f"training time, {epochs} epochs of SAM = 1")
     axes.set_ylabel("test accuracy, %")
     seeds = runs["seed"].nunique()
     axes.set_title(f"{title}: mean and standard error of {seeds} seeds")

@@ -11,6 +11,7 @@ from benchmarks.engines import engine
 from benchmarks.measurement import in_turn
 
 ROUNDS = 5
+STEPS = 40  # of a round, at most
 
 
 def make_model(task, settings):
@@ -74,9 +75,18 @@ def all_variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
-def train(model, task, data, settings):
-    """Trains a model and returns what the table needs of it."""
-    history, _ = fit(model, task, data, settings)
+def train(model, task, data, settings, folder):
+    """Trains a model and returns what the table needs of it.
+
+    With augmented images the training is backed up in `folder`, and resumes:
+    the order of others' data is not a function of the epoch.
+    """
+    backup = keras_esam.callbacks.AtomicBackup(folder)
+    callbacks = [backup] if task.augment else []
+    finished = len(backup.history)
+    history = fit(model, task, data, settings, callbacks, finished)
+    if task.augment:
+        history = {"accuracy": [logs["accuracy"] for logs in backup.history]}
     return {
         **settings,
         "train_accuracy": accuracy(model, *data[0]),
@@ -85,23 +95,36 @@ def train(model, task, data, settings):
     }
 
 
-def fit(model, task, data, settings):
-    """Trains a model.
+def fit(model, task, data, settings, callbacks=(), finished=0):
+    """Trains a model and returns the history.
 
-    Returns:
-        Tuple of the history, and the seconds per epoch: of the process' CPU, or
-        with an accelerator of wall time.
+    Args:
+        callbacks: List of Keras callbacks. One may resume the training.
+        finished: Integer, number of epochs that it then skips.
     """
+    dataset = engine.shuffled_batches(
+        *data[0],
+        batch_size(task, settings),
+        settings["seed"],
+        task.augment,
+        finished,
+    )
+    return model.fit(
+        dataset,
+        epochs=settings["epochs"],
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+    ).history
+
+
+def seconds(model, task, data, settings):
+    """Seconds of an epoch: of the process' CPU, of wall time with a GPU."""
     on_cpu = engine.device_memory() is None
     clock = time.process_time if on_cpu else time.perf_counter
-    dataset = engine.shuffled_batches(
-        *data[0], batch_size(task, settings), settings["seed"], task.augment
-    )
     begin = clock()
-    history = model.fit(
-        dataset, epochs=settings["epochs"], shuffle=False, verbose=0
-    ).history
-    return history, (clock() - begin) / settings["epochs"]
+    fit(model, task, data, settings)
+    return (clock() - begin) / settings["epochs"]
 
 
 def accuracy(model, x, y, part=500):
@@ -122,17 +145,20 @@ def measure_times(task, data, methods, rounds=ROUNDS):
     optimizer begins, the time of an epoch is the mean of both parts.
     """
     parts = {"SAM", *(part for m in methods for part in shares(m))}
+    (x, y), test = data
+    num_train = min(STEPS * task.batch_size, task.num_train)
+    data = (x[:num_train], y[:num_train]), test
     models = {}
     for part in sorted(parts):
-        settings = {"method": part, "num_train": task.num_train, "seed": 0}
+        settings = {"method": part, "num_train": num_train, "seed": 0}
         # About 20 steps at least, every compiled one about equally often.
-        settings["epochs"] = -(-20 // (task.num_train // task.batch_size))
+        settings["epochs"] = -(-20 // (num_train // task.batch_size))
         settings["rho"] = task.rho
         models[part] = make_model(task, settings), settings
     for model, settings in models.values():
         fit(model, task, data, settings)
     samples = in_turn(
-        lambda measured: fit(measured[0], task, data, measured[1])[1],
+        lambda measured: seconds(measured[0], task, data, measured[1]),
         models,
         rounds,
     )

@@ -3,8 +3,6 @@
 import keras
 import numpy as np
 
-PADDING = 4
-
 
 def repeated(batch):
     """Generator that has one batch again and again."""
@@ -16,16 +14,19 @@ class ShuffledBatches(keras.utils.PyDataset):
     """Whole batches in a new order each epoch, a function of seed and epoch.
 
     With `augment` the images, shape `(num_samples, height, width, channels)`,
-    are flipped, and cropped after padding with their lowest value.
+    are flipped, and cropped after padding with their lowest value, at each side
+    by an eighth of the height. `epoch` is the number of the first epoch.
     """
 
-    def __init__(self, x, y, batch_size, seed, augment=False):
+    def __init__(self, x, y, batch_size, seed, augment=False, epoch=0):
         super().__init__()
         self._x, self._y, self._batch_size = x, y, batch_size
-        self._seed, self._epoch, self._augment = seed, -1, augment
+        self._seed, self._epoch, self._augment = seed, epoch - 1, augment
         self._size = x.shape[1:3]
+        self._padding = x.shape[1] // 8 if augment else 0
         if augment:
-            width = ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0))
+            width = [(self._padding, self._padding)] * 2
+            width = [(0, 0), *width, (0, 0)]
             self._x = np.pad(x, width, constant_values=x.min())
         self.on_epoch_end()
 
@@ -36,7 +37,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         self._order = rng.permutation(len(self._y))
         if self._augment:
             self._corners = rng.integers(
-                2 * PADDING + 1, size=(len(self._y), 2)
+                2 * self._padding + 1, size=(len(self._y), 2)
             )
             self._flips = rng.integers(2, size=len(self._y))
 

@@ -21,10 +21,13 @@ def make_data(batch):
     return without_autotune(dataset)
 
 
-def shuffled_batches(x, y, batch_size, seed, augment=False):
-    """What `ShuffledBatches` is, on simple tasks without its cost here."""
+def shuffled_batches(x, y, batch_size, seed, augment=False, epoch=0):
+    """What `ShuffledBatches` is, on simple tasks without its cost here.
+
+    These begin with the first epoch.
+    """
     if augment:
-        return ShuffledBatches(x, y, batch_size, seed, augment)
+        return ShuffledBatches(x, y, batch_size, seed, augment, epoch)
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
     dataset = dataset.shuffle(len(x), seed=seed)
     return without_autotune(dataset.batch(batch_size, drop_remainder=True))

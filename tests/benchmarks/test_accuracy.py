@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_esam
 from benchmarks import accuracy
 from benchmarks import accuracy_tasks
 from benchmarks import accuracy_training
@@ -40,7 +41,7 @@ def run(monkeypatch, capsys):
     def run(folder, *arguments):
         accuracy.main(
             ["digits", "--methods", "SGD", "SAM", "--num-train", "50"]
-            + ["--long", "2", "--budgets", "long", "--seeds", "2"]
+            + ["--epochs", "2", "--equal", "epochs", "--seeds", "2"]
             + ["--out", str(folder), *arguments]
         )
         return capsys.readouterr().out
@@ -59,17 +60,17 @@ def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     # Equal time gives a faster method more epochs, and SAM those it has.
     times = {"SGD": [0.4, 0.5, 1.5], "SAM": [1.0, 1.0, 1.0]}
     (folder / "times.json").write_text(json.dumps(times))
-    timed = run(tmp_path, "--budgets", "long_time", "--seeds", "1")
+    timed = run(tmp_path, "--equal", "time", "--seeds", "1")
     assert timed.count(" s\n") == 1 and "SGD-4-0: train" in timed
     results = json.loads((folder / "results.json").read_text())
     assert len(results["runs"]) == 5
-    assert results["epochs"]["long_time"] == {"SGD": 4, "SAM": 2}
+    assert results["epochs"]["time of 2"] == {"SGD": 4, "SAM": 2}
     assert (folder / "accuracy.png").stat().st_size > 10_000
     table = timed.split("\n\n", 1)[1]
-    assert "| long_time | SGD | 0.00 | 4 |" in table
+    assert "| time of 2 | SGD | 0.00 | 4 |" in table
     assert run(tmp_path, "--report", str(folder / "results.json")) == table
     # Measured when it is needed.
-    run(tmp_path, "--budgets", "short_time", "--methods", "SGD half batch")
+    run(tmp_path, "--equal", "time", "--methods", "SGD half batch")
     found = json.loads((folder / "times.json").read_text())
     assert found["SGD"] == times["SGD"]
     assert len(found["SGD half batch"]) == accuracy_training.ROUNDS
@@ -108,23 +109,23 @@ def test_difference_to_sam_is_that_on_the_same_seeds():
         "searched": [],
         "times": {"SAM": 1.0, "SGD": 2 / 3},
         "epochs": {
-            "short": {"SGD": 1, "SAM": 1},
-            "long": {"SGD": 3, "SAM": 3},
-            "long_time": {"SAM": 3, "SGD": 5},
+            "1 epochs": {"SGD": 1, "SAM": 1},
+            "3 epochs": {"SGD": 3, "SAM": 3},
+            "time of 3": {"SAM": 3, "SGD": 5},
         },
     }
     ((sentence, rows),) = accuracy.tables(results).items()
     assert "fits the training set: 100.00%" in sentence
     table = report.markdown(rows).splitlines()[2:]
     assert [line.split(" | ")[:2] for line in table] == [
-        ["| short", "SAM"],
-        ["| long", "SGD"],
-        ["| long", "SAM"],
-        ["| long_time", "SAM"],
+        ["| 1 epochs", "SAM"],
+        ["| 3 epochs", "SGD"],
+        ["| 3 epochs", "SAM"],
+        ["| time of 3", "SAM"],
     ]
     # 91.5 - 92 and 90 - 91.
     assert table[1] == (
-        "| long | SGD | 0.10 | 3 | 90.75 +- 0.75 | -0.75 +- 0.25 "
+        "| 3 epochs | SGD | 0.10 | 3 | 90.75 +- 0.75 | -0.75 +- 0.25 "
         "| 100.00 +- 0.00 | 1.50 | 2 |"
     )
     runs[3]["train_accuracy"] = 90.0
@@ -133,22 +134,59 @@ def test_difference_to_sam_is_that_on_the_same_seeds():
 
 
 def test_time_of_two_stages_is_the_mean_of_both(monkeypatch):
-    times = {"SGD": [3.0, 4.0, 6.0], "SAM": [1.0, 8.0, 2.0]}
+    times = {"SGD": [4.0, 6.0], "SAM": [8.0, 2.0]}
+    data = (np.zeros((200, 1)), np.zeros(200)), None
 
-    def fit(model, task, data, settings):
-        # The first time is that of compilation.
-        return None, times[settings["method"]].pop(0)
+    def seconds(model, task, data, settings):
+        return times[settings["method"]].pop(0)
 
-    monkeypatch.setattr(accuracy_training, "fit", fit)
+    # The first training, which compiles, is not measured.
+    monkeypatch.setattr(accuracy_training, "fit", lambda *args: None)
+    monkeypatch.setattr(accuracy_training, "seconds", seconds)
     monkeypatch.setattr(accuracy_training, "make_model", lambda *args: None)
     measured = accuracy_training.measure_times(
-        TASKS["digits"], None, ["SAM, last 70%", "SAM", "SGD"], rounds=2
+        TASKS["digits"], data, ["SAM, last 70%", "SAM", "SGD"], rounds=2
     )
     assert measured == {
         "SAM, last 70%": pytest.approx([0.3 * 4 / 8 + 0.7, 0.3 * 6 / 2 + 0.7]),
         "SAM": [1.0, 1.0],
         "SGD": [4 / 8, 6 / 2],
     }
+
+
+def test_training_on_augmented_images_resumes_where_it_was_killed(tmp_path):
+    task = dataclasses.replace(
+        TASKS["digits"],
+        make_network=small_network,
+        num_train=50,
+        batch_size=10,
+        augment=True,
+    )
+    data = task.load(task.num_train)
+    settings = {"method": "SAM", "num_train": 50, "epochs": 3, "rho": 0.1}
+    settings["seed"] = 1
+    state = accuracy_training.initial_state(task, settings)
+
+    def train(folder):
+        model = accuracy_training.make_model(task, settings)
+        accuracy_training.start(model, state)
+        return accuracy_training.train(model, task, data, settings, folder)
+
+    def kill(epoch, logs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = train(tmp_path / "whole")
+    model = accuracy_training.make_model(task, settings)
+    accuracy_training.start(model, state)
+    callbacks = [
+        keras_esam.callbacks.AtomicBackup(tmp_path / "killed"),
+        keras.callbacks.LambdaCallback(on_epoch_begin=kill),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        accuracy_training.fit(model, task, data, settings, callbacks)
+    assert train(tmp_path / "killed") == whole
+    assert len(whole["accuracy_by_epoch"]) == 3
 
 
 def test_model_that_has_trained_starts_as_a_new_one():
@@ -200,28 +238,33 @@ def test_training_set_is_balanced_and_apart_from_the_test_set():
 def test_cifar10_comes_from_a_file_and_else_the_error_says_where_to_get_it(
     tmp_path,
 ):
-    arrays = {f"x_{s}": np.full((20, 2, 2, 3), 121, "uint8") for s in SPLITS}
+    arrays = {f"x_{s}": np.full((20, 32, 32, 3), 121, "uint8") for s in SPLITS}
     arrays |= {f"y_{s}": np.arange(20)[:, None] % 10 for s in SPLITS}
     np.savez(tmp_path / "data.npz", **arrays)
     train, test = accuracy_tasks.load_cifar10(10, tmp_path / "data.npz")
     assert len(train[1]) == 10 and len(test[1]) == 20
     assert train[0][0, 0, 0, 0] == pytest.approx(0.00468, rel=1e-3)
+    arrays["x_train"][0, :2, 2:4, 1] = [[121, 131], [141, 151]]
+    np.savez(tmp_path / "data.npz", **arrays)
+    train, _ = accuracy_tasks.load_cifar10(20, tmp_path / "data.npz", size=16)
+    assert train[0].shape == (20, 16, 16, 3)
+    assert train[0][0, 0, 1, 1] == pytest.approx((136 - 120.7) / 64.1)
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(FileNotFoundError, match="Download it with"):
         accuracy_tasks.load_cifar10(10, str(tmp_path))
 
 
 def test_batches_are_crops_and_flips_in_an_order_of_the_seed_and_epoch():
-    x = np.random.default_rng(0).normal(size=(20, 6, 5, 3))
+    x = np.random.default_rng(0).normal(size=(20, 8, 5, 3))
     padded = np.pad(
-        x, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=x.min()
+        x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=x.min()
     )
     crops = {
         crop.tobytes(): label
         for label, image in enumerate(padded)
-        for row in range(9)
-        for column in range(9)
-        for part in [image[row : row + 6, column : column + 5]]
+        for row in range(3)
+        for column in range(3)
+        for part in [image[row : row + 8, column : column + 5]]
         for crop in (part, part[:, ::-1])
     }
     epochs = []
