@@ -3,14 +3,14 @@
 Command:   python -m examples.digits        (or `make demo`)
 Result:    a table, runs/demo/results.json, a CSV log per run, and
            runs/demo/accuracy_throughput.png
-Time:      2 to 4 minutes on 2 CPU cores
+Time:      2 to 3 minutes on 2 CPU cores
 
 Protocol: 1,000 of the 1,797 scans, enlarged from 8x8 to 16x16 pixels, are the
 training set, the other 797 the test set, one split for all runs. Of the
 training labels 40% are replaced by random ones, which the base optimizer
 memorises. All methods train the same small BatchNormalization network for the
-same number of epochs with the same optimizer and learning rates; the seeds 0, 1
-and 2 set the initial weights and the order of the data.
+same number of epochs with the same optimizer and learning rates; the seeds 0
+and 1 set the initial weights and the order of the data.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 import keras_esam
 from keras_esam.extras import requires
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 EPOCHS = 25
 BATCH_SIZE = 100
 LEARNING_RATE = 0.05

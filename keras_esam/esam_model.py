@@ -17,9 +17,6 @@ from keras_esam.trainers import Model
 from keras_esam.trainers.base_model import Findings
 from keras_esam.training_state import TrainingProgress
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
-Stages = keras.optimizers.schedules.PiecewiseConstantDecay
-
 # Arguments that are Keras objects, or may be.
 SERIALIZED = ("model", "rho", "beta", "gamma", "perturbable")
 
@@ -176,9 +173,9 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     def __init__(
         self,
         model: keras.Model,
-        rho: float | Schedule = 0.05,
-        beta: float | Stages = 1.0,
-        gamma: float | Stages = 1.0,
+        rho: float | keras.optimizers.schedules.LearningRateSchedule = 0.05,
+        beta: float | keras.optimizers.schedules.PiecewiseConstantDecay = 1.0,
+        gamma: float | keras.optimizers.schedules.PiecewiseConstantDecay = 1.0,
         perturbable: str | Callable | None = None,
         granularity: str = "depth",
         rank_by: str = "sharpness",

@@ -1,4 +1,4 @@
-"""The package as a user gets it: wheel, dependencies, README, examples."""
+"""The package as a user gets it: wheel, dependencies, guides, examples."""
 
 import ast
 import functools
@@ -13,14 +13,12 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_esam
 from examples import digits
 from keras_esam.trainers import base_model
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 
 
 def run(*command, **kwargs):
@@ -209,22 +207,14 @@ def test_nothing_of_another_library_is_replaced():
                 assert root not in modules
 
 
-def test_readme_explains_every_argument_and_key():
+def test_guides_explain_every_argument_and_key():
+    guide = (ROOT / "docs/guides/choose.md").read_text()
     for name in inspect.signature(keras_esam.ESAMModel).parameters:
-        if name not in ("model", "name", "ascent"):  # The last: experimental.
-            assert f"| `{name}` |" in README
+        if name not in ("model", "name"):
+            assert f"| `{name}` |" in guide
+    guide = (ROOT / "docs/guides/logs.md").read_text()
     for key in ("loss", "sharpness", "images_per_second"):
-        assert f"| `{key}` |" in README
-
-
-def test_readme_example_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = code.replace("[...]", "[keras.layers.Dense(3)]")
-    x = np.ones((32, 4), "float32")
-    dataset = tf.data.Dataset.from_tensor_slices((x, np.zeros(32, "int32")))
-    exec(code, {"dataset": dataset.batch(8)})
-    assert (tmp_path / "network.keras").exists()
+        assert f"`{key}`" in guide
 
 
 def test_defaults_in_the_docstring_are_the_real_ones():
