@@ -18,7 +18,8 @@ OWN := tests/backends tests/test_methods.py tests/test_training_progress.py \
 	tests/analysis/test_hessian_eigenvalues.py tests/analysis/test_stateless.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-jax test-torch test-all lint format docs wheel clean
+.PHONY: demo test test-all test-jax test-torch test-keras-lowest \
+	test-keras-nightly lint format docs dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.digits
@@ -44,6 +45,18 @@ test-torch: lint
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	KERAS_BACKEND=torch $(PYTEST) $(CORE)
 
+# With another Keras, in an environment of its own.
+test-keras-lowest:
+	$(MAKE) .venv-keras-lowest/.installed VENV=.venv-keras-lowest
+	.venv-keras-lowest/bin/python -m pip install --quiet "keras==3.13.*"
+	.venv-keras-lowest/bin/python -m pytest -n 2 --dist worksteal $(CORE)
+
+test-keras-nightly:
+	$(MAKE) .venv-keras-nightly/.installed VENV=.venv-keras-nightly
+	.venv-keras-nightly/bin/python -m pip uninstall --quiet --yes keras
+	.venv-keras-nightly/bin/python -m pip install --quiet --pre keras-nightly
+	.venv-keras-nightly/bin/python -m pytest -n 2 --dist worksteal $(CORE)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,11 +69,14 @@ docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
-wheel: $(INSTALLED)
-	$(BIN)/python -m build --wheel
+dist: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) build dist runs
+	rm -rf .venv* build dist runs
 
 # Of the many modules few are imported, which compiles them.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -185,10 +185,14 @@ def draw(runs, summary, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--out", type=pathlib.Path, default="runs/demo")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    option = parser.add_argument
+    option("--epochs", type=int, default=EPOCHS, help="of each training")
+    option("--seeds", type=int, nargs="+", default=SEEDS, help="one run each")
+    option("--out", type=pathlib.Path, default="runs/demo", help="a folder")
     arguments = parser.parse_args()
     with requires("examples"):  # Now, and not after the training.
         import matplotlib.figure  # noqa: F401

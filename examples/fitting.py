@@ -17,7 +17,10 @@ import tensorflow as tf
 
 import keras_esam
 from examples import run_folder
+from keras_esam import ascent
 from keras_esam import recipes
+from keras_esam import selection
+from keras_esam import subsets
 
 STRATEGIES = {
     "none": tf.distribute.get_strategy,
@@ -27,16 +30,26 @@ STRATEGIES = {
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Options that replace values of the recipe: its own, and ESAMModel's arguments.
 TRAINING = {
-    **{"epochs": int, "batch_size": int},
-    **{"learning_rate": float, "weight_decay": float, "momentum": float},
+    "epochs": {"type": int},
+    "batch_size": {"type": int, "help": "of all replicas together"},
+    "learning_rate": {"type": float},
+    "weight_decay": {"type": float},
+    "momentum": {"type": float},
 }
 ESAM = {
-    **{"rho": float, "beta": float, "gamma": float, "granularity": str},
-    **{"rank_by": str, "ascent": str, "ascent_fraction": float},
-    **{"ascent_scope": str, "start": int},
-    **{"micro_batch_size": int, "scale": str},
+    "rho": {"type": float, "help": "0: the base optimizer"},
+    "ascent_fraction": {"type": float, "help": "of a batch"},
+    "start": {"type": int, "help": "first sharpness-aware step"},
+    "beta": {"type": float, "help": "fraction of the variables"},
+    "gamma": {"type": float, "help": "fraction of the samples"},
+    "granularity": {"choices": subsets.GRANULARITIES},
+    "rank_by": {"choices": selection.RANKINGS},
+    "ascent": {"choices": ascent.ASCENTS},
+    "ascent_scope": {"choices": ascent.SCOPES},
+    "micro_batch_size": {"type": int, "help": "0: none"},
+    "scale": {"choices": ascent.SCALES},
+    "adaptive": {"action": argparse.BooleanOptionalAction},
 }
-HELP = {"batch_size": "of all replicas together", "micro_batch_size": "0: none"}
 # What may change when a run resumes: places of files, and the kind of strategy.
 # The number of its replicas is part of the method and may not.
 FREE = ("out", "data_dir", "folder", "strategy", "name", "esam", "sources")
@@ -49,18 +62,20 @@ def make_parser(description, recipe):
     )
     option = parser.add_argument
     names = [name for name in recipes.names() if name.startswith(recipe[:5])]
-    option("--recipe", default=recipe, choices=names, metavar="NAME")
-    for name, value_type in {**TRAINING, **ESAM}.items():
-        flag = f"--{name.replace('_', '-')}"
-        option(flag, type=value_type, help=HELP.get(name))
-    option("--adaptive", action=argparse.BooleanOptionalAction)
-    option("--subset", type=int, help="number of training samples")
-    option("--precision", default="float32", help="a Keras dtype policy")
+    some = f"a name of keras_esam.recipes.names() (default: {recipe})"
+    option("--recipe", default=recipe, choices=names, metavar="NAME", help=some)
+    given = parser.add_argument_group("instead of the recipe's values")
+    for name, settings in {**TRAINING, **ESAM}.items():
+        given.add_argument(f"--{name.replace('_', '-')}", **settings)
+    option("--subset", type=int, help="training samples (default: all)")
+    precision = "a Keras dtype policy (default: float32)"
+    option("--precision", default="float32", help=precision)
     choices = list(STRATEGIES)
     option("--strategy", default="none", choices=choices, type=check_strategy)
-    option("--seed", type=int, default=0)
-    option("--data-dir", help="of tensorflow-datasets")
-    option("--out", type=pathlib.Path, help="default: runs/RECIPE")
+    option("--seed", type=int, default=0, help="(default: 0)")
+    data_dir = "of tensorflow-datasets (default: its own)"
+    option("--data-dir", help=data_dir)
+    option("--out", type=pathlib.Path, help="(default: runs/RECIPE)")
     return parser
 
 
@@ -79,7 +94,7 @@ def make_recipe(arguments):
     recipe = recipes.get(arguments.recipe)
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     changed = {k: given[k] for k in TRAINING if k in given}
-    esam = {k: given[k] for k in (*ESAM, "adaptive") if k in given}
+    esam = {k: given[k] for k in ESAM if k in given}
     if esam.get("micro_batch_size") == 0:
         esam["micro_batch_size"] = None
     return dataclasses.replace(recipe, **changed, esam={**recipe.esam, **esam})

@@ -1,9 +1,9 @@
 """Trains a network on CIFAR-10 or CIFAR-100 by a recipe of the ESAM paper.
 
 Command:   python -m examples.train_cifar --recipe cifar10/resnet18/esam
-Result:    runs/cifar10/resnet18/esam with result.json, backup/log.csv, the
-           weights with the best validation accuracy (best.weights.h5), the last
-           network (last.keras) and logs for TensorBoard. The paper reports
+Result:    runs/cifar10/resnet18/esam with result.json, the weights with the
+           best validation accuracy (best.weights.h5), the last network
+           (last.keras), a backup and logs for TensorBoard. The paper reports
            96.56% for this recipe, 96.52% for `sam` and 95.41% for `sgd`.
            `test_accuracy` is that of the last epoch, `best_test_accuracy` that
            of the epoch that is the best by test accuracy, which is too high
@@ -31,9 +31,9 @@ from keras_esam import data
 def parse_arguments():
     parser = fitting.make_parser(__doc__, "cifar10/resnet18/esam")
     option = parser.add_argument
-    option("--width", type=int, help="see `keras_esam.models`")
-    option("--depth", type=int, help="see `keras_esam.models`")
-    option("--cutout", type=int, default=0, help="pixels; 0: none")
+    for size in ("--width", "--depth"):
+        option(size, type=int, help="see keras_esam.models (default: its own)")
+    option("--cutout", type=int, default=0, help="pixels (default: 0, none)")
     return parser.parse_args()
 
 

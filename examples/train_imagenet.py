@@ -41,9 +41,9 @@ def parse_arguments():
     parser = fitting.make_parser(__doc__, "imagenet/resnet50/esam")
     option = parser.add_argument
     option("--folder", help="class folders instead of ImageNet")
-    option("--image-size", type=int, default=224, help="pixels")
+    option("--image-size", type=int, default=224, help="(default: 224)")
     small = "of a `bottleneck_resnet` instead of the recipe's network"
-    option("--width", type=int, help=f"{small}; default: 64")
+    option("--width", type=int, help=f"{small} (default: 64)")
     option("--blocks", type=int, nargs=4, metavar="N", help=small)
     return parser.parse_args()
 
