@@ -26,8 +26,8 @@ class Method:
     """A method of training: the arguments of `ESAMModel`, checked.
 
     Args:
-        preferred_pool_size: Integer, number of subsets where `beta` does not
-            ask for another one. Each of them costs a compilation.
+        preferred_pool_size: Optional integer, number of subsets to be near to,
+            see `subsets.pool_size`. Each of them costs a compilation.
 
     The other arguments are those of `ESAMModel`.
     """
@@ -45,7 +45,7 @@ class Method:
     start: int = 0
     adaptive: bool = False
     scale: str = "horvitz_thompson"
-    preferred_pool_size: int = subsets.PREFERRED_POOL_SIZE
+    preferred_pool_size: int | None = None
 
     def __post_init__(self):
         for name, check in CHECKS.items():
@@ -203,6 +203,8 @@ def _check_perturbable(perturbable):
 
 
 def _check_pool_size(size):
+    if size is None:
+        return None
     arguments.check_count(preferred_pool_size=size)
     return int(size)
 
