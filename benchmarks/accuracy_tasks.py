@@ -37,9 +37,9 @@ METHODS = {
         for tail in (0.5, 0.7)
     },
     **{
-        f"{name}, pool of 3": {
+        f"{name}, pool of 5": {
             **methods.METHODS[name],
-            "pool_size": 3,
+            "pool_size": 5,
             "rho_of": name,
         }
         for name in ("SWP depth", "ESAM depth")

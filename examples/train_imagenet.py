@@ -1,9 +1,9 @@
 """Trains a network on ImageNet, or on class folders, by a recipe of the paper.
 
 Command:   python -m examples.train_imagenet --recipe imagenet/resnet50/esam
-Result:    runs/imagenet/resnet50/esam with result.json, backup/log.csv, the
-           weights with the best validation accuracy (best.weights.h5), the last
-           network (last.keras) and logs for TensorBoard. Accuracies are on
+Result:    runs/imagenet/resnet50/esam with result.json, the weights with
+           the best validation accuracy (best.weights.h5), the last network
+           (last.keras), a backup and logs for TensorBoard. Accuracies are on
            the validation part: `test_accuracy` belongs to the last epoch,
            `best_test_accuracy` to the epoch with the best accuracy, so it is
            too high for a comparison
@@ -14,7 +14,7 @@ Hardware:  GPUs; at this scale it has not been run. Small, on two busy CPU
            two of them to compile, and gave 20.5% (seed 0; chance is 10%).
            --width 16 --blocks 1 1 1 1 trains a smaller network of the same
            kind. On the CPU the number of kept samples, ceil(gamma *
-           batch_size), should be even, see the README
+           batch_size), should be even, see docs/guides/choose.md
 Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
            the environment variable TFDS_DATA_DIR say where it is. Or your own
            images, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG, with

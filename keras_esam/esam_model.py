@@ -73,8 +73,8 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             `"variable"`: whole variables, as in the authors' code; saves the
             gradients of the others. `"weight"`: each scalar independently, as
             in the paper's equation 5; saves nothing. The first two draw from a
-            small pool of subsets and compile one step for each of them (5 at
-            `beta=0.6`). Defaults to `"depth"`.
+            small pool of subsets and compile one step for each of them (3 and 5
+            at `beta=0.6`). Defaults to `"depth"`.
         rank_by: How SDS ranks the samples. `"sharpness"`: by the increase of
             their loss, at the cost of one forward pass. `"loss"`: by the logged
             loss. `"random"`: as a control for comparisons. Defaults to

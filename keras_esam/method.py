@@ -26,8 +26,8 @@ class Method:
     """A method of training: the arguments of `ESAMModel`, checked.
 
     Args:
-        preferred_pool_size: Integer, number of subsets where `beta` does not
-            need another number. Each subset costs a compilation.
+        preferred_pool_size: Optional integer, preferred number of subsets, see
+            `subsets.pool_size`. Each subset costs a compilation.
 
     The other arguments are the same as in `ESAMModel`.
     """
@@ -45,7 +45,7 @@ class Method:
     start: int = 0
     adaptive: bool = False
     scale: str = "horvitz_thompson"
-    preferred_pool_size: int = subsets.PREFERRED_POOL_SIZE
+    preferred_pool_size: int | None = None
 
     def __post_init__(self):
         for name, check in CHECKS.items():
@@ -203,6 +203,8 @@ def _check_perturbable(perturbable):
 
 
 def _check_pool_size(size):
+    if size is None:
+        return None
     arguments.check_count(preferred_pool_size=size)
     return int(size)
 

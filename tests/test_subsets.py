@@ -52,6 +52,14 @@ def test_pool_size_makes_the_inclusion_probability_exact(beta, size):
     np.testing.assert_allclose(pool.probabilities, beta, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("beta", "size"), [(1.0, 1), (0.6, 3), (0.5, 3), (0.4, 5), (0.1, 10)]
+)
+def test_pool_by_depth_is_small_and_leaves_no_variable_out(beta, size):
+    assert subsets.pool_size(beta, "depth") == size
+    assert min(depth_pool(62, beta).probabilities) > 0
+
+
 def test_subsets_have_equal_sizes():
     for seed in range(20):
         pool = draw_pool(62, 0.6, seed)
@@ -123,11 +131,10 @@ def test_depth_subsets_have_the_mean_size_beta(beta):
 
 def test_depth_subsets_by_hand():
     sizes = [len(s) for s in depth_pool(10, 0.6).subsets]
-    assert sizes == [2, 4, 6, 8, 10]
+    assert sizes == [2, 6, 10]
     probabilities = depth_pool(10, 0.6).probabilities
-    np.testing.assert_allclose(
-        probabilities, np.repeat([0.2, 0.4, 0.6, 0.8, 1.0], 2)
-    )
+    thirds = [1] * 4 + [2] * 4 + [3] * 2
+    np.testing.assert_allclose(probabilities, np.array(thirds) / 3)
     # Four from 0 to 0.5, which mean 0.25, and the whole.
     sizes = [len(s) for s in depth_pool(60, 0.4).subsets]
     assert sizes == [1, 10, 20, 30, 60]

@@ -221,10 +221,10 @@ def test_arguments_of_a_method(monkeypatch):
     settings["method"] = "SGD half batch"
     assert accuracy_training.model_arguments(settings, 100) == {"rho": 0}
     assert accuracy_training.batch_size(TASKS["digits"], settings) == 25
-    settings = {"method": "ESAM depth, pool of 3", "rho": 0.1, "epochs": 1}
+    settings = {"method": "ESAM depth, pool of 5", "rho": 0.1, "epochs": 1}
     task = dataclasses.replace(TASKS["digits"], make_network=small_network)
     model = accuracy_training.make_model(task, {**settings, "num_train": 50})
-    assert model.num_subsets == 3
+    assert model.num_subsets == 5
 
 
 def test_training_set_is_balanced_and_apart_from_the_test_set():
