@@ -280,7 +280,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             return
         self._sync_variables()
         self._method = method
-        # Compiled steps contain the old value.
+        # Compiled steps have the old value in them.
         self._forget_compiled_steps()
 
     def _forget_compiled_steps(self):

@@ -118,7 +118,7 @@ def sharpness_aware_gradients(
         weights = clean.weights  # Layers may have assigned some.
         current = _of_subset(plan, clean_gradients)
     perturbed, norm = _perturb(model, plan, weights, current)
-    observed = clean  # The pass for logs and state.
+    observed = clean  # What logs and state come from.
     if selects:  # Fs
         observed = clean or backend.forward(
             model, batch, perturbed, state, per_sample=needs_losses
