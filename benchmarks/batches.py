@@ -5,17 +5,17 @@ import numpy as np
 
 
 def repeated(batch):
-    """Generator that has one batch again and again."""
+    """Generator that repeats one batch."""
     while True:
         yield batch
 
 
 class ShuffledBatches(keras.utils.PyDataset):
-    """Whole batches in a new order each epoch, a function of seed and epoch.
+    """Whole batches in an order that depends on the seed and the epoch.
 
     With `augment` the images, shape `(num_samples, height, width, channels)`,
-    are flipped, and cropped after padding with their lowest value, at each side
-    by an eighth of the height. `epoch` is the number of the first epoch.
+    are flipped and cropped, after padding each side by an eighth of the height
+    with their lowest value. `epoch` is the number of the first epoch.
     """
 
     def __init__(self, x, y, batch_size, seed, augment=False, epoch=0):

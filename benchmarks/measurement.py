@@ -1,8 +1,8 @@
 """Time and memory of training steps through `fit`.
 
-Time is that from the first to the last batch of an epoch, when the device has
-done it: when `fit` ends, tf.data can hold the destruction of its iterator for
-seconds. Process CPU time is steadier than wall time where cores are shared; on
+Time runs from the first to the last batch of an epoch, until the device has
+finished it: when `fit` ends, tf.data can delay the destruction of its iterator
+for seconds. Process CPU time is steadier than wall time if cores are shared. On
 an accelerator the wall time counts.
 """
 
@@ -34,7 +34,7 @@ PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is measured: network, sizes and compilation."""
+    """Settings of a measurement: network, sizes and compilation."""
 
     network: str
     width: int
@@ -78,12 +78,12 @@ def make_setting(arguments):
         if getattr(arguments, field.name) is not None
     }
     if BACKEND == "jax":
-        given["xla"] = True  # What is not compiled there is of no interest.
+        given["xla"] = True  # Uncompiled code is of no interest there.
     return Setting(**{**default_sizes(arguments.network), **given})
 
 
 def choose_methods(names):
-    """Methods in the order of `ALL`, with SAM and without missing packages."""
+    """Methods in the order of `ALL`, with SAM, without missing packages."""
     methods = [m for m in ALL if m == "SAM" or m in (names or ALL)]
     if not tf_keras_sam.is_available():
         progress("Without tf_keras and TensorFlow, so without its methods.")
@@ -93,7 +93,7 @@ def choose_methods(names):
 
 def make_models(methods, setting):
     """Dict of method to its compiled model; none has trained."""
-    # All before the first use: a new seed drops what TensorFlow has prepared.
+    # All before the first use: a new seed clears TensorFlow's caches.
     return {method: make_model(method, setting) for method in methods}
 
 
@@ -168,11 +168,11 @@ def timed_steps(model, setting, at_least=None):
 
 
 def in_turn(measure, models, rounds):
-    """Dict of name to a list, one entry a round, of what `measure` returns for
-    the value of that name in `models`."""
+    """Dict of name to a list, one entry a round, of the results of `measure`
+    for the model of that name."""
     samples = {name: [] for name in models}
     for index in range(rounds):
-        # So that no method always follows the same one.
+        # Alternating order, so that no method always follows the same one.
         for name in list(models)[:: 1 if index % 2 else -1]:
             samples[name].append(measure(models[name]))
         progress(f"round {index + 1} of {rounds}")
@@ -180,15 +180,15 @@ def in_turn(measure, models, rounds):
 
 
 def peak_memory(method, setting):
-    """MiB of `_peak_of` in a process of its own: a peak never falls."""
+    """MiB of `_peak_of` in a new process, since a peak never falls."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(_peak_of, method, setting).result()
 
 
 def _peak_of(method, setting):
-    """Peak MiB of a training: of the accelerator, or of the resident set, in
-    which are the compiled steps, of which ESAM has one per subset."""
+    """Peak MiB of a training: of the accelerator, or of the resident set. The
+    latter includes the compiled steps, one per subset for ESAM."""
     model = make_model(method, setting)
     for _ in range(2):
         timed_steps(model, setting)

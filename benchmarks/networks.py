@@ -1,7 +1,7 @@
-"""The networks that the benchmarks train: images to logits of 10 classes.
+"""The benchmarks' networks: images to logits of 10 classes.
 
-Logits are float32 in mixed precision too: the losses that sharpness compares
-differ by less than half precision resolves.
+Logits are float32 in mixed precision too: sharpness compares losses that differ
+by less than half precision resolves.
 """
 
 import inspect
@@ -56,8 +56,8 @@ def transformer(width=128, depth=4):
 def small_resnet(input_shape, strides, width=16):
     """Residual BatchNormalization network of `benchmarks.accuracy`.
 
-    `strides` are those of the stem and of the stages, one block each; `width`
-    is the number of filters in the stem and the first stage.
+    `strides` has one value for the stem and one for each stage of one block.
+    `width` is the number of filters in the stem and the first stage.
     """
 
     def conv_norm(x, filters, strides=1):

@@ -1,4 +1,4 @@
-"""The cost model: floating-point operations of a training step, counted.
+"""The cost model: counts the floating-point operations of a training step.
 
 How they are counted depends on the backend, see `benchmarks.engines`.
 """
@@ -12,7 +12,7 @@ from benchmarks.engines import engine
 
 
 def operations_per_step(model, x, y, traces=1):
-    """Operations of a training step, mean over a round of the subsets.
+    """Mean operations of a training step over a round of the subsets.
 
     Args:
         model: Compiled model that has trained whole rounds of steps, or none.
@@ -22,9 +22,9 @@ def operations_per_step(model, x, y, traces=1):
         traces: Integer, how often each compiled step is traced for its time.
 
     Returns:
-        Tuple of the number of floating-point operations, and a list for each
-        compiled step of the CPU seconds of its traces: next to nothing on
-        PyTorch, which traces none.
+        Tuple of the number of floating-point operations, and for each compiled
+        step a list of the CPU seconds of its traces: next to nothing on
+        PyTorch, which traces nothing.
     """
     operations, times = 0.0, []
     plans = plans_of_a_round(model, x, y)
@@ -33,7 +33,7 @@ def operations_per_step(model, x, y, traces=1):
     for plan, count in plans.items():
         step = step_of(model, plan)
         times.append([])
-        # As in `timeit`: what else lives in the process is not to count.
+        # As in `timeit`: other objects in the process must not count.
         gc.disable()
         for _ in range(traces):
             start = time.process_time()
@@ -45,7 +45,7 @@ def operations_per_step(model, x, y, traces=1):
 
 
 def steps_per_round(model, at_least=1):
-    """Number of steps that has every compiled step as often as training has."""
+    """Number of steps with every compiled step as often as in training."""
     period = getattr(model, "num_subsets", 1)
     return -(-at_least // period) * period
 
@@ -60,6 +60,6 @@ def plans_of_a_round(model, x, y):
 
 
 def step_of(model, plan):
-    """The model's `train_step`, doing what the plan says if there is one."""
+    """The model's `train_step`, which follows the plan if there is one."""
     more = {} if plan is None else {"plan": plan}
     return functools.partial(model.train_step, **more)

@@ -1,4 +1,4 @@
-"""How fast the input pipelines are, beside what training consumes.
+"""Measures the speed of the input pipelines beside what training consumes.
 
 Command:   python -m benchmarks.pipelines --data-dir DIR --folder DIR
            python -m benchmarks.pipelines --report FILE  (table of a result)
@@ -6,10 +6,10 @@ Result:    a table; runs/pipelines/results.json and results.md
 Time:      some 10 minutes on 2 CPU cores
 
 `--data-dir` is the folder in which tensorflow-datasets has CIFAR-10, `--folder`
-a tree of images in class folders; what is not given is left out. A round of a
-pipeline is as many whole epochs as fill some seconds, each with the start of
-its iterator and the shuffling. A round of training is a few steps of `fit`, on
-one batch that is repeated, which costs no time, and on the pipeline.
+a tree of images in class folders; a missing one is left out. A round of a
+pipeline is as many whole epochs as fill some seconds. Each epoch includes the
+start of its iterator and the shuffling. A round of training is a few steps of
+`fit`, on one repeated batch, which costs no time, and on the pipeline.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def measure(arguments):
 
 
 def tables(results):
-    """Quartiles over the rounds, whose times per image are compared."""
+    """Quartiles over the rounds of the compared times per image."""
     cpu, wall = report.cpu_and_wall(results["seconds_per_image"])
 
     def quartiles(values):

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by kind of operation.
+"""Profiles the time of a training step by kind of operation.
 
 Command:   python -m benchmarks.profiling
            python -m benchmarks.profiling --network transformer
@@ -7,10 +7,10 @@ Result:    tables; runs/profiling/results.json and results.md
 Time:      about 8 minutes
 
 TensorFlow's profiler records every operation of a few steps, on one thread, so
-that the times of the operations add up to that of the step. Convolutions and
-matrix products are what the cost model counts; "all else" is normalization,
-activations, sums, and the updates of the variables. Several rounds, methods in
-turn, medians.
+that the times of the operations add up to the step's time. The cost model
+counts convolutions and matrix products; "all else" is normalization,
+activations, sums, and the updates of the variables. The methods take turns for
+several rounds, and the result is the median.
 """
 
 import argparse
@@ -37,7 +37,7 @@ NUM_KINDS = 16
 def time_by_operation(model, setting):
     """Milliseconds per step of each type of operation, and CPU time of a step.
 
-    The model has trained with all its compiled steps.
+    The model must have trained with all its compiled steps.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = tf.profiler.experimental.ProfilerOptions(
@@ -54,7 +54,7 @@ def time_by_operation(model, setting):
 def read_profile(file):
     """Dict of each type of operation in a profile to its seconds.
 
-    Operations are the events of the host that are called `name:type`.
+    Operations are the host events named `name:type`.
     """
     times = collections.Counter()
     with requires("benchmarks"):
@@ -80,7 +80,7 @@ def profile(methods, setting, rounds):
     models = measurement.make_models(methods, setting)
     for method, model in models.items():
         measurement.timed_steps(model, setting)
-        time_by_operation(model, setting)  # The first takes longer.
+        time_by_operation(model, setting)  # The first one takes longer.
         measurement.progress(f"compiled {method}")
 
     def measure(model):
@@ -101,7 +101,7 @@ def profile(methods, setting, rounds):
 
 
 def tables(results):
-    """Dict of two tables: the sums, and the types that take longest."""
+    """Dict of two tables: the sums, and the slowest types."""
     rows = results["milliseconds_per_step"]
     times = report.frame({m: row["operations"] for m, row in rows.items()})
     times = times.fillna(0)

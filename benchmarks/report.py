@@ -1,8 +1,8 @@
-"""How a result is written: JSON with all values, Markdown with the tables.
+"""Writes results: JSON with all values, Markdown with the tables.
 
-Each benchmark has a function that makes its tables of the values, a dict of
-title, which may be `""`, to a pandas `DataFrame`. `write` uses it for a new
-result, and `show` for one that was written before.
+Each benchmark has a function that makes its tables from the values: a dict of
+title, which may be `""`, to pandas `DataFrame`. `write` uses it for a new
+result, and `show` for an earlier one.
 """
 
 import importlib.metadata
@@ -28,7 +28,7 @@ def add_options(parser, name):
 
 
 def frame(records):
-    """`pandas.DataFrame` of a list of dicts, or of what it takes otherwise."""
+    """`pandas.DataFrame` of a list of dicts, or of its other inputs."""
     with requires("benchmarks"):
         import pandas as pd
     return pd.DataFrame(records)
@@ -43,9 +43,10 @@ def write(folder, values, tables):
     """Writes `results.json` and `results.md`, and prints the latter.
 
     Args:
-        folder: Path, which is made if there is none.
+        folder: Path, which is made if it is missing.
         values: Dict for JSON. The command and the machine are added.
-        tables: Function of it that returns a dict of title to `DataFrame`.
+        tables: Function of `values` that returns a dict of title to
+            `DataFrame`.
     """
     here = machine()
     text = (
@@ -72,7 +73,7 @@ def in_words(tables):
 def markdown(table, digits=2):
     """Markdown of a `DataFrame` and the named levels of its index.
 
-    Floats have `digits` decimals. What is missing gives an empty cell.
+    Floats have `digits` decimals. Missing values give empty cells.
     """
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
@@ -104,7 +105,7 @@ def mean_and_error(values, digits=2, sign="", error="sem"):
     """`"93.00 +- 2.08"`: mean and its standard error, if there are several.
 
     Args:
-        values: `Series`. What is missing in it does not count.
+        values: `Series`. Missing values do not count.
         digits: Integer, decimals.
         sign: `"+"` to write the sign of a positive mean too.
         error: `"std"` for the standard deviation instead.
@@ -125,7 +126,7 @@ def median_and_quartiles(values, digits=2):
 
 
 def command():
-    """The command that runs, without the folders of absolute paths."""
+    """The running command, without the folders of absolute paths."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
     words = [
@@ -136,8 +137,8 @@ def command():
 
 
 def machine():
-    """Dict of the machine and the versions of what runs on it."""
-    # The backend is loaded when it is asked for.
+    """Dict of the machine and the versions of its software."""
+    # Imported here, since it loads the backend.
     from benchmarks.engines import BACKEND
     from benchmarks.engines import engine
 

@@ -1,4 +1,4 @@
-"""How fast each training method is, measured and by the cost model.
+"""Speed of each training method, measured and by the cost model.
 
 Command:   python -m benchmarks.speed --targets      (2 cores: about 30 minutes)
            python -m benchmarks.speed --quick        (2 minutes)
@@ -8,15 +8,15 @@ Result:    runs/speed/results.json and results.md; `--targets` is the table
 Targets:   width-32 ResNet-18, batch 64, no XLA, 2 CPU cores, speed relative to
            SAM by CPU time: ESAM depth 1.40, ranked by loss 1.58, ESAM variable
            1.15, a quarter of the batch 1.50, one-step 1.95; SAM at least as
-           fast as that of `tf_keras`; `rho=0` at least 0.97 of bare `fit`
+           fast as in `tf_keras`; `rho=0` at least 0.97 of bare `fit`
 
-All methods are in one process and train a few steps each in turn, after each
-has compiled. Speeds are ratios of the process CPU time in the same round, or
-with an accelerator of the wall time; the table has their medians and quartiles.
-"By count" is the ratio of the operations that the backend's compiled steps have
-(`benchmarks.engines`). Memory is that of a process for each method.
+All methods run in one process. After each has compiled, they train a few steps
+in turn. Speeds are ratios of the process CPU time in the same round, or of the
+wall time with an accelerator; the table has their medians and quartiles. "By
+count" is the ratio of operations in the backend's compiled steps
+(`benchmarks.engines`). Memory is measured in a separate process per method.
 
-The Keras backend is that of the environment (`KERAS_BACKEND`).
+The environment variable `KERAS_BACKEND` sets the Keras backend.
 """
 
 import argparse
@@ -48,9 +48,9 @@ def measure(methods, setting, rounds, traces):
 
     Returns:
         Dict of what is saved, each a dict by method: list of `[CPU, wall]`
-        seconds per step, one a round; operations per step; list for each
-        compiled step of the CPU seconds of its traces; wall seconds of the
-        first use of all steps. Nothing is counted and traced if `traces` is 0.
+        seconds per step, one a round; operations per step; for each compiled
+        step a list of the CPU seconds of its traces; wall seconds of the first
+        use of all steps. Nothing is counted or traced if `traces` is 0.
     """
     models = measurement.make_models(methods, setting)
     first_use = {}
@@ -78,7 +78,7 @@ def measure(methods, setting, rounds, traces):
 
 
 def seconds_of_first_use(model, setting):
-    """Wall seconds that the first use of all steps takes beyond running."""
+    """Extra wall seconds of the first use of all steps, beyond running."""
     first, again = (
         measurement.timed_steps(model, setting, at_least=2)[0][1]
         for _ in range(2)
@@ -109,7 +109,7 @@ def table(results):
     for name in ("SGD", BARE):
         if name in times:
             rows[f"speed / {name}"] = times.rdiv(times[name], axis=0).agg(ratio)
-    # Of one trace of all steps.
+    # Time of one trace of all steps.
     tracing = {
         method: float(np.median(np.sum(steps, axis=0)))
         for method, steps in results["tracing_cpu_seconds"].items()
@@ -165,7 +165,7 @@ def main(arguments=None):
     arguments = parse_arguments(arguments)
     if arguments.report:
         return report.show(arguments.report, tables)
-    report.frame([])  # A missing package is told now, and not at the end.
+    report.frame([])  # A missing package is an error now, not at the end.
     setting = measurement.make_setting(arguments)
     methods = measurement.choose_methods(arguments.methods)
     traces = 0 if arguments.no_count else TRACES

@@ -1,11 +1,11 @@
 """The SAM that `tf_keras` has, and its bare `fit`.
 
 `tf_keras.models.experimental.SharpnessAwareMinimization` needs the older Keras,
-which differs in two ways: its batch normalization is fused, where Keras 3
-composes it of single operations, and its SAM computes the ascent's gradient in
+which differs in two ways. Its batch normalization is fused, where Keras 3
+composes it of single operations. Its SAM computes the ascent's gradient in
 inference mode, without batch statistics and dropout. For a comparison of equal
 work there are methods with a composed batch normalization, and one that
-computes that gradient in training mode too.
+computes this gradient in training mode too.
 """
 
 import importlib.util
@@ -22,14 +22,14 @@ NAMES = (BARE, SAM, BARE_COMPOSED, SAM_COMPOSED, SAM_EQUAL_WORK)
 
 
 def is_available():
-    """Whether `tf_keras` is installed, and TensorFlow is what is measured."""
+    """Whether `tf_keras` is installed and TensorFlow is measured."""
     if keras.backend.backend() != "tensorflow":
         return False
     return importlib.util.find_spec("tf_keras") is not None
 
 
 def make_model(method, setting):
-    """The compiled peer: same network, optimizer, loss and metrics."""
+    """The compiled peer with the same network, optimizer, loss and metrics."""
     import tf_keras
 
     tf_keras.utils.set_random_seed(1)
@@ -54,7 +54,7 @@ def make_model(method, setting):
 
 
 def convert(network, fused=True):
-    """The same functional network of the layers of `tf_keras`, new weights.
+    """The same functional network of `tf_keras` layers, with new weights.
 
     Its layers are called once. `fused` batch normalization is one operation.
     """

@@ -84,7 +84,7 @@ def conv_norm_relu(x, filters, strides=1):
 
 
 def train(method, seed, epochs, data, out):
-    """Trains one network and returns what is reported about it."""
+    """Trains one network and returns its results."""
     (x_train, y_train), (x_test, y_test) = data
     keras.utils.set_random_seed(seed)
     model = keras_esam.ESAMModel(make_network(), seed=seed, **METHODS[method])
@@ -194,7 +194,7 @@ def main():
     option("--seeds", type=int, nargs="+", default=SEEDS, help="one run each")
     option("--out", type=pathlib.Path, default="runs/demo", help="a folder")
     arguments = parser.parse_args()
-    with requires("examples"):  # Now, and not after the training.
+    with requires("examples"):  # Fails now, not after the training.
         import matplotlib.figure  # noqa: F401
         import pandas  # noqa: F401
         import sklearn.datasets  # noqa: F401
@@ -202,7 +202,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
 
     data = load_data()
-    # Seeds outside, so that a slow minute of the machine hits all methods.
+    # Seeds in the outer loop, so that a slow minute hits all methods.
     runs = [
         train(method, seed, arguments.epochs, data, out)
         for seed in arguments.seeds

@@ -1,8 +1,8 @@
-"""What the two training scripts share: options, model, and the run's folder.
+"""Options, model and run folder of the two training scripts.
 
 A kill at any moment damages no file of a run: each is written under another
-name and renamed, and the backup of the last epoch that was finished decides
-what the others hold. Of several workers the chief writes them.
+name and then renamed. The backup of the last finished epoch decides what the
+others hold. Of several workers the chief writes them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STRATEGIES = {
     "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
 }
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
-# Options that replace values of the recipe: its own, and ESAMModel's arguments.
+# Options that replace the recipe's values and its arguments of ESAMModel.
 TRAINING = {
     "epochs": {"type": int},
     "batch_size": {"type": int, "help": "of all replicas together"},
@@ -50,13 +50,13 @@ ESAM = {
     "scale": {"choices": ascent.SCALES},
     "adaptive": {"action": argparse.BooleanOptionalAction},
 }
-# What may change when a run resumes: places of files, and the kind of strategy.
-# The number of its replicas is part of the method and may not.
+# Settings that may change when a run resumes: file locations and the kind of
+# strategy. The number of replicas is part of the method and may not change.
 FREE = ("out", "data_dir", "folder", "strategy", "name", "esam", "sources")
 
 
 def make_parser(description, recipe):
-    """Parser of the options of both scripts, with recipes of the same kind."""
+    """Makes the option parser, with recipes of the same kind as `recipe`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -80,7 +80,7 @@ def make_parser(description, recipe):
 
 
 def check_strategy(name):
-    """The name, unless Keras' backend has no such strategy."""
+    """Returns the name; an error if Keras' backend has no such strategy."""
     if name in STRATEGIES and name != "none" and not IS_TENSORFLOW:
         raise argparse.ArgumentTypeError(
             "must be none unless KERAS_BACKEND is tensorflow. "
@@ -90,7 +90,7 @@ def check_strategy(name):
 
 
 def make_recipe(arguments):
-    """The recipe with the values that are given instead of its own."""
+    """The recipe, with the values of the command line instead of its own."""
     recipe = recipes.get(arguments.recipe)
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     changed = {k: given[k] for k in TRAINING if k in given}
@@ -101,11 +101,11 @@ def make_recipe(arguments):
 
 
 def start(arguments):
-    """Sets seed and precision. Returns the scope in which to make the model."""
+    """Sets seed and precision. Returns the scope for making the model."""
     if not IS_TENSORFLOW:
-        # It only makes the batches, and would take the memory of the GPUs.
+        # TensorFlow only makes batches, and would take the GPUs' memory.
         tf.config.set_visible_devices([], "GPU")
-    # Before anything is computed, or the workers can not be connected.
+    # Before any computation, or the workers can not be connected.
     strategy = STRATEGIES[arguments.strategy]()
     keras.utils.set_random_seed(arguments.seed)
     keras.config.set_dtype_policy(arguments.precision)
@@ -124,18 +124,18 @@ def make_model(network, recipe, num_steps, seed):
 
 
 def fit(model, train, validation, counter, recipe, arguments, out, **more):
-    """Trains or resumes, saves the network, and reports what came out.
+    """Trains or resumes, saves the network, and reports the results.
 
     The run in `out` must have the same settings, `more` among them.
     """
-    # Without a strategy, or on another backend, that of a single device.
+    # Without a strategy, or on another backend: a single device.
     default = tf.distribute.get_strategy()
     strategy = getattr(model, "distribute_strategy", default)
     is_chief = strategy.extended.should_checkpoint
     settings = vars(arguments) | vars(recipe) | recipe.esam | more
     settings |= {
         "steps_per_epoch": len(train),
-        # Each has a perturbation and a choice of samples of its own.
+        # Each has its own perturbation and selection of samples.
         "num_replicas": strategy.num_replicas_in_sync,
     }
     settings = {k: v for k, v in settings.items() if k not in FREE}
@@ -156,7 +156,7 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
             train,
             epochs=recipe.epochs,
             validation_data=validation,
-            shuffle=False,  # The pipeline does it.
+            shuffle=False,  # The pipeline shuffles.
             verbose="auto" if is_chief else 0,
             callbacks=[counter, throughput, *callbacks],
         )
@@ -168,8 +168,8 @@ def fit(model, train, validation, counter, recipe, arguments, out, **more):
 class BestWeights(keras.callbacks.Callback):
     """Saves the network's weights whenever `val_accuracy` is the highest yet.
 
-    It comes after its `AtomicBackup`, and does at the start of a training what
-    a kill may have prevented after the last epoch.
+    It comes after its `AtomicBackup`. At the start of a training it does what a
+    kill may have prevented after the last epoch.
     """
 
     def __init__(self, path, backup):
@@ -188,10 +188,10 @@ class BestWeights(keras.callbacks.Callback):
 
 
 def report(arguments, recipe, history, out):
-    """Writes and prints what came out of a run."""
+    """Writes and prints the results of a run."""
     last = history[-1]
     rates = [row["images_per_second"] for row in history]
-    # An epoch that was too short to time has none.
+    # An epoch too short to time has no rate.
     rates = [rate for rate in rates if math.isfinite(rate)] or [math.nan]
     used = {name: getattr(recipe, name) for name in TRAINING}
     result = {

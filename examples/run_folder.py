@@ -1,4 +1,4 @@
-"""The folder of a training: one writer, one set of settings, whole files."""
+"""The folder of a training: one writer, fixed settings, whole files."""
 
 import contextlib
 import json
@@ -11,10 +11,10 @@ from keras_esam.extras import requires
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder, and keeps other processes from locking it.
+    """Makes the folder and locks it against other processes.
 
     Raises:
-        RuntimeError: If it is locked.
+        RuntimeError: If another process has locked it.
     """
     with requires("examples"):
         import filelock
@@ -41,14 +41,14 @@ def check_settings(settings: dict, before: dict, folder: pathlib.Path):
             for values in (before, settings)
         )
         raise ValueError(
-            "`--out` must be a new folder, or that of a run with the same "
+            "`--out` must be a new folder, or belong to a run with the same "
             f"settings, which then resumes: choose another. {folder} was "
             f"trained with {old}. Received: {new}"
         )
 
 
 def save_whole(save: Callable, path: pathlib.Path):
-    """Calls `save` so that its file is written atomically."""
+    """Calls `save`, and writes its file atomically."""
     unfinished = path.with_name(f"unfinished.{path.name}")
     save(unfinished)
     unfinished.replace(path)
@@ -59,11 +59,11 @@ def write_text(text: str, path: pathlib.Path):
 
 
 def write_json(content, path: pathlib.Path):
-    """Writes JSON, numbers that are not finite as `null`."""
+    """Writes JSON, with `null` for numbers that are not finite."""
     content = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_text(json.dumps(content, indent=1) + "\n", path)
 
 
 def read_json(path: pathlib.Path):
-    """What a file holds, `{}` if there is none."""
+    """The content of a JSON file, `{}` if it is missing."""
     return json.loads(path.read_text()) if path.exists() else {}

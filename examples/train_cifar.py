@@ -5,20 +5,20 @@ Result:    runs/cifar10/resnet18/esam with result.json, the weights with the
            best validation accuracy (best.weights.h5), the last network
            (last.keras), a backup and logs for TensorBoard. The paper reports
            96.56% for this recipe, 96.52% for `sam` and 95.41% for `sgd`.
-           `test_accuracy` is that of the last epoch, `best_test_accuracy` that
-           of the epoch that is the best by test accuracy, which is too high
-           for a comparison
+           `test_accuracy` belongs to the last epoch, `best_test_accuracy` to
+           the epoch with the best test accuracy, so it is too high for a
+           comparison
 Hardware:  one GPU. Small, on two busy CPU cores: --width 8 --subset 1000
            --epochs 30 took 4 minutes and gave 33.2% (seed 0; 39.5% of the
            training samples)
 Data:      `tensorflow_datasets.load("cifar10")` downloads it once; --data-dir
            or the environment variable TFDS_DATA_DIR say where it is
 
-An interrupted run resumes when the same command is given again; a run with
-other settings needs another `--out`. With `--strategy multiworker` the command
-is that for each worker, which has its place in the cluster in the environment
-variable TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow
-backend; on the others a run has no `--strategy`.
+Give the same command again to resume an interrupted run. A run with other
+settings needs another `--out`. With `--strategy multiworker` each worker runs
+the command, with its place in the cluster in the environment variable
+TF_CONFIG; all share `--out`. Strategies need Keras' TensorFlow backend; on the
+others a run has no `--strategy`.
 """
 
 import pathlib
@@ -43,8 +43,8 @@ def main():
     out = arguments.out or pathlib.Path("runs", recipe.name)
     scope = fitting.start(arguments)
 
-    # The data of an epoch depends on the seed and the epoch only, so that a
-    # resumed run sees the same batches.
+    # The data of an epoch depends only on the seed and the epoch, so a resumed
+    # run sees the same batches.
     counter = keras_esam.callbacks.EpochCounter()
     train = data.cifar(
         split="train",

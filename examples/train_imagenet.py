@@ -3,9 +3,9 @@
 Command:   python -m examples.train_imagenet --recipe imagenet/resnet50/esam
 Result:    runs/imagenet/resnet50/esam with result.json, the weights with
            the best validation accuracy (best.weights.h5), the last network
-           (last.keras), a backup and logs for TensorBoard. Accuracies are those
-           of the validation part: `test_accuracy` of the last epoch,
-           `best_test_accuracy` of the epoch that is the best by it, which is
+           (last.keras), a backup and logs for TensorBoard. Accuracies are on
+           the validation part: `test_accuracy` belongs to the last epoch,
+           `best_test_accuracy` to the epoch with the best accuracy, so it is
            too high for a comparison
 Hardware:  GPUs; at this scale it has not been run. Small, on two busy CPU
            cores, 800 images of ten classes for training and 200 others for
@@ -13,8 +13,8 @@ Hardware:  GPUs; at this scale it has not been run. Small, on two busy CPU
            --learning-rate 0.002 --granularity depth --epochs 6 took 8 minutes,
            two of them to compile, and gave 20.5% (seed 0; chance is 10%).
            --width 16 --blocks 1 1 1 1 trains a smaller network of the same
-           kind. On the CPU let the number of kept samples, ceil(gamma *
-           batch_size), be even, see docs/guides/choose.md
+           kind. On the CPU the number of kept samples, ceil(gamma *
+           batch_size), should be even, see docs/guides/choose.md
 Data:      `imagenet2012` as tensorflow-datasets has prepared it; --data-dir or
            the environment variable TFDS_DATA_DIR say where it is. Or your own
            images, FOLDER/train/CLASS/*.JPEG and FOLDER/val/CLASS/*.JPEG, with
@@ -54,8 +54,8 @@ def main():
     out = arguments.out or pathlib.Path("runs", recipe.name)
     scope = fitting.start(arguments)
 
-    # The data of an epoch depends on the seed and the epoch only, so that a
-    # resumed run sees the same batches.
+    # The data of an epoch depends only on the seed and the epoch, so a resumed
+    # run sees the same batches.
     counter = keras_esam.callbacks.EpochCounter()
     source = {
         "data_dir": arguments.data_dir,
@@ -98,13 +98,13 @@ def main():
 
 
 def check_photographs(folder, error):
-    """Names the file, if it was one that caused the error of a training."""
+    """Names the image file that caused the error of a training, if any."""
     print("Looking for a file that cannot be decoded", flush=True)
     for split in SPLITS:
         path = jpeg.find_broken(class_folders(folder, split)[0])
         if path is not None:
             raise ValueError(
-                "The photographs in `--folder` must be whole: replace this one "
+                "The images in `--folder` must be whole: replace this one "
                 f"or delete it. Received: {path}"
             ) from error
 

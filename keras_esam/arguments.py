@@ -1,4 +1,4 @@
-"""Checks of arguments, in the form of Keras' errors."""
+"""Checks of arguments, with errors in Keras' style."""
 
 import math
 import numbers
@@ -9,7 +9,7 @@ import numpy as np
 
 Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
-# Characters of a value in an error message.
+# Most characters of a value in an error message.
 LONGEST_SHOWN = 200
 
 
@@ -22,7 +22,7 @@ def short(value) -> str:
 
 
 def type_error(name, expected, value) -> TypeError:
-    """The error of an argument that is not what was expected."""
+    """The error for an argument of an unexpected type."""
     return TypeError(
         f"`{name}` must be {expected}. "
         f"Received: {name}={short(value)} of type {type(value)}"
@@ -30,7 +30,7 @@ def type_error(name, expected, value) -> TypeError:
 
 
 def check_fraction(name, value):
-    # Not a subclass, whose values may be others.
+    # Not a subclass, which may have other values.
     if type(value) is Stages:
         for stage in value.values:
             check_fraction(name, stage)
@@ -53,7 +53,7 @@ def check_fraction(name, value):
 
 
 def check_choice(name, value, choices):
-    # An array is not to be compared.
+    # An array can not be compared.
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"`{name}` must be one of {choices}. "
@@ -70,7 +70,7 @@ def check_boolean(name, value):
 
 def check_seed(seed):
     if seed is None:
-        # As Keras does it: `keras.utils.set_random_seed()` makes it known.
+        # As in Keras: `keras.utils.set_random_seed()` makes it reproducible.
         return random.randint(1, 10**9)
     if not is_integer(seed):
         raise type_error("seed", "an integer or `None`", seed)
@@ -82,7 +82,7 @@ def check_seed(seed):
 
 
 def check_positive(**numbers_by_name):
-    """Checks that all of the numbers are positive and finite."""
+    """Checks that all numbers are positive and finite."""
     for name, number in numbers_by_name.items():
         if not is_number(number):
             raise type_error(name, "a number", number)
@@ -100,7 +100,7 @@ def check_integer(**values_by_name):
 
 
 def check_count(minimum: int = 1, **counts_by_name):
-    """Checks that all of the counts are integers of at least `minimum`."""
+    """Checks that all counts are integers of at least `minimum`."""
     check_integer(**counts_by_name)
     for name, count in counts_by_name.items():
         if count < minimum:

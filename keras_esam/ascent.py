@@ -1,4 +1,4 @@
-"""The ascent step of SAM, ASAM and ESAM: which perturbation of the weights.
+"""The ascent step of SAM, ASAM and ESAM: how the weights are perturbed.
 
 With gradient `g_n` and weights `w_n` of variable `n`, and `p_n` the
 probability with which SWP includes variable `n`:
@@ -18,7 +18,7 @@ Reference:
 - [ASAM: Kwon et al., 2021](https://arxiv.org/abs/2102.11600)
 - [Momentum-SAM: Becker et al., 2024](https://arxiv.org/abs/2401.12033)
 - [ESAM: Du et al., 2022](https://arxiv.org/abs/2110.03141), equation 5 with
-    1/beta in the place of the misprinted 1/(1-beta)
+    1/beta instead of the misprinted 1/(1-beta)
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ from typing import Any
 import keras
 from keras import ops
 
-# Number of steps over which `moved_alignment` forgets.
+# Number of steps over which `moved_alignment` averages.
 ALIGNMENT_STEPS = 20
 
 SCALES = ("horvitz_thompson", "authors")
 
-# Under `tf.distribute`, of whose gradient: that of each replica, or of all.
+# Gradient under `tf.distribute`: each replica's own, or all replicas'.
 SCOPES = ("replica", "global")
 
 
@@ -46,12 +46,12 @@ class Ascent:
         gradients: Function `gradients(current, momentum)` of two lists with a
             tensor or `None` for each perturbed variable: the gradient of the
             step's own batch, and the momentum of the gradients of the updates.
-            It returns such a list. What the rule does not need is `None`
-            instead of a list.
-        needs_clean_pass: Boolean, whether a step computes the first one, by a
-            pass at the unperturbed weights. Without it, the metrics are those
-            at the perturbed weights.
-        needs_momentum: Boolean, whether the optimizer must keep the second one.
+            It returns such a list. A list that the rule does not need is
+            `None`.
+        needs_clean_pass: Boolean, whether a step computes `current`, by a pass
+            at the unperturbed weights. Without it, the metrics are computed at
+            the perturbed weights.
+        needs_momentum: Boolean, whether the optimizer must keep `momentum`.
     """
 
     gradients: Callable
@@ -61,7 +61,7 @@ class Ascent:
 
 ASCENTS = {
     "current": Ascent(lambda current, momentum: current),
-    # Ahead, along the next update.
+    # Looks ahead along the next update.
     "momentum": Ascent(
         lambda current, momentum: [-tensor for tensor in momentum],
         needs_clean_pass=False,
@@ -83,8 +83,8 @@ def perturb(weights: list, gradients: list, plan, rho, seed_generator):
 
     Returns:
         Tuple of a list of tensors with the shapes of `weights`, and the norm of
-        the gradient, see `ascent_step`. Unperturbed variables have the very
-        tensors of `weights`, so that compilers merge equal parts of passes.
+        the gradient, see `ascent_step`. Unperturbed variables keep the same
+        tensors as in `weights`, so compilers merge equal parts of passes.
     """
     values = [weights[index] for index in plan.subset]
     masks = None
@@ -129,16 +129,16 @@ def ascent_step(
             perturbed.
         masks: Optional list of boolean tensors with the shapes of `gradients`;
             scalars where it is `False` are not perturbed. Then `gradients`
-            must be those of all variables.
+            must cover all variables.
         adaptive: Boolean, whether to use ASAM's scale-invariant perturbation.
         scale: `"horvitz_thompson"` as in the module's docstring, or
-            `"authors"` for the ESAM authors' code: the norm is that of the
-            perturbed part alone.
+            `"authors"` as in the ESAM authors' code, which takes the norm of
+            the perturbed part alone.
 
     Returns:
         Tuple `(perturbations, norm)`: a list like `gradients` in the dtypes of
         `weights`, and the scalar `N`. A zero gradient gives a zero
-        perturbation. Where the gradient is not finite neither is `norm`.
+        perturbation. If the gradient is not finite, neither is `norm`.
     """
     magnitudes, directions = [], []
     masks_or_none = masks or [None] * len(gradients)
@@ -149,8 +149,8 @@ def ascent_step(
         magnitudes.append(magnitude)
         directions.append(direction)
 
-    # Without masks only the included variables have a gradient, and the norm
-    # of all of them is estimated. In the other cases the norm is known.
+    # Without masks only the included variables have a gradient, so the norm of
+    # the whole gradient is estimated. Otherwise it is known.
     estimated = masks is None and scale == "horvitz_thompson"
     norm = global_norm(
         magnitudes,
@@ -174,7 +174,7 @@ def ascent_step(
 
 
 def _magnitude_and_direction(gradient, weight, mask, adaptive):
-    """What the norm is of, and the direction of the perturbation, masked."""
+    """Magnitude and direction of the module's docstring, masked."""
     if gradient is None:
         return None, None
     dtype = norm_dtype(weight.dtype)
@@ -208,7 +208,7 @@ def global_norm(tensors: Sequence, factors: Sequence[float] | None = None):
     ]
     if not terms:
         return ops.zeros((), dtype="float32")
-    # Not `keras.backend.result_type`, which knows no float64 on JAX.
+    # Not `keras.backend.result_type`, which has no float64 on JAX.
     dtypes = {keras.backend.standardize_dtype(term.dtype) for term in terms}
     widest = "float64" if "float64" in dtypes else "float32"
     return ops.sqrt(sum(ops.cast(term, widest) for term in terms))
@@ -239,23 +239,23 @@ def bernoulli_masks(
 
 
 def moved_alignment(mean, gradients, others, weights, adaptive=False):
-    """Running mean of the cosine between gradients of ascent and update.
+    """Updates the running mean of the cosine between ascent and update.
 
-    A part of the batch has a gradient that points less well along that of the
-    batch, so that a perturbation of the same length increases the loss less:
-    to first order by this factor.
+    The gradient of a part of the batch deviates from the whole batch's, so a
+    perturbation of the same length increases the loss less: to first order by
+    this factor.
 
     Args:
         mean: Scalar tensor, the mean before the step.
-        gradients: List of dense tensors or `None`, the ascent's.
-        others: Such a list, the update's.
+        gradients: List of dense tensors or `None`, gradients of the ascent.
+        others: The same for the update.
         weights: List of tensors with the shapes of the gradients.
         adaptive: Boolean, whether to scale both by the weights' sizes, as ASAM
             does.
 
     Returns:
         Scalar tensor, the mean after the step. Gradients that are zero or not
-        finite do not move it.
+        finite leave it unchanged.
     """
     products, firsts, seconds = [], [], []
     for first, second, weight in zip(gradients, others, weights, strict=True):
@@ -278,14 +278,14 @@ def moved_alignment(mean, gradients, others, weights, adaptive=False):
 def lengthened(rho, alignment, fraction: float):
     """The radius of an ascent on a part of the batch.
 
-    `rho / alignment` increases the loss, to first order, by what `rho` does
+    To first order, `rho / alignment` increases the loss as much as `rho` does
     along the gradient of the whole batch.
 
     Args:
         rho: Float or scalar tensor.
-        alignment: Scalar tensor, the mean of `moved_alignment()`. Values below
-            the square root of the fraction, the cosine where all of the
-            gradient is noise, count as that.
+        alignment: Scalar tensor, the mean of `moved_alignment()`. It counts as
+            at least the square root of the fraction, the cosine for a gradient
+            of pure noise.
         fraction: Float, the `ascent_fraction`.
     """
     if not isinstance(rho, float):
@@ -294,6 +294,6 @@ def lengthened(rho, alignment, fraction: float):
 
 
 def norm_dtype(dtype):
-    """Half precision has too few bits for a sum of squares."""
+    """Dtype of a norm: half precision has too few bits for the squares."""
     dtype = keras.backend.standardize_dtype(dtype)
     return "float64" if dtype == "float64" else "float32"

@@ -1,4 +1,4 @@
-"""A part of a data set with equally many samples of each class."""
+"""Class-balanced subsets of a data set."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def balanced(labels: np.ndarray, count: int) -> np.ndarray:
     """Indices of `count` samples, equally many of each class in turn.
 
-    They are always the same, and a smaller part is within a larger one.
+    They are always the same, and a larger part contains the smaller ones.
     """
     rng = np.random.default_rng(0)
     classes, sizes = np.unique(labels, return_counts=True)

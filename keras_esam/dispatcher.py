@@ -14,21 +14,21 @@ from keras_esam.plan import pool_of
 class StepDispatcher:
     """Runs the compiled step that is due, see `keras_esam.plan`.
 
-    The choice is made on the host: XLA is slow for convolutions inside of
+    The step is chosen on the host, because XLA is slow for convolutions inside
     conditionals, and a step saves gradients only if its subset is static. A
     step is traced when it is first due.
 
-    A dispatcher of a backend extends it with `__call__()`, which runs one
-    execution, and `_make_function()`, which gets the arguments of the call too.
+    Each backend adds `__call__()`, which runs one execution, and
+    `_make_function()`, which gets the arguments of the call too.
 
     Args:
         model: The `ESAMModel`.
 
     Attributes:
-        num_compiled: Integer, number of steps that were compiled so far.
+        num_compiled: Integer, number of steps compiled so far.
     """
 
-    # In which context a step is traced.
+    # The context in which a step is traced.
     tracing = contextlib.nullcontext
 
     def __init__(self, model):
@@ -40,7 +40,7 @@ class StepDispatcher:
 
     def _begin(self, progress=None) -> StepPlan:
         """Plan of the step that is due. `progress` is the value of the
-        variable of the progress, where `fit` holds those of all variables."""
+        progress variable, where `fit` holds the values of all variables."""
         model = self._model
         self.prepare()
         model._progress.read(progress)
@@ -68,22 +68,22 @@ class StepDispatcher:
             return self._functions[plan](*args)
 
     def _logs(self, plan, logs):
-        """The logs of an execution as they are told to the user."""
+        """The logs of an execution as the user sees them."""
         model = self._model
         if not model._may_log_sharpness:
-            # As a step may have found that was traced after this one.
+            # A step that was traced after this one may have found that.
             return model._without_sharpness(dict(logs))
         model._has_sharpness = model._has_sharpness or plan.knows_increase
         return model._with_sharpness_or_nan(logs)
 
     @property
     def _runs_eagerly(self):
-        """Whether a step looks anew at the layers each time that it runs."""
+        """Whether a step looks at the layers again each time it runs."""
         return False
 
     def forget_if_layers_changed(self) -> bool:
-        """Drops the compiled steps, which train other weights or statistics, if
-        layers were frozen or unfrozen, and says whether they were."""
+        """Drops the compiled steps if layers were frozen or unfrozen, since
+        they train other weights or statistics. Returns whether it did."""
         changed = self._trainable_parts not in (None, self._find_trainable())
         if changed:
             self.forget()
@@ -91,7 +91,7 @@ class StepDispatcher:
         return changed
 
     def _find_trainable(self):
-        """All that can be frozen, and whether it is, to be compared."""
+        """All that can be frozen, and whether it is, for comparison."""
         model = self._model
         return (
             [id(variable) for variable in model.trainable_variables],
@@ -99,8 +99,8 @@ class StepDispatcher:
         )
 
     def _forget_unused(self, plan):
-        """Drops the steps of a `beta`, `gamma` or pool of subsets that will not
-        come again. Those of the base optimizer may."""
+        """Drops the steps of a past `beta`, `gamma` or pool of subsets. Base
+        optimizer steps stay, since they may come again."""
         if plan.is_base_step:
             return
         model = self._model
@@ -117,7 +117,7 @@ class StepDispatcher:
         }
 
     def run_by_hand(self, data):
-        """Runs and counts the step that is due, for a loop of a user."""
+        """Runs and counts the step that is due, for a custom training loop."""
         plan = self._begin()
         with own_calls.own_calls():
             logs = self._logs(plan, self._model._train_step(data, plan))
@@ -129,8 +129,8 @@ class StepDispatcher:
         """The training step of a plan, as a function of its arguments."""
         model = self._model
         train_step = model.train_step
-        # A subclass may have one without the argument. What that calls does
-        # the step that is due, which is this one whenever it is traced.
+        # A subclass may have one without the argument. It then calls the step
+        # that is due, which is this one whenever it is traced.
         if "plan" in inspect.signature(train_step).parameters:
             train_step = functools.partial(train_step, plan=plan)
 
@@ -144,12 +144,12 @@ class StepDispatcher:
         return step
 
     def forget(self):
-        """Drops the compiled steps, as when the method has changed."""
+        """Drops the compiled steps, for instance when the method changes."""
         self._functions.clear()
         self._is_prepared = False
 
     def prepare(self):
-        """Does what needs all variables, once they are there."""
+        """Prepares what needs all variables, once they exist."""
         if self._is_prepared:
             return
         model = self._model
@@ -164,15 +164,15 @@ def check_trainable(model):
     """Checks that network, optimizer and metrics of an `ESAMModel` can train.
 
     Raises:
-        ValueError: If there is nothing to train, or no optimizer, or one
-            without the momentum that the method needs; if smaller batches would
-            be passed to layers with a state for each sample; if a metric has
-            the name of our own.
+        ValueError: If there is nothing to train or no optimizer; if the
+            optimizer lacks the momentum that the method needs; if layers with a
+            state for each sample would get smaller batches; if a metric has the
+            name of our own.
     """
     if not model.trainable_variables and not model._method.is_base_optimizer:
         raise ValueError(
             "`model` must have trainable weights, or train with `rho=0`. "
-            f"Received: model={model.model}, all of whose weights are "
+            f"Received: model={model.model}, whose weights are all "
             "frozen or which has none."
         )
     if model.optimizer is None:

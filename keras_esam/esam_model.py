@@ -25,17 +25,17 @@ SERIALIZED = ("model", "rho", "beta", "gamma", "perturbable")
 class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     """Trains a network for flat minima: SAM, ESAM, ASAM or the base optimizer.
 
-    Wrap a network, then `compile` and `fit` as usual. A step of SAM takes the
-    gradient not at the weights but at the weights plus a small perturbation,
-    the one within the radius `rho` that increases the loss the most. By default
-    the perturbation is computed on a quarter of the batch, and the update's
+    Wrap a network, then `compile` and `fit` as usual. SAM takes the gradient
+    not at the weights, but at the weights plus a small perturbation: the one
+    within the radius `rho` that increases the loss the most. By default the
+    perturbation is computed on a quarter of the batch, and the update's
     gradient on all of it. Batches must be shuffled, as `fit` does with arrays.
 
-    ESAM, of the paper below, makes SAM cheaper in two other ways:
+    ESAM, the method of the paper below, makes SAM cheaper in two other ways:
 
     - SWP (stochastic weight perturbation): each step perturbs a random subset
         of the weights and computes the perturbation's gradient for it only;
-    - SDS (sharpness-sensitive data selection): the second gradient is that of
+    - SDS (sharpness-sensitive data selection): the second gradient uses only
         the samples whose loss the perturbation increases the most.
 
     `ascent_fraction=1` is SAM; with `adaptive=True` as well it is ASAM;
@@ -48,26 +48,26 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             not. It stays available as the attribute `model`; save that to get
             a plain Keras model. With a KerasHub task, such as
             `keras_hub.models.TextClassifier`, `compile`, `fit`, `evaluate` and
-            `predict` are the task's: they preprocess as it does.
+            `predict` are the task's own and preprocess the data.
         rho: Float, radius of the neighbourhood (l2 norm), or a Keras
             `LearningRateSchedule` of the optimizer's iterations. 0 trains with
             the base optimizer alone. Defaults to `0.05`.
         beta: Float in `[0.01, 1]`, expected fraction of the variables that a
             step perturbs. With `granularity="weight"`, fraction of the weights,
-            in `(0, 1]`. Or a `PiecewiseConstantDecay` of Keras over the
-            training steps, for a few constant stages. The paper has 0.6.
-            Defaults to `1.0`.
+            in `(0, 1]`. Or a Keras `PiecewiseConstantDecay` over the training
+            steps, for a few constant stages. The paper uses 0.6. Defaults to
+            `1.0`.
         gamma: Float in `(0, 1]`, fraction of the batch that is kept for the
             update: `max(1, ceil(gamma * batch_size))` samples. Or stages, as
-            for `beta`. The paper has 0.5, which slows early fitting. Less than
+            for `beta`. The paper uses 0.5, which slows early fitting. Less than
             1 needs `ascent_fraction=1`. Defaults to `1.0`.
-        perturbable: Which weights may be perturbed: all (`None`); the scales
-            and shifts of layers with `Norm` in the name of their class
-            (`"normalization"`, SAM-ON), for which `rho` is five to ten times
-            larger; or those for which a function of a `keras.Variable` is true,
-            which is registered for saving if the model is to be saved. Defaults
-            to `None`.
-        granularity: Which weights are perturbed or not together. `"depth"`: all
+        perturbable: Which weights may be perturbed. `None`: all of them.
+            `"normalization"` (SAM-ON): the scales and shifts of layers with
+            `Norm` in the name of their class; `rho` is then five to ten times
+            larger. Or a function of a `keras.Variable` that returns whether it
+            may be perturbed; register it for saving if the model is to be
+            saved. Defaults to `None`.
+        granularity: Which weights are perturbed together. `"depth"`: all
             variables from a random depth to the output; layers below the
             lowest perturbed layer are computed once per step and reused.
             `"variable"`: whole variables, as in the authors' code; saves the
@@ -76,9 +76,9 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             small pool of subsets and compile one step for each of them (3 and 5
             at `beta=0.6`). Defaults to `"depth"`.
         rank_by: How SDS ranks the samples. `"sharpness"`: by the increase of
-            their loss, at the cost of one forward pass. `"loss"`: by the loss
-            that is logged. `"random"`: the control that
-            comparisons need. Defaults to `"sharpness"`.
+            their loss, at the cost of one forward pass. `"loss"`: by the logged
+            loss. `"random"`: as a control for comparisons. Defaults to
+            `"sharpness"`.
         ascent: What defines the perturbation: the gradient of the current batch
             (`"current"`) or minus the optimizer's momentum (`"momentum"`,
             Momentum-SAM, which looks ahead along the update). The latter is
@@ -89,30 +89,30 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         ascent_fraction: Float in `(0, 1]`, fraction of the batch whose gradient
             defines the perturbation: `ceil(ascent_fraction * batch_size)`
             samples, or one more if that is odd, evenly spread over the
-            (replica's) batch. The update's gradient is that of all samples, at
-            3.75 in the place of 6 units of cost with `0.25`. The radius is
-            `rho` divided by a running mean of the cosine between the ascent's
-            and the update's gradient, which begins at 1 and is taken as at
-            least `sqrt(ascent_fraction)`: one `rho` serves SAM and its parts.
-            Less than 1 needs `gamma=1`, and batches that are shuffled. No
-            effect with `ascent="momentum"`. Defaults to `0.25`.
+            (replica's) batch. The update's gradient uses all samples. With
+            `0.25` a step costs 3.75 units instead of 6. The radius is `rho`
+            divided by a running mean of the cosine between the ascent's and the
+            update's gradient. The mean starts at 1 and counts as at least
+            `sqrt(ascent_fraction)`, so one `rho` serves all fractions. Less
+            than 1 needs `gamma=1` and shuffled batches. No effect with
+            `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
             `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
             replicas' (`"global"`, which trains as one device would, at the cost
             of a second all-reduce, and of a third with `ascent_fraction < 1`).
-            No effect on JAX, where devices share one gradient, and with
+            No effect on JAX, where devices share one gradient, or with
             `ascent="momentum"`. Defaults to `"replica"`.
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
             of a (replica's) batch get a perturbation of their own, and the
             resulting gradients are averaged. Each micro-batch has its own
             selected samples, random numbers and BatchNormalization statistics.
-            The loss is the compiled one of the whole batch; a loss that reduces
-            over the batch by itself is averaged. `None` means the whole batch.
-            Defaults to `None`.
+            The loss is the compiled loss of the whole batch; a loss that
+            reduces over the batch by itself is averaged. `None` means the whole
+            batch. Defaults to `None`.
         start: Integer, number of training steps with the base optimizer before
-            the first sharpness-aware one, counted over the model's whole
-            training. With `steps_per_execution` that is the first one of the
-            execution after them. Defaults to `0`.
+            the first sharpness-aware step, counted over the model's whole
+            training. With `steps_per_execution`, sharpness-aware training
+            starts with the next execution. Defaults to `0`.
         adaptive: Boolean, whether to use ASAM's scale-invariant neighbourhood,
             for which `rho` is ten to forty times larger. Biases are scaled too,
             unlike in its authors' code. Defaults to `False`.
@@ -125,31 +125,31 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             and loading them restores it. Defaults to `None`.
         name: Optional string, name of the model.
 
-    The arguments are attributes and may be set at any time, also between the
+    The arguments are attributes. They may be set at any time, even between the
     batches of `fit`; the training step is then compiled again.
 
-    The logs contain `loss` and the compiled metrics, at the unperturbed weights
-    and over the whole batch (but see `ascent_fraction`), and `sharpness`: the
-    mean increase of the samples' loss, in units of the loss, without samples
-    whose increase is not finite. It is logged where it costs nothing, with
-    `ascent_fraction=1` and either `gamma=1` or `rank_by="sharpness"`, and is
-    NaN in an epoch in which no step knows it. With `ascent="momentum"`
-    there is no pass at the unperturbed weights: `loss`, metrics and
-    BatchNormalization statistics are those at the perturbed weights, so the
-    logged loss includes the sharpness. With `ascent_fraction < 1` they are
-    those of the samples that the unperturbed pass sees, and there is no
-    `sharpness`, since no other pass sees the same batch.
+    The logs contain `loss`, the compiled metrics and `sharpness`. Loss and
+    metrics are computed at the unperturbed weights and over the whole batch
+    (but see `ascent_fraction`). `sharpness` is the mean increase of the
+    samples' loss, in units of the loss, without samples whose increase is not
+    finite. It is logged where it costs nothing: with `ascent_fraction=1` and
+    either `gamma=1` or `rank_by="sharpness"`. It is NaN in an epoch in which no
+    step measures it. With `ascent="momentum"` there is no pass at the
+    unperturbed weights: `loss`, metrics and BatchNormalization statistics are
+    taken at the perturbed weights, so the logged loss includes the sharpness.
+    With `ascent_fraction < 1` they cover only the samples of the unperturbed
+    pass. There is no `sharpness` then, since no other pass sees the same batch.
 
-    `"depth"` orders the layers of functional and Sequential networks by their
-    place in the graph, and those of subclassed networks as they became
-    attributes. `rho` schedules follow the optimizer's iterations. Stages of
-    `beta` and `gamma` follow the steps of the model's whole training, through
-    later calls of `compile`. With `steps_per_execution=N` the subset and the
-    stages change every `N` steps.
+    `"depth"` orders layers by their place in the graph in functional and
+    Sequential networks, and by the order in which they became attributes in
+    subclassed ones. `rho` schedules follow the optimizer's iterations. Stages
+    of `beta` and `gamma` follow the steps of the model's whole training,
+    through later calls of `compile`. With `steps_per_execution=N` the subset
+    and the stages change every `N` steps.
 
     Variables with `overwrite_with_gradient=True`, the scales and histories of
     float8 training, are not perturbed. They get the values of the unperturbed
-    pass, and the largest ones of micro-batches and replicas.
+    pass, and the largest values over micro-batches and replicas.
 
     Example:
 
@@ -317,17 +317,17 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     def variables(self) -> list:
         """All state of network and training, without optimizer and metrics.
 
-        Those that are no weights of the network are the states of seeds and
-        what a resumed training needs to go on.
+        Beside the network's weights, these are the states of seeds and what a
+        resumed training needs to continue.
         """
         return [*super().variables, *self._training_variables]
 
     @property
     def metrics(self) -> list:
-        """Loss, compiled metrics, those of the network, and `sharpness`."""
+        """Loss, compiled metrics, the network's metrics and `sharpness`."""
         metrics = super().metrics
         place = metrics.index(self.sharpness_tracker)
-        # Keras leaves out those of a model within a model.
+        # Keras leaves out the metrics of a model within a model.
         of_layers = [m for layer in self.model.layers for m in layer.metrics]
         known = set(map(id, of_layers))
         own = keras.Layer.metrics.fget(self.model)
@@ -339,7 +339,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
         return self.model.export(*args, **kwargs)
 
     def save_own_variables(self, store):
-        """Saves what `keras_esam.training_state` says, beside the weights."""
+        """Saves the training state too, see `keras_esam.training_state`."""
         super().save_own_variables(store)
         training_state.save(self, store)
 
@@ -358,7 +358,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             "name": self.name,
         }
         del config["preferred_pool_size"]
-        # Networks and schedules become dicts, all else stays what it is.
+        # Networks and schedules become dicts, all else stays as it is.
         for key in SERIALIZED:
             config[key] = keras.saving.serialize_keras_object(config[key])
         return config
@@ -374,7 +374,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
 
 
 def _argument(name):
-    """Property with the value that the method of training has."""
+    """Property that reads and sets an argument of the training method."""
 
     def get(model):
         return getattr(model._method, name)

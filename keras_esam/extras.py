@@ -1,4 +1,4 @@
-"""Optional packages, which the extras of this package bring."""
+"""Optional packages, installed with the extras of this package."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ def requires(extra: str):
         yield
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
-        # Several of the others import it without bringing it.
+        # Several other extras import it without installing it.
         extra = package if package == "tensorflow" else extra
         raise ImportError(
             f"This needs the package `{package}`, which is not installed: "

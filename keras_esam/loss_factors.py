@@ -1,18 +1,18 @@
 """The losses of a micro-batch, with the divisors of the whole batch.
 
-Keras divides the loss values of a batch by their number, by the number of those
-that no mask excludes, by the total of the sample weights, or by 1. The loss of
-a micro-batch is multiplied by
+Keras divides the loss values of a batch by their number, by the number of
+unmasked values, by the total of the sample weights, or by 1. The loss of a
+micro-batch is multiplied by
 
     (its divisor / divisor of the batch) / (its samples / samples of the batch)
 
 so that the mean over the micro-batches, weighted by their numbers of samples,
-is the compiled loss of the whole batch. That is 1 for a plain mean, which is
-left as it is.
+is the compiled loss of the whole batch. For a plain mean the factor is 1, and
+the loss is left as it is.
 
-Regularisation losses and those of `add_loss()` are means over the micro-batches
+Regularisation losses and `add_loss()` are averaged over the micro-batches
 without a factor. So are losses that reduce over the batch by themselves, and
-what a `compute_loss()` of a user returns: their divisors are not known.
+the results of a user's `compute_loss()`: their divisors are not known.
 """
 
 import keras
@@ -33,8 +33,8 @@ class ScaledLosses:
 
     Args:
         model: The `ESAMModel`, compiled with a loss.
-        ratio: Float or scalar tensor, how many times the samples of the
-            micro-batch go into the batch.
+        ratio: Float or scalar tensor, samples of the batch divided by samples
+            of the micro-batch.
         factors: Optional list with a tensor or `None` for each loss: the rows
             of the micro-batch in what `of_samples()` returned.
 
@@ -69,7 +69,7 @@ class ScaledLosses:
     def compute_loss(self, x, y, y_pred, sample_weight, training):
         compile_loss = self._owner._compile_loss
         if not compile_loss.built:
-            # Its first call builds it. What that adds to metrics is dropped.
+            # The first call builds it. What it adds to metrics is dropped.
             with keras.StatelessScope():
                 compile_loss(y, y_pred, sample_weight)
         return keras.Model.compute_loss(
@@ -111,10 +111,10 @@ def applies(model) -> bool:
 
 
 def of_samples(model, batch, size, predictions):
-    """What the losses of each sample are multiplied by in its micro-batch.
+    """Factors of the losses of each sample in its micro-batch.
 
-    It runs the network once more, for its masks. In a compiled step what does
-    not lead to them is not run.
+    This runs the network once more, for its masks. A compiled step runs only
+    the operations that lead to them.
 
     Args:
         model: The `ESAMModel`.
@@ -160,7 +160,7 @@ def _mean_divisors(compile_loss, y_true, y_pred, sample_weight):
 
     losses = [entry.loss for entry in compile_loss._flat_losses]
     recording = sample_losses.with_losses(compile_loss, map(record, losses))
-    # What the trackers of the outputs' losses are told is dropped.
+    # Drops the values for the trackers of the outputs' losses.
     with forward_pass.RecordingScope([]):
         recording(y_true, y_pred, sample_weight)
     return found
@@ -180,19 +180,19 @@ def _mean_divisor(loss, y_true, y_pred, sample_weight):
 
 
 def _has_divisor(loss, y_true, y_pred):
-    """Whether Keras reduces the losses of samples to their scalar loss."""
+    """Whether Keras reduces per-sample losses to the scalar loss."""
     reduces = loss.reduction not in (None, "none")
     return reduces and sample_losses.keeps_samples_apart(loss, y_true, y_pred)
 
 
 def _is_weighted(loss, mask, sample_weight):
-    """Whether the mean of a loss is not one over all samples alike."""
+    """Whether the mean of a loss weights samples differently."""
     by_weight = loss.reduction == "mean_with_sample_weight"
     return mask is not None or (by_weight and sample_weight is not None)
 
 
 def _mean(row):
-    """Mean of a vector, 0 of one without elements, `None` of `None`."""
+    """Mean of a vector: 0 if it is empty, `None` for `None`."""
     if row is None:
         return None
     size = ops.cast(ops.shape(row)[0], row.dtype)

@@ -1,4 +1,4 @@
-"""The arguments of `ESAMModel` that say how it trains, and their checks."""
+"""The training arguments of `ESAMModel`, and their checks."""
 
 import dataclasses
 import functools
@@ -26,10 +26,10 @@ class Method:
     """A method of training: the arguments of `ESAMModel`, checked.
 
     Args:
-        preferred_pool_size: Optional integer, number of subsets to be near to,
-            see `subsets.pool_size`. Each of them costs a compilation.
+        preferred_pool_size: Optional integer, preferred number of subsets, see
+            `subsets.pool_size`. Each subset costs a compilation.
 
-    The other arguments are those of `ESAMModel`.
+    The other arguments are the same as in `ESAMModel`.
     """
 
     rho: float | Schedule = 0.05
@@ -81,7 +81,7 @@ class Method:
 
     @property
     def splits_batches(self) -> bool:
-        """Whether some of the passes see a part of the samples of a batch."""
+        """Whether some passes see only a part of the batch."""
         has_part = not self.is_base_optimizer and self.ascent_part < 1
         return has_part or self.selects_samples
 
@@ -100,7 +100,7 @@ class Method:
         return gamma == 1 or self.ranking.needs_increase
 
     def pool_size(self, beta: float) -> int:
-        """Number of subsets in the pool of a value of `beta`."""
+        """Number of subsets in the pool for a value of `beta`."""
         return subsets.pool_size(
             beta, self.granularity, self.preferred_pool_size
         )
@@ -162,7 +162,7 @@ def shown(value):
 
 
 def _values(value):
-    """Values of a fraction: those of its stages, or the constant alone."""
+    """List of a fraction's values: its stages, or the constant."""
     return value.values if isinstance(value, Stages) else [value]
 
 
@@ -222,7 +222,7 @@ def _check_micro_batch_size(size):
 
 
 def _choice(name, choices):
-    """Check of a word, one of `choices` at the time of the check."""
+    """Makes a check for one of `choices`, read at the time of the check."""
     return lambda value: arguments.check_choice(name, value, tuple(choices))
 
 

@@ -1,18 +1,18 @@
-"""m-sharpness: a step's batch in micro-batches with a perturbation each.
+"""m-sharpness: a separate perturbation for each micro-batch of a step.
 
-A micro-batch goes through the step as if it were the batch of a replica: its
-own perturbation, its own selection of samples, its own random numbers, its own
-statistics in BatchNormalization. Its losses have the divisors of the whole
-batch, see `loss_factors`. The first one has what is left over, the others have
-`size` samples. What comes out of them is a tuple of
+A micro-batch goes through the step as if it were the batch of a replica. It has
+its own perturbation, selection of samples, random numbers and
+BatchNormalization statistics. Its losses have the divisors of the whole batch,
+see `loss_factors`. The first micro-batch has the remaining samples, the others
+have `size` samples. The results are a tuple of
 
     means  the loss, the gradients, new values of floating-point state, what is
-           added to metrics: their mean over the micro-batches, weighted by
+           added to metrics: averaged over the micro-batches, weighted by
            their numbers of samples
     rows   predictions, increases of the losses, new scales and histories of
-           float8 training: one after the other
-    fixed  new values of other state, such as seeds: those of the first one,
-           which are those of a step without micro-batches
+           float8 training: concatenated
+    fixed  new values of other state, such as seeds: taken from the first
+           micro-batch, the same as in a step without micro-batches
 
 each of them a list of tensors or `None`.
 
@@ -35,14 +35,14 @@ from keras_esam import selection
 from keras_esam.backends import backend
 from keras_esam.backends import forward_pass
 
-# Odd, so that no two micro-batches have one seed, and 2**32 divided by the
+# Odd, so that no two micro-batches share a seed, and 2**32 divided by the
 # golden ratio: its multiples stay apart from each other, and from small seeds.
 SEED_STRIDE = 0x9E3779B1
 
 
 def each(compute, model, plan, batch, weights, state) -> tuple:
-    """`step.sharpness_aware_gradients`, the function `compute`, for each
-    micro-batch of a batch, with the arguments and results of `compute`."""
+    """Calls `compute`, `step.sharpness_aware_gradients`, for each micro-batch
+    of a batch. Arguments and results are as for `compute`."""
     findings = model._findings
     if not findings.needs_divisors:
         try:
@@ -55,7 +55,7 @@ def each(compute, model, plan, batch, weights, state) -> tuple:
 
 def _each(compute, model, plan, batch, weights, state, factors=None):
     num_samples = backend.batch_size(batch)
-    # Alike for all of them, and no tensors of the batch.
+    # The same for all of them, and no tensors of the batch.
     assigned, y_pred = [], None
 
     def run(start, count):
@@ -105,8 +105,8 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
 
 
 def _added_up(model, clean, ratio):
-    """New values of what a micro-batch assigned, or what it adds to a sum, so
-    that the mean over the micro-batches is what all of them add."""
+    """New values that a micro-batch assigned. Additions to a sum are scaled,
+    so that their mean over the micro-batches is the total."""
     once = _counted_once(model, clean.y_pred)
     values = []
     for variable, value in clean.updates:
@@ -135,7 +135,7 @@ def _whole_predictions(y_pred, parts):
 
     Args:
         y_pred: Nested structure, the predictions of one micro-batch.
-        parts: List of the leaves of those of the batch, and then of their
+        parts: List of the leaves of the batch's predictions, and then of their
             masks, tensors or `None`.
     """
     outputs, masks = parts[: len(parts) // 2], parts[len(parts) // 2 :]
@@ -145,7 +145,7 @@ def _whole_predictions(y_pred, parts):
 
 
 def _factors(model, plan, batch, weights, state):
-    """See `loss_factors.of_samples`, whose passes draw the same numbers."""
+    """Calls `loss_factors.of_samples` with the step's random numbers."""
 
     def predictions(part, start):
         own_state, place = _begin(state, start, model)
@@ -167,11 +167,11 @@ def _factors(model, plan, batch, weights, state):
 
 @dataclasses.dataclass
 class Part:
-    """What part of a batch a micro-batch is.
+    """The place of a micro-batch in its batch.
 
     Args:
         start: Integer or scalar tensor, its first sample. At 0 the random
-            numbers are those of a step without micro-batches.
+            numbers are the same as in a step without micro-batches.
         losses: Object that computes the losses: the `ESAMModel`, or
             `loss_factors.ScaledLosses`.
     """
@@ -180,16 +180,16 @@ class Part:
     losses: Any
 
     def own_seed(self, variable):
-        """Value of a seed that no layer tracks, as Keras' global one."""
+        """Value of a seed that no layer tracks, such as Keras' global one."""
         if not _is_seed(variable):
             return None
-        # A scope that knows no values.
+        # A scope without values.
         with keras.StatelessScope():
             return _own_seed(backend.value(variable), self.start)
 
 
 def _begin(state, start, losses):
-    """State with which a micro-batch draws its own numbers, and its `Part`."""
+    """State that gives a micro-batch its own random numbers, and its `Part`."""
     backend.begin_micro_batch(start)
     own_state = [
         (v, _own_seed(value, start) if _is_seed(v) else value)
@@ -204,9 +204,9 @@ def _is_seed(variable):
 
 
 def _own_seed(value, start):
-    """The seed, first of the two integers of a `SeedGenerator`, is another.
+    """State of a `SeedGenerator` with another seed, its first integer.
 
-    The second one counts the draws. PyTorch's generators get the sum of both.
+    The second integer counts the draws. PyTorch's generators get their sum.
     """
     dtype = keras.backend.standardize_dtype(value.dtype)
     if isinstance(start, int):
@@ -216,7 +216,7 @@ def _own_seed(value, start):
 
 
 def _is_sum(variable):
-    """Whether it adds up over the replicas, as the state of metrics does."""
+    """Whether a variable is summed over the replicas, as in metrics."""
     return variable.aggregation == "sum"
 
 
@@ -233,7 +233,7 @@ def _counted_once(model, y_pred):
 
 
 def _ratio(num_samples, count):
-    """How many times `count` goes into the batch, 1 if both are 0."""
+    """Samples of the batch divided by `count`, 1 if both are 0."""
     if isinstance(count, int):
         return num_samples / count if count else 1.0
     return ops.where(count == 0, 1.0, num_samples / count)

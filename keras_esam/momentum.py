@@ -5,20 +5,20 @@ import keras
 from keras_esam.backends import backend
 from keras_esam.variables import is_weight
 
-# Of these, and of their subclasses, it is known what their variables hold.
+# The optimizers, with their subclasses, whose variables are known.
 NAMES = "SGD Adam Adamax Nadam Lamb Lion Muon RMSprop".split()
 OPTIMIZERS = tuple(getattr(keras.optimizers, name) for name in NAMES)
 
 
 def variables(optimizer, trainable_variables) -> list:
-    """The optimizer's variables with the momentum of the weights.
+    """The optimizer's variables that hold the momentum of the weights.
 
     Args:
-        optimizer: `keras.optimizers.Optimizer`. It is built if it is not.
+        optimizer: `keras.optimizers.Optimizer`. It is built if necessary.
         trainable_variables: List of all trainable variables of the model.
 
     Returns:
-        List of variables, `None` for those that are no weights.
+        List of variables, `None` for variables that are no weights.
 
     Raises:
         ValueError: If the optimizer keeps no momentum.
@@ -33,7 +33,7 @@ def variables(optimizer, trainable_variables) -> list:
     found = []
     paths = [weight.path for weight in trainable_variables]
     for weight in trainable_variables:
-        # Those of the same name are in the order of the weights.
+        # Variables of the same name are in the order of the weights.
         same = by_name.get(f"{weight.path.replace('/', '_')}_momentum", [])
         if len(same) > paths.count(weight.path):
             raise ValueError(
@@ -54,9 +54,9 @@ def variables(optimizer, trainable_variables) -> list:
 
 
 def read(optimizer, trainable_variables) -> list:
-    """The momentum of the weights, with the sign of the gradients: tensors."""
+    """Tensors of the weights' momentum, with the sign of the gradients."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    # SGD has the sign and the learning rate of its step in it.
+    # SGD's momentum includes the sign and the learning rate of its step.
     sign = -1 if isinstance(inner, keras.optimizers.SGD) else 1
     return [
         None if variable is None else sign * backend.value(variable)

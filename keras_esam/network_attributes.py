@@ -1,4 +1,4 @@
-"""What an `ESAMModel` has in common with the network in it."""
+"""Attributes that an `ESAMModel` takes from its network."""
 
 import keras
 
@@ -41,7 +41,7 @@ ADVICE = {
 
 
 def check_network(model, wrapper):
-    """Checks the network that is to be wrapped in the class `wrapper`."""
+    """Checks that a network can be wrapped in the class `wrapper`."""
     if not isinstance(model, keras.Model):
         kind = "an instance of `keras.Model`"
         raise arguments.type_error("model", kind, model)
@@ -70,10 +70,10 @@ def check_network(model, wrapper):
 
 
 def _of_network(name, or_layer=False):
-    """Property with the value that the network has, errors included.
+    """Property with the network's value, errors included.
 
-    `or_layer` takes that of the wrapper's call in another model if there is
-    none.
+    If there is none, `or_layer` takes the value of the wrapper's call in
+    another model.
     """
 
     def get(model):
@@ -83,7 +83,7 @@ def _of_network(name, or_layer=False):
         if not is_alone:
             raise AttributeError(
                 f"`{type(model).__name__}` has a `call()` of its own, so its "
-                f"`{name}` is not known. That of its network is "
+                f"`{name}` is not known. Its network has "
                 f"`model.model.{name}`."
             )
         return getattr(model.model, name)
@@ -92,10 +92,10 @@ def _of_network(name, or_layer=False):
 
 
 class NetworkAttributes:
-    """Part of `ESAMModel`: attributes that it passes on from its network.
+    """Part of `ESAMModel`: attributes that it takes from its network.
 
-    Functional networks always have them, Sequential ones once they are built,
-    subclassed ones never.
+    Functional networks always have them, Sequential networks once they are
+    built, subclassed networks never.
     """
 
     input = _of_network("input", or_layer=True)
@@ -108,14 +108,14 @@ class NetworkAttributes:
 
     @property
     def input_dtype(self) -> str:
-        """Dtype of the network's inputs, if they have the same one."""
+        """Dtype of the network's inputs, if they have the same dtype."""
         inputs = getattr(self, "inputs", [])
         dtypes = {keras.backend.standardize_dtype(i.dtype) for i in inputs}
         return dtypes.pop() if len(dtypes) == 1 else super().input_dtype
 
     @property
     def layers(self) -> list[keras.Layer]:
-        """Layers of the network, and then those that a subclass adds."""
+        """Layers of the network, then layers that a subclass adds."""
         added = [layer for layer in super().layers if layer is not self.model]
         return [*self.model.layers, *added]
 
@@ -152,6 +152,6 @@ class NetworkAttributes:
         return [name for name in super().__dir__() if name != "layers"]
 
 
-# The network itself, in the place where files have it. By `layers` its layers
+# The network itself, in its place in saved files. With `layers` its layers
 # would be saved as if they were layers of the wrapper.
 setattr(NetworkAttributes, "layers/", keras.Model.layers)

@@ -1,10 +1,9 @@
-"""Tells the calls of an `ESAMModel` in its own steps from all others.
+"""Warns when an `ESAMModel` is trained from outside its own steps.
 
-A `keras.distillation.Distiller`, a model around an `ESAMModel`, or a loop with
-gradients of its own calls it in training mode and trains it without a
-sharpness-aware step. The call can not know what is done with the outputs, so
-there is a warning for each call in training mode that none of its own steps
-makes.
+A `keras.distillation.Distiller`, a model around an `ESAMModel`, or a custom
+loop may call it in training mode and train it without a sharpness-aware step.
+The call can not know what is done with the outputs. So each call in training
+mode from outside the model's own steps gives a warning.
 """
 
 import contextlib
@@ -15,11 +14,11 @@ import keras
 
 
 class _Calls(threading.local):
-    """What this thread runs of ours.
+    """Own steps and passes that this thread runs.
 
     Attributes:
-        are_own: Boolean, whether it runs a step or a pass of ours.
-        num_steps: Integer, how many training steps of ours have begun in the
+        are_own: Boolean, whether it runs one of our steps or passes.
+        num_steps: Integer, number of our training steps that began in the
             innermost context.
     """
 
@@ -32,7 +31,7 @@ _calls = _Calls()
 
 @contextlib.contextmanager
 def own_calls():
-    """Context or decorator of what may call a model in training mode."""
+    """Context or decorator for code that may call a model in training mode."""
     before = _calls.are_own, _calls.num_steps
     _calls.are_own, _calls.num_steps = True, 0
     try:
@@ -42,12 +41,12 @@ def own_calls():
 
 
 def are_own() -> bool:
-    """Whether this thread runs a step or a pass of ours."""
+    """Whether this thread runs one of our steps or passes."""
     return _calls.are_own
 
 
 def count_step():
-    """Says that a training step of ours begins."""
+    """Counts the start of one of our training steps."""
     _calls.num_steps += 1
 
 

@@ -1,7 +1,7 @@
 """What a training step does, known on the host before it runs.
 
-Everything here is static in a compiled step: each plan has a compiled step of
-its own. A new way to vary training over its steps is a line in `plan_step`.
+Everything here is static in a compiled step: each plan has its own compiled
+step. A new way to vary training over its steps is a line in `plan_step`.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class StepPlan:
         probabilities: Tuple of floats, the probability with which SWP perturbs
             each variable of the subset.
         overwritten: Tuple of integers, indices of the `trainable_variables`
-            that are no weights: their gradients are their new values.
+            that are no weights; their gradients are their new values.
     """
 
     method: Method
@@ -53,7 +53,7 @@ class StepPlan:
 
     @property
     def takes_rows(self) -> bool:
-        """Whether the step takes some of the rows of a batch."""
+        """Whether the step takes only some rows of a batch."""
         method = self.method
         has_parts = min(self.gamma, method.ascent_part) < 1
         has_parts = has_parts or method.micro_batch_size is not None
@@ -61,7 +61,7 @@ class StepPlan:
 
     @property
     def mask_probability(self) -> float | None:
-        """Probability of each scalar weight to be perturbed, where scalars
+        """Probability that a scalar weight is perturbed, `None` unless scalars
         are drawn."""
         by_scalar = self.method.granularity == "weight" and self.beta < 1
         return self.beta if by_scalar else None
@@ -81,14 +81,14 @@ class StepPlan:
         return selection.num_selected(batch_size, self.gamma)
 
     def selects(self, batch_size) -> bool:
-        """Whether the step drops samples, as far as it is known in tracing."""
+        """Whether the step drops samples; true if tracing can't tell."""
         if self.gamma == 1:
             return False
         is_known = isinstance(batch_size, int)
         return not is_known or self.num_kept(batch_size) < batch_size
 
     def has_micro_batches(self, batch_size) -> bool:
-        """Whether there are several, as far as it is known in tracing."""
+        """Whether there are several; true if tracing can't tell."""
         size = self.method.micro_batch_size
         if size is None:
             return False
@@ -101,7 +101,7 @@ def plan_step(method: Method, progress, variables: Variables) -> StepPlan:
     Args:
         method: `Method`.
         progress: `TrainingProgress`, the place in the whole training.
-        variables: `Variables`, those of the model.
+        variables: `Variables` of the model.
     """
     step = progress.num_steps
     has_no_radius = isinstance(method.rho, Stages) and not value_at(
@@ -146,7 +146,7 @@ def pool_of(
 
 
 def value_at(value: float | Stages, step: int) -> float:
-    """Value of a constant, or of a schedule in constant stages, at a step."""
+    """Value of a constant or of constant stages at a step."""
     if not isinstance(value, Stages):
         return value
     passed = sum(bool(step > boundary) for boundary in value.boundaries)

@@ -10,9 +10,9 @@ A recipe is named `DATASET/NETWORK/METHOD`:
 | methods | `sgd`, `sam`, `sam-quarter`, `asam` |
 | | `esam`, `esam-swp`, `esam-sds` |
 
-Every value has its source in `Recipe.sources`, which also says which ones were
-not checked against the paper. Where the paper contradicts itself the tables are
-followed, not the text:
+`Recipe.sources` gives the source of every value, and says which values were not
+checked against the paper. Where the paper contradicts itself, the recipes
+follow the tables, not the text:
 
 - Table 4 has batch 256 for the two larger networks and weight decay 1e-3 for
     SAM and ESAM; section 3.1 says 128 and 1e-4.
@@ -22,21 +22,22 @@ followed, not the text:
 - The authors' `run.sh` has `beta` 0.5 and weight decay 5e-4 for PyramidNet-110,
     section 3.1 0.6, and Table 4 1e-3.
 
-`esam` perturbs whole variables, as the authors' code does; with
-`granularity="depth"` it is faster, see `keras_esam.ESAMModel`. The perturbation
+`esam` perturbs whole variables, as the authors' code does.
+`granularity="depth"` is faster, see `keras_esam.ESAMModel`. The perturbation
 has length `rho`, as in the paper; in the authors' code it is longer
 (`scale="authors"`).
 
 `asam` has the `rho` of its paper, [Kwon et al.,
 2021](https://arxiv.org/abs/2102.11600), and the rest from ESAM's tables. The
 code of that paper (SamsungLabs/ASAM) scales no biases and adds `eta=0.01` to
-`|w|`; `adaptive=True` scales all variables and adds nothing. With all scaled
-the first author [reports](https://github.com/davda54/sam/issues/37) the best
-accuracy on CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5.
+`|w|`; `adaptive=True` scales all variables and adds nothing. With all variables
+scaled, the first author
+[reports](https://github.com/davda54/sam/issues/37) the best accuracy on
+CIFAR-10 with `rho=2`, of 0.5, 1, 2 and 5; the recipes have 0.5.
 
-`sam-quarter` is not in the paper. It is SAM with the perturbation of a quarter
-of each batch (on ImageNet of each micro-batch), as `keras_esam.ESAMModel` has
-it by default.
+`sam-quarter` is not in the paper. It is SAM with the perturbation computed on a
+quarter of each batch (on ImageNet of each micro-batch), the default of
+`keras_esam.ESAMModel`.
 """
 
 import dataclasses
@@ -58,7 +59,7 @@ METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds", "sam-quarter")
 
 
 class _FrozenDict(dict):
-    """A dict that can't be changed, but copied and stored."""
+    """A dict that can be copied and stored, but not changed."""
 
     def _refuse(self, *args, **kwargs):
         raise TypeError("Recipes can't be changed. Use `dataclasses.replace`.")
@@ -82,7 +83,7 @@ class Recipe:
         weight_decay: Float, as in PyTorch: part of the gradient.
         momentum: Float, in [0, 1).
         esam: Mapping of the arguments of `keras_esam.ESAMModel`.
-        sources: Mapping of each value's name to where it is from.
+        sources: Mapping of each value's name to its source.
     """
 
     name: str
@@ -118,8 +119,8 @@ class Recipe:
         """SGD with momentum and cosine decay over `num_steps` updates.
 
         PyTorch's weight decay accumulates in the momentum, up to
-        `1 / (1 - momentum)` times. That of Keras' optimizers does not, and is
-        made as much larger here.
+        `1 / (1 - momentum)` times. Keras' weight decay does not, so it is
+        multiplied by the same factor here.
         """
         schedules = keras.optimizers.schedules
         return keras.optimizers.SGD(
@@ -129,7 +130,7 @@ class Recipe:
         )
 
 
-# Of each network: epochs, batch size, `rho`, `beta`, `gamma`.
+# Per network: epochs, batch size, `rho`, `beta`, `gamma`.
 _TABLE = {
     "resnet18": (200, 128, 0.05, 0.6, 0.5),
     "wrn-28-10": (200, 256, 0.1, 0.5, 0.5),
@@ -138,7 +139,7 @@ _TABLE = {
     "resnet101": (90, 512, 0.05, 0.6, 0.7),
 }
 _ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
-# Where values are from.
+# Sources of values.
 _METHOD = "of the method"
 _OURS = "our benchmarks"
 _SECTION = "section 3.1"
@@ -160,7 +161,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Recipe:
-    """The recipe of a name, one of `names()`, or else a `ValueError`.
+    """Returns the recipe of a name, one of `names()`.
 
     Example:
 
@@ -195,7 +196,7 @@ def get(name: str) -> Recipe:
 
 
 def _training(dataset, network, method):
-    """Of each value of the training a pair of itself and its source."""
+    """Dict of each training value, by name, to `(value, source)`."""
     epochs, batch_size, *_ = _TABLE[network]
     values = {
         "epochs": (epochs, "Table 4"),
@@ -215,7 +216,7 @@ def _training(dataset, network, method):
 
 
 def _esam(dataset, network, method):
-    """The same of each argument of `keras_esam.ESAMModel`."""
+    """The same for the arguments of `keras_esam.ESAMModel`."""
     if method == "sgd":
         return {"rho": (0.0, _METHOD)}
     on_imagenet = dataset == "imagenet"

@@ -1,4 +1,4 @@
-"""Batches of which a step takes some rows, and what a user is told of them."""
+"""Checks and errors for batches from which a step takes some rows."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import keras
 
 from keras_esam.backends import backend
 
-# Python's, and PyTorch's, of an index out of range or a wrong shape.
+# Errors of Python and PyTorch for an index out of range or a wrong shape.
 SHAPE_ERRORS = (ValueError, TypeError, IndexError, RuntimeError)
 
 UNEQUAL_ROWS = (
@@ -19,15 +19,15 @@ UNEQUAL_ROWS = (
 NOTE = (
     "If this is about the number of samples: the step takes a part of a batch "
     "(SDS, `gamma < 1`, `ascent_fraction < 1` or `micro_batch_size`). A "
-    "network, loss or target that is about a batch as a whole, as places in "
-    "the batch are, and tensors with different numbers of rows need "
+    "network, loss or target that depends on the whole batch, as places in "
+    "the batch do, and tensors with different numbers of rows need "
     "`gamma=1`, `ascent_fraction=1` and `micro_batch_size=None`."
 )
 
 
 @contextlib.contextmanager
 def explained(errors=SHAPE_ERRORS):
-    """Context of passes over a part of a batch, whose errors say that."""
+    """Context that adds a note to errors of passes over a part of a batch."""
     try:
         yield
     except errors as error:
@@ -38,11 +38,11 @@ def explained(errors=SHAPE_ERRORS):
 
 
 def check(batch):
-    """The batch `(x, y, sample_weight)`, of which rows are to be taken.
+    """Checks a batch `(x, y, sample_weight)` from which rows are taken.
 
     Raises:
-        ValueError: If not all of its tensors have as many rows, as far as it is
-            known in tracing.
+        ValueError: If its tensors have different numbers of rows, as far as
+            they are known in tracing.
     """
     leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
     shapes = [tuple(leaf.shape) for leaf in leaves]

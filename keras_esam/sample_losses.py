@@ -1,8 +1,8 @@
-"""The losses of the samples, from the loss that was given to `compile`.
+"""Per-sample losses, from the loss that was given to `compile`.
 
-Keras reduces a loss to a scalar. SDS ranks samples, and so needs the part that
-each of them has in it, with its sample weight, its mask, and all outputs with
-their `loss_weights` added up.
+Keras reduces a loss to a scalar. SDS ranks samples, so it needs each sample's
+part of that scalar. It includes sample weights, masks and `loss_weights`, and
+is summed over all outputs.
 """
 
 import functools
@@ -12,11 +12,11 @@ import weakref
 import keras
 from keras import ops
 
-# Primes, so that they are no product of other sizes either; more of them than
-# the tensors of a loss have axes.
+# Primes, so that none is a product of other sizes; more of them than the
+# tensors of a loss have axes.
 PROBE_BATCH_SIZES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 
-# Steps that run eagerly would ask each time anew.
+# Steps that run eagerly would ask again each time.
 _known_losses = weakref.WeakKeyDictionary()
 
 
@@ -30,7 +30,7 @@ def of_model(model, y, y_pred, sample_weight=None):
 
 
 def missing_error(model, y, y_pred) -> ValueError:
-    """The error of an `ESAMModel` without the losses that SDS needs."""
+    """The error for an `ESAMModel` without the losses that SDS needs."""
     targets, predictions = keras.tree.map_structure(
         lambda leaf: None if leaf is None else tuple(leaf.shape), (y, y_pred)
     )
@@ -54,13 +54,12 @@ def compiled_sample_losses(
 
     Args:
         compile_loss: Keras' `CompileLoss`, built. It matches the structures of
-            targets, predictions, losses and weights; here it does so with a
-            per-sample version of each loss.
+            targets, predictions, losses and weights. Here it gets a per-sample
+            version of each loss.
         y_true: Targets, nested structure of tensors.
         y_pred: Predictions, nested structure of tensors.
         sample_weight: Optional, nested structure of tensors.
-        factors: Optional list with a scalar or `None` for each of the losses,
-            which multiplies it.
+        factors: Optional list with a scalar factor or `None` for each loss.
 
     Returns:
         Tensor, shape `(batch_size,)`, or `None` if one of the losses reduces
@@ -90,8 +89,8 @@ def compiled_sample_losses(
 
 
 def with_losses(compile_loss, losses):
-    """A copy of a `CompileLoss` with other losses, functions of the same
-    arguments, in the places of its own."""
+    """A copy of a `CompileLoss` with its losses replaced by functions of the
+    same arguments."""
     duplicate = _shallow_copy(compile_loss)
     duplicate._flat_losses = [
         entry._replace(loss=loss)
@@ -107,7 +106,7 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
         loss: `keras.losses.Loss`.
         y_true: Targets, shape `(batch_size, d0, .. dN)`, or a nested structure
             of them if the loss is one of several outputs.
-        y_pred: Predictions, as the targets. A Keras mask on them is respected.
+        y_pred: Predictions, like the targets. A Keras mask is respected.
         sample_weight: Optional, shape `(batch_size,)` or with more of the
             dimensions of the unreduced loss.
 
@@ -127,12 +126,12 @@ def sample_losses(loss: keras.losses.Loss, y_true, y_pred, sample_weight=None):
 
 
 def call_loss(loss, y_true, y_pred, sample_weight, reduction):
-    """Calls a loss with a reduction that is not its own.
+    """Calls a loss with another reduction.
 
     Returns:
-        Tuple of the loss, a tensor, and of the mask, a boolean tensor or
-        `None`: that of the predictions, and that of the loss values, as with
-        `ignore_class`.
+        Tuple of the loss, a tensor, and the mask, a boolean tensor or `None`.
+        The mask combines the predictions' mask and the mask of the loss
+        values, as with `ignore_class`.
     """
     masks = [keras_mask(y_pred)]
 
@@ -150,12 +149,12 @@ def call_loss(loss, y_true, y_pred, sample_weight, reduction):
 
 
 def divisor(loss, values, mask, sample_weight):
-    """What the reduction of a loss divides the sum of its `values` by.
+    """The divisor that a loss's reduction applies to the sum of `values`.
 
     Args:
         loss: `keras.losses.Loss`.
         values: Tensor, the unreduced loss.
-        mask: Boolean tensor or `None`, that of the loss values.
+        mask: Boolean tensor or `None`, mask of the loss values.
         sample_weight: Tensor or `None`.
     """
     if loss.reduction == "sum":
@@ -169,14 +168,14 @@ def divisor(loss, values, mask, sample_weight):
 
 
 def keeps_samples_apart(loss, y_true, y_pred):
-    """Whether the first axis of the unreduced loss is that of the samples.
+    """Whether the first axis of the unreduced loss is the samples' axis.
 
-    It is not with `Dice(axis=(0,))`, whose values are those of the classes. A
+    With `Dice(axis=(0,))` it is not: the values belong to the classes. A
     symbolic call, with a batch size that no other axis has, tells them apart
-    even where there are as many classes as samples.
+    even if there are as many classes as samples.
     """
     if type(loss).__call__ is not keras.losses.Loss.__call__:
-        return False  # It does not let itself be asked not to reduce.
+        return False  # It can't be called without a reduction.
     specs = tuple(
         (tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
         for t in keras.tree.flatten((y_true, y_pred))
@@ -205,14 +204,14 @@ def _first_axis_is_that_of_samples(loss, y_true, y_pred):
         specs = keras.tree.map_structure(spec, (y_true, y_pred))
         shape = call.compute_output_spec(specs).shape
     except Exception:
-        # Whatever a user's loss raises that works with its own sizes only.
+        # A user's loss may raise anything for sizes other than its own.
         shape = ops.convert_to_tensor(loss.call(y_true, y_pred)).shape
         batch_size = keras.tree.flatten(y_pred)[0].shape[0]
     return len(shape) > 0 and shape[0] == batch_size
 
 
 def _total_weight(values, mask, sample_weight):
-    """Sum of sample weights as `"mean_with_sample_weight"` takes it."""
+    """Sum of sample weights, as in `"mean_with_sample_weight"`."""
     if sample_weight is None and mask is None:
         return _size(values, values.dtype)
     weight = ops.ones((), values.dtype)
@@ -233,7 +232,7 @@ def _size(tensor, dtype):
 def keras_mask(tensor):
     """The mask that Keras keeps for a tensor, or `None`.
 
-    It is no attribute of the tensor within a compiled step on JAX.
+    Within a compiled step on JAX the mask is no attribute of the tensor.
     """
     return keras.src.backend.get_keras_mask(tensor)
 

@@ -1,7 +1,7 @@
 """SDS (sharpness-sensitive data selection): which samples a step keeps.
 
-Of the `n` samples of a batch, `k = max(1, ceil(gamma * n))` are kept: those
-whose loss rises the most when the weights are perturbed.
+Of the `n` samples of a batch, SDS keeps the `k = max(1, ceil(gamma * n))`
+samples whose loss rises the most when the weights are perturbed.
 """
 
 import dataclasses
@@ -15,18 +15,17 @@ from keras import ops
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """By which scores SDS ranks the samples; the largest are kept.
+    """Scores by which SDS ranks the samples; the largest are kept.
 
     Args:
         scores: Function `scores(losses, increase, draw)` that returns a tensor
             of shape `(batch_size,)`. `losses` and `increase` are such tensors:
-            the losses that are logged, and how much the
-            perturbation raises them. `draw()` returns uniform random numbers,
-            one for each sample.
-        needs_losses: Boolean, whether it needs the `losses`. If not they are
+            the logged losses, and how much the perturbation raises them.
+            `draw()` returns uniform random numbers, one for each sample.
+        needs_losses: Boolean, whether it needs the `losses`. If not, they are
             `None`.
         needs_increase: Boolean, whether it needs the `increase`, for which the
-            step runs one more forward pass. If not it is `None`.
+            step runs one more forward pass. If not, it is `None`.
     """
 
     scores: Callable
@@ -58,8 +57,8 @@ def num_selected(batch_size, gamma: float):
         gamma: Float in `(0, 1]`.
 
     Returns:
-        Integer or scalar integer tensor, at most `batch_size`, which is 0 for
-        a replica that gets none of a small last batch.
+        Integer or scalar integer tensor, at most `batch_size`. The latter is 0
+        for a replica that gets no sample of a small last batch.
     """
     ratio = fractions.Fraction(gamma).limit_denominator(LARGEST_DENOMINATOR)
     rounded_up = -((-batch_size * ratio.numerator) // ratio.denominator)
@@ -69,10 +68,10 @@ def num_selected(batch_size, gamma: float):
 
 
 def rounded_to_even(count, batch_size):
-    """A number of samples, or one more if it is odd and the batch has more.
+    """Adds one to an odd number of samples if the batch has more.
 
-    The gradient of oneDNN's convolutions with strides writes beyond its memory
-    where the batch is odd.
+    With an odd batch size the gradient of oneDNN's strided convolutions writes
+    beyond its memory.
     """
     if isinstance(count, int):
         return min(count + count % 2, batch_size)
@@ -88,8 +87,8 @@ def spread(batch_size, count):
 
     Returns:
         Integer tensor, shape `(count,)`, in ascending order. Unlike the first
-        samples of a batch, these are not all of one kind where a batch is
-        sorted, and not all on one device where it is sharded.
+        samples of a batch, these are not all of one kind if the batch is
+        sorted, and not all on one device if it is sharded.
     """
     places = ops.arange(count)
     # A replica that gets no sample has a count of 0.

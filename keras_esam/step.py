@@ -8,15 +8,14 @@
     F2  perturbed forward pass    selected samples at theta + eps
     B2  its gradient              of all variables, applied to theta
 
-With `ascent="momentum"` there is no F1 and no B1, and logs come from the pass
-that is then the first. With `ascent_fraction` F1 and B1 see a part of the
-batch. With `micro_batch_size` the passes are those of one micro-batch after the
-other.
+With `ascent="momentum"` there is no F1 and no B1, and logs come from the first
+pass that remains. With `ascent_fraction` F1 and B1 see a part of the batch.
+With `micro_batch_size` all passes run for one micro-batch after the other.
 
-The variables are assigned at the end of the step only. Until then theta + eps
-and all other state live in tensors, so nothing has to be restored, replicas can
-not drift apart, and an error on the way leaves the model as it was. All passes
-start from the same state and so use the same dropout masks.
+Variables are assigned only at the end of the step. Until then theta + eps and
+all other state are tensors. So nothing has to be restored, replicas can not
+drift apart, and an error leaves the model as it was. All passes start from the
+same state and so use the same dropout masks.
 
 The step is specialised to its `StepPlan`, with a static subset of the
 variables: gradients of fewer variables cost less.
@@ -66,8 +65,8 @@ def train_step(model, plan, data) -> dict:
         backend.check_gradients(model, batch, weights, state, gradients)
         backend.check_random_numbers()
         model._findings.has_checked_step = True
-    # Weights that a layer assigned are updated from there. All else waits for
-    # the optimizer, which may refuse the weights.
+    # Weights that a layer assigned are updated from their new values. All else
+    # waits for the optimizer, which may refuse the weights.
     trained = set(map(id, model.trainable_variables))
     assigned = [pair for pair in observed.updates if id(pair[0]) in trained]
     others = [pair for pair in observed.updates if id(pair[0]) not in trained]
@@ -80,7 +79,7 @@ def train_step(model, plan, data) -> dict:
 def sharpness_aware_gradients(
     model, plan, batch, weights, state, part=None
 ) -> tuple:
-    """The gradient at theta + eps, and what the other passes find.
+    """Computes the gradient at theta + eps, and runs the other passes.
 
     Args:
         model: The `ESAMModel`.
@@ -91,9 +90,9 @@ def sharpness_aware_gradients(
         part: Optional `micro_batches.Part`.
 
     Returns:
-        Tuple of the `ForwardPass` for metrics and state, the gradients for the
-        update, one for each of the `weights`, tensor or `None`, and the
-        increase of each sample's loss, shape `(batch_size,)`, or `None`.
+        Tuple of: the `ForwardPass` for metrics and state; the gradients for the
+        update, a tensor or `None` for each of the `weights`; the increase of
+        each sample's loss, shape `(batch_size,)`, or `None`.
     """
     rule, ranking = plan.method.ascent_rule, plan.method.ranking
     # Whether SDS drops samples, and whether F1 and F2 see the same ones.
@@ -191,7 +190,7 @@ def _of_subset(plan, gradients):
 
 
 def _moved_alignment(model, plan, weights, current, gradients):
-    """The variable of the alignment, and its value after the step."""
+    """The alignment's variable, and its value after the step."""
     variable = model._progress.alignment
     value = ascent.moved_alignment(
         backend.value(variable),
@@ -249,7 +248,7 @@ def _rows_of(batch, indices):
 
 
 def _update_metrics(model, plan, batch, observed, increase):
-    # That of a part of the batch stands for all of it.
+    # The loss of a part of the batch stands for the whole batch.
     model._loss_metric.update_state(
         backend.unscaled_loss(observed.loss),
         sample_weight=backend.batch_size(batch),

@@ -1,15 +1,15 @@
 """SWP (stochastic weight perturbation): which variables a step perturbs.
 
-A training step saves the gradients of the variables that it does not perturb
-only if it was compiled without them. So there is a small pool of subsets, drawn
-once, with one compiled step each, and training goes through the pool in a
-shuffled order, a fresh permutation each round. Everything here is a function of
-the seed and the step: a resumed run continues as if it had not stopped, and all
-replicas and workers use the same subset.
+A training step saves the gradients of unperturbed variables only if it was
+compiled without them. So there is a small pool of subsets, drawn once, with one
+compiled step each. Training cycles through the pool in a new random order each
+round. Everything here is a function of the seed and the step: a resumed run
+continues as if it had not stopped, and all replicas and workers use the same
+subset.
 
-The subsets of `"variable"` are drawn at random. Those of `"depth"` reach from a
-variable in mid-network to the output, so that the layers below are the same in
-the clean and in the perturbed forward pass and need to run only once.
+The subsets of `"variable"` are drawn at random. The subsets of `"depth"` reach
+from some variable to the output. Layers below it are the same in the clean and
+in the perturbed forward pass and need to run only once.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ GRANULARITIES = ("depth", "variable", "weight")
 
 # Each subset costs one compilation. Three by depth were as accurate as five in
 # our benchmarks, at a beta of at least a half. By variable, the pool has the
-# size nearest to the preferred one, up to the largest, in which every variable
-# can be in exactly the fraction beta of the subsets.
+# size nearest to the preferred one, up to the largest, with which every
+# variable can be in exactly the fraction beta of the subsets.
 PREFERRED_POOL_SIZE = 5
 PREFERRED_BY_DEPTH = 3
 LARGEST_POOL_SIZE = 10
@@ -36,9 +36,9 @@ class SubsetPool:
 
     Args:
         subsets: Tuple of subsets, each a sorted tuple of indices of variables.
-        probabilities: Tuple with the inclusion probability of each variable,
-            the fraction of the subsets that it is in. Variables that are no
-            weights, such as the scales of float8 training, are in none.
+        probabilities: Tuple with the inclusion probability of each variable:
+            the fraction of the subsets that contain it. Variables that are no
+            weights, such as the scales of float8 training, are in no subset.
     """
 
     subsets: tuple[tuple[int, ...], ...]
@@ -55,13 +55,13 @@ def pool_size(
     Args:
         beta: Float in `(0, 1]`, the expected fraction of the variables.
         granularity: `"depth"`, `"variable"` or `"weight"`.
-        preferred: Optional integer, size to be near to. Defaults to 3 for
+        preferred: Optional integer, the preferred size. Defaults to 3 for
             `"depth"` with a `beta` of at least 0.5, and to 5 otherwise.
 
     Returns:
         1 for `"weight"` and for `beta=1`. For `"variable"` the size `K` nearest
-        to the preferred one, at most 10, for which `beta * K` is whole. Where
-        there is none, and for `"depth"`, the preferred one, or `1 / beta`
+        to the preferred one, at most 10, for which `beta * K` is whole. If
+        there is none, and for `"depth"`, the preferred size, or `1 / beta`
         rounded up if that is more, so that no variable is left out.
     """
     if beta == 1 or granularity == "weight":
@@ -97,7 +97,7 @@ def make_pool(
         beta: Float in `(0, 1]`, the expected fraction of these variables.
         seed: Integer.
         num_variables: Optional integer, number of all trainable variables.
-            Defaults to that of `order`.
+            Defaults to the number in `order`.
         preferred_size: Optional integer, see `pool_size`.
     """
     size = pool_size(beta, granularity, preferred_size)
@@ -125,8 +125,8 @@ def depth_pool(num_variables: int, beta: float, size: int) -> SubsetPool:
     """A pool of subsets that reach from some variable to the last one.
 
     The sizes of the subsets are spread evenly, their mean is `beta`, and the
-    largest has all variables: for `beta >= 0.5` the covered fractions run from
-    `2 * beta - 1` to 1, and for smaller ones all but the largest run from 0 to
+    largest has all variables. For `beta >= 0.5` the covered fractions run from
+    `2 * beta - 1` to 1. For smaller `beta` all but the largest run from 0 to
     what makes the mean right. Sizes are whole numbers of variables and at least
     one, so with few variables the mean is larger than a small `beta`.
 
@@ -163,10 +163,10 @@ def draw_pool(
 ) -> SubsetPool:
     """Draws a balanced pool of subsets of the variables.
 
-    Every variable is in `beta * K` of the `K = size` subsets. Where
-    that is no whole number it is rounded up for some variables and down for the
-    others, so that the mean over the variables is `beta`. The sizes of any two
-    subsets differ by one variable at most.
+    Every variable is in `beta * K` of the `K = size` subsets. A fractional
+    number is rounded up for some variables and down for the others, so that the
+    mean over the variables is `beta`. The sizes of any two subsets differ by
+    one variable at most.
 
     Args:
         num_variables: Integer, the number of trainable variables.
@@ -183,7 +183,7 @@ def draw_pool(
         count = min(max(due, 1), size)
         included += count
         probabilities[variable] = count / size
-        # The subsets with the fewest members, drawn at random among equals.
+        # The subsets with the fewest members, ties broken at random.
         order = rng.permutation(size)
         emptiest = sorted(order, key=lambda subset: len(members[subset]))
         for subset in emptiest[:count]:
@@ -222,5 +222,5 @@ def _is_whole(value):
 
 
 def _floor(value):
-    """Floor that takes 2.9999999999 for the 3 that it stands for."""
+    """Floor that takes 2.9999999999 for 3."""
     return round(value) if _is_whole(value) else math.floor(value)

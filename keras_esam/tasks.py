@@ -1,9 +1,9 @@
-"""Tasks of KerasHub, whose `fit` preprocesses what it is given.
+"""KerasHub tasks, whose `fit` preprocesses its data.
 
 A task, such as `keras_hub.models.TextClassifier`, overrides the methods below.
-Each one of them maps the task's preprocessor over the data, or fills in the
-task's defaults of `compile`, and then calls `super()`. A wrapped task does the
-same, and its `super()` is the wrapper. KerasHub is not imported for that.
+Each of them maps the task's preprocessor over the data, or fills in the task's
+defaults of `compile`, and then calls `super()`. A wrapped task does the same,
+with the wrapper as its `super()`. KerasHub is not imported for that.
 """
 
 import functools
@@ -25,16 +25,16 @@ NEED_COMPILE = ("fit", "evaluate", "train_on_batch", "test_on_batch")
 
 
 def is_task(network: keras.Model) -> bool:
-    """Whether a network preprocesses its data as the tasks of KerasHub do."""
+    """Whether a network preprocesses its data, as KerasHub tasks do."""
     return callable(getattr(network, "preprocess_samples", None)) and hasattr(
         network, "preprocessor"
     )
 
 
 class TaskTrainer:
-    """Part of `ESAMModel`: `compile`, `fit` and the like, by way of a task."""
+    """Part of `ESAMModel`: calls `compile`, `fit` etc. through a task."""
 
-    # One of `ESAMModel` itself would hide the signature of its `__init__`.
+    # Defined in `ESAMModel` it would hide the signature of its `__init__`.
     def __new__(cls, *args, **kwargs):
         accepted = inspect.signature(cls).parameters
         of_compile = inspect.signature(keras.Model.compile).parameters
@@ -98,9 +98,9 @@ for _name in METHODS:
 
 
 class _EndOfTask(keras.Model):
-    """What is `super()` for the methods of a task's double: the wrapper's."""
+    """The `super()` of a task's double: calls the wrapper's methods."""
 
-    # No attribute, which the task would have too.
+    # No attribute in `__dict__`, which the task shares.
     __slots__ = ("_trainer",)
 
 
@@ -112,9 +112,9 @@ for _name in METHODS:
 
 
 def _double(task, trainer):
-    """A task whose methods call those of `trainer` as `super()`."""
+    """A task's double, with `trainer` as the `super()` of its methods."""
     double = object.__new__(_class_of_double(type(task)))
-    # Not Keras' way to set them, which would track the wrapper as a layer.
+    # Not set as Keras does, which would track the wrapper as a layer.
     object.__setattr__(double, "__dict__", task.__dict__)
     object.__setattr__(double, "_trainer", trainer)
     return double

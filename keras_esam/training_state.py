@@ -1,8 +1,8 @@
-"""The state of a training beside weights and optimizer: a resume goes on.
+"""The state that a resumed training needs beside weights and optimizer.
 
-That is the place in the order of the subsets, in the stages of `beta` and
-`gamma` and before `start`; and the states of all random layers, which Keras
-does not save, so that a resumed run draws the same dropout masks.
+It includes the position in the order of the subsets, in the stages of `beta`
+and `gamma` and before `start`. It also includes the states of all random
+layers, which Keras does not save: a resumed run draws the same dropout masks.
 """
 
 import contextlib
@@ -14,11 +14,10 @@ from keras_esam.ascent import norm_dtype
 
 
 class TrainingProgress:
-    """Seed and counters of a training, and how well part-batch ascents point.
+    """Seed, counters and ascent alignment of a training.
 
     They are variables, so that every way of saving Keras variables saves them.
-    Of seed and counters, which planning a step reads, there is a copy in
-    Python.
+    Seed and counters have a copy in Python, which planning a step reads.
 
     Args:
         seed: Integer in `[0, 2**31)`.
@@ -27,8 +26,8 @@ class TrainingProgress:
     Attributes:
         variable: `keras.Variable` of three `int32`: seed, number of executions,
             number of steps.
-        alignment: `keras.Variable`, scalar: with `ascent_fraction < 1` running
-            mean over the steps, see `ascent.moved_alignment()`.
+        alignment: `keras.Variable`, scalar. With `ascent_fraction < 1` it is a
+            running mean over the steps, see `ascent.moved_alignment()`.
         seed: Integer, seed of the subsets and their order.
         num_executions: Integer, number of executions of `fit` so far.
         num_steps: Integer, number of training steps so far.
@@ -36,7 +35,7 @@ class TrainingProgress:
 
     def __init__(self, seed: int, dtype: str):
         self.seed, self.num_executions, self.num_steps = seed, 0, 0
-        # On a GPU PyTorch would wait for all work on it whenever this is read.
+        # On a GPU each read would make PyTorch wait for all work on it.
         is_torch = keras.backend.backend() == "torch"
         with keras.device("cpu") if is_torch else contextlib.nullcontext():
             self.variable = keras.Variable(
@@ -55,19 +54,19 @@ class TrainingProgress:
         )
 
     def values(self) -> np.ndarray:
-        """What the variable is to hold, shape `(3,)`."""
+        """Value for the variable, shape `(3,)`."""
         values = [self.seed, self.num_executions, self.num_steps]
         return np.array(values, "int32")
 
     def write(self):
-        """Writes the values in Python to the variable."""
+        """Writes the Python values to the variable."""
         value = self.variable.value
-        # TensorFlow's own, without Keras' checks: it is called at each step.
+        # TensorFlow's own, without Keras' checks: this runs at each step.
         assign = getattr(value, "assign", self.variable.assign)
         assign(self.values())
 
     def read(self, value=None):
-        """Reads the variable, as after loading, or an array in its place."""
+        """Reads the variable, as after loading, or a given array."""
         if value is None:
             value = self.variable.numpy()
         values = np.asarray(value).tolist()
@@ -86,11 +85,11 @@ def save(model, store):
 
 
 def check(model, store):
-    """Raises an error if a store is not one that `save` wrote of this network.
+    """Checks that `save` wrote a store for this network.
 
     Raises:
-        ValueError: If the store is that of a plain network, or that of a
-            network with other random layers.
+        ValueError: If the store comes from a plain network, or from a network
+            with other random layers.
     """
     keys = list(store.keys())
     if not {"num_executions", "alignment"} <= set(keys):

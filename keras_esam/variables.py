@@ -1,5 +1,4 @@
-"""Which variables of a network are weights, which of these may be perturbed,
-and in which order they are."""
+"""Finds a network's weights, those to perturb, and their order."""
 
 import dataclasses
 
@@ -11,10 +10,10 @@ class Variables:
     """The trainable variables of a model, by their indices.
 
     Args:
-        order: Tuple of integers, those that may be perturbed, from the input of
-            the network on.
-        overwritten: Tuple of integers, those that are no weights.
-        count: Integer, number of all of them.
+        order: Tuple of integers, variables that may be perturbed, in the order
+            from the input of the network to its output.
+        overwritten: Tuple of integers, variables that are no weights.
+        count: Integer, number of all trainable variables.
     """
 
     order: tuple[int, ...] = ()
@@ -23,7 +22,7 @@ class Variables:
 
 
 def find_variables(model: keras.Model, perturbable=None) -> Variables:
-    """The trainable variables of a built model.
+    """Finds the trainable variables of a built model.
 
     Args:
         model: `keras.Model`.
@@ -47,7 +46,7 @@ def find_variables(model: keras.Model, perturbable=None) -> Variables:
 
 
 def _of_normalizations(model):
-    """Scales and shifts of the layers that are called a norm."""
+    """Scales and shifts of layers with `Norm` in their class name."""
     for layer in model._flatten_layers():
         # `SpectralNormalization` has the weights of another layer.
         is_wrapper = isinstance(layer, (keras.Model, keras.layers.Wrapper))
@@ -58,9 +57,8 @@ def _of_normalizations(model):
 def is_weight(variable) -> bool:
     """Whether a trainable variable is a weight, which can be perturbed.
 
-    The others are those with `overwrite_with_gradient=True`, as the scales and
-    histories of float8 training: the optimizer replaces their values by their
-    gradients.
+    Others have `overwrite_with_gradient=True`, such as the scales and histories
+    of float8 training: the optimizer replaces their values by their gradients.
     """
     return not getattr(variable, "overwrite_with_gradient", False)
 
@@ -68,10 +66,10 @@ def is_weight(variable) -> bool:
 def graph_order(layer: keras.layers.Layer) -> list:
     """Trainable variables by their place in a network.
 
-    In functional and Sequential models, nested ones too, that is the place of
-    their layers in the graph. In other models it is the order in which layers
-    became attributes, and within a layer that of its variables. Variables of a
-    model itself come before those of its layers.
+    In functional and Sequential models, nested ones too, variables follow the
+    place of their layers in the graph. In other models they follow the order in
+    which layers became attributes. Within a layer the order of its variables
+    stays. A model's own variables come before its layers' variables.
 
     Args:
         layer: `keras.Model`, or a layer of one. It must be built.
@@ -83,7 +81,7 @@ def graph_order(layer: keras.layers.Layer) -> list:
     if not isinstance(layer, keras.Model):
         return variables
     nested = [v for child in layer.layers for v in graph_order(child)]
-    # A dict drops what a shared layer brings again.
+    # A dict drops the repeated variables of a shared layer.
     placed = {id(variable): variable for variable in nested}
     own = [v for v in variables if id(v) not in placed]
     return own + list(placed.values())

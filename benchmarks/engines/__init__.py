@@ -1,4 +1,4 @@
-"""What the benchmarks need of the Keras backend: one module for each.
+"""Functions that depend on the Keras backend, one module for each backend.
 
 Each has `make_data()`, `shuffled_batches()`, `set_threads()`, `devices()`,
 `device_memory()`, `trace()` and `count_operations()`.
@@ -7,8 +7,8 @@ Each has `make_data()`, `shuffled_batches()`, `set_threads()`, `devices()`,
 import importlib
 import os
 
-# Memory is measured in processes beside the one that measures the time. To be
-# set before JAX looks for its devices.
+# Memory is measured in other processes than time. This must be set before JAX
+# looks for its devices.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import keras  # noqa: E402

@@ -1,7 +1,7 @@
 """Benchmarks on JAX: operations by the cost analysis of the compiler.
 
 It counts the operations of the compiled step, elementwise ones too, after equal
-ones are merged and unused ones are dropped.
+operations are merged and unused ones dropped.
 """
 
 import jax
@@ -13,7 +13,7 @@ __all__ = ["make_data", "shuffled_batches"]
 
 
 def set_threads(number):
-    """Does nothing: `taskset` is the way on JAX."""
+    """Does nothing: use `taskset` on JAX."""
 
 
 def devices():
@@ -28,9 +28,9 @@ def device_memory():
 
 
 def trace(step, model, x, y):
-    """A training step, traced, and lowered for the CPU.
+    """A training step, traced and lowered for the CPU.
 
-    What a GPU's step has in calls of cuDNN and cuBLAS is not counted.
+    On a GPU, operations in calls of cuDNN and cuBLAS would not be counted.
     """
     state = tuple(
         [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
@@ -42,7 +42,7 @@ def trace(step, model, x, y):
         )
     )
     with jax.default_device(jax.devices("cpu")[0]):
-        # A function of its own, so that nothing is found in JAX's cache.
+        # A new function, so that nothing is found in JAX's cache.
         jitted = jax.jit(
             lambda state, data: step(state, data), donate_argnums=0
         )
@@ -50,5 +50,5 @@ def trace(step, model, x, y):
 
 
 def count_operations(lowered):
-    """Floating-point operations of a lowered step, once it is compiled."""
+    """Compiles a lowered step and counts its floating-point operations."""
     return lowered.compile().cost_analysis()["flops"]

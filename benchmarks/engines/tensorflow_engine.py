@@ -1,9 +1,9 @@
 """Benchmarks on TensorFlow: data, and operations of the traced graph.
 
-Counted are the convolutions and matrix products of the traced step, each once
-that TensorFlow runs once: it drops what nobody needs, and merges operations
-that are equal, such as the unperturbed layers of the clean pass and of the
-ranking pass. The same is done here on the graph as it was traced.
+It counts the convolutions and matrix products of the traced step as often as
+TensorFlow runs them. TensorFlow drops unneeded operations, and merges equal
+ones, such as the unperturbed layers of the clean pass and of the ranking pass.
+The same is done here on the traced graph.
 """
 
 import graphlib
@@ -16,15 +16,15 @@ from benchmarks.batches import ShuffledBatches
 
 
 def make_data(batch):
-    """`tf.data.Dataset` that has one batch again and again."""
+    """`tf.data.Dataset` that repeats one batch."""
     dataset = tf.data.Dataset.from_tensors(batch).repeat()
     return without_autotune(dataset)
 
 
 def shuffled_batches(x, y, batch_size, seed, augment=False, epoch=0):
-    """What `ShuffledBatches` is, on simple tasks without its cost here.
+    """Like `ShuffledBatches`, but cheaper here for simple tasks.
 
-    These begin with the first epoch.
+    Simple tasks begin with the first epoch.
     """
     if augment:
         return ShuffledBatches(x, y, batch_size, seed, augment, epoch)
@@ -76,7 +76,7 @@ def count_operations(graph):
 
 
 def distinct_operations(graph):
-    """The operations of a graph that are needed, equal ones once."""
+    """The needed operations of a graph, without repeated ones."""
     representatives, classes = {}, {}
     order = graphlib.TopologicalSorter(_predecessors(graph))
     for op in order.static_order():
@@ -85,7 +85,7 @@ def distinct_operations(graph):
 
 
 def _predecessors(graph):
-    """Dict of each needed operation to those that it needs itself."""
+    """Dict of each needed operation to the operations that it needs."""
     outputs = [t.op for t in keras.tree.flatten(graph.structured_outputs)]
     pending = [*outputs, *graph.control_outputs]
     predecessors = {}
@@ -99,7 +99,7 @@ def _predecessors(graph):
 
 
 def _key(op, classes):
-    """Equal for two operations that compute the same."""
+    """A key that is equal for operations that compute the same."""
     if op.op_def.is_stateful or op.type == "Placeholder":
         return op
     attributes = sorted(

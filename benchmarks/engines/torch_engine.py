@@ -1,7 +1,6 @@
 """Benchmarks on PyTorch: operations of the convolutions and matrix products.
 
-`torch.utils.flop_counter` counts those of a step as it runs. PyTorch merges
-none.
+`torch.utils.flop_counter` counts them while a step runs. PyTorch merges none.
 """
 
 import functools
@@ -34,12 +33,12 @@ def device_memory():
 
 
 def trace(step, model, x, y):
-    """A training step without arguments, to be run: nothing is traced."""
+    """A training step without arguments. Nothing is traced."""
     return functools.partial(step, (x, y))
 
 
 def count_operations(step):
-    """Floating-point operations of a step, which is run once."""
+    """Runs a step once and counts its floating-point operations."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()

@@ -9,12 +9,12 @@ Usage: python -m benchmarks.paper table1 --scale small --data-dir DIR
   figure3  accuracy and speed by beta and by gamma, and accuracy by both
   figure4  loss landscapes of SGD, SAM and ESAM
   figure5  losses on B+ and B-, clean and perturbed, per epoch
-  figure6  cosine similarity of the gradients of B+ and B- with that of B
+  figure6  cosine similarity of the gradients of B+ and B- with B's
   figures  all figures
   all      all tables and figures
 
-Each writes a JSON file, and a Markdown table, a picture or both. Trainings are
-shared by the tables and figures, done once, and resume after an interruption.
+Each writes a JSON file, and a Markdown table, an image or both. Tables and
+figures share their trainings, which run once and resume after an interruption.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def tasks_of(name: str, scale: Scale) -> list[str]:
 
 
 def chosen(name: str, scale: Scale, only: list[str] | None) -> dict:
-    """The tasks that are asked for, by table or figure."""
+    """The requested tasks, by table or figure."""
     tasks = {n: tasks_of(n, scale) for n in GROUPS.get(name, [name])}
     known = list(dict.fromkeys(sum(tasks.values(), [])))
     if not set(only or ()) <= set(known):
@@ -89,7 +89,7 @@ def main():
     if arguments.seeds:
         seeds = tuple(dict.fromkeys(arguments.seeds))
         scale = dataclasses.replace(scale, seeds=seeds)
-    # Here, as --help needs no optional package.
+    # Imported here, since --help needs no optional package.
     from benchmarks.paper import runs
     from benchmarks.paper import workers
     from examples.run_folder import locked
@@ -104,7 +104,7 @@ def main():
     images = runs.Images(scale, arguments.data_dir, arguments.photographs)
     folder, precision = arguments.out / scale.name, arguments.precision
     runner = runs.Runner(scale, folder, images, num_jobs, precision)
-    # What is missing is an error now, and not after days of training.
+    # Missing packages are an error now, not after days of training.
     makers = {name: maker_of(name) for name in tasks}
     for task in sum(tasks.values(), []):
         images.test(scale.recipe(f"{task}/sgd"))
@@ -115,7 +115,7 @@ def main():
 
 
 def maker_of(name: str):
-    """The function of a table or figure; for a figure it needs Matplotlib."""
+    """The function of a table or figure. Figures need Matplotlib."""
     module = "figures" if name in FIGURES else "tables"
     module = importlib.import_module(f"benchmarks.paper.{module}")
     return getattr(module, name)

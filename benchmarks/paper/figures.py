@@ -30,8 +30,8 @@ def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
 def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Accuracy and speed by beta and by gamma, and accuracy by both.
 
-    The pairs have the first seed only, and no speeds, for which the steps of
-    all of them would be compiled once more.
+    The pairs have only the first seed and no speeds. Speeds would need all
+    their steps compiled once more.
     """
     (task,), grid = tasks, runner.scale.grid
     alone, pairs = {"SAM": ("sam", ())}, {}
@@ -80,8 +80,8 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
 def landscape(runner: Runner, run: Run) -> dict:
     """Loss landscape of a finished run on the probe batch, kept in its folder.
 
-    `coordinates` are the filter norms along both directions, `mean_losses` the
-    means over the draws at these.
+    `coordinates` are in filter norms, along both directions. `mean_losses` are
+    the means over the draws at these points.
     """
     settings = {"radius": RADIUS, "num_points": runner.scale.num_points}
     settings["num_draws"] = runner.scale.num_draws
@@ -130,7 +130,7 @@ def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
 
 
 def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
-    """Cosine similarity of the gradients of B+ and B- with that of B."""
+    """Cosine similarity of the gradients of B+ and B- with B's."""
     (task,) = tasks
     values = _probed(runner, task, "cosine_")
     write_json(values, out.with_suffix(".json"))
@@ -144,17 +144,17 @@ def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
 
 
 def verdict(losses: dict):
-    """In which share of the epochs the paper's inequalities hold.
+    """Share of the epochs in which the paper's inequalities hold.
 
-    They are the ones behind equations 8 to 10: the loss of B+ rises by at least
-    as much as that of B-, the perturbed loss of B+ is at least that of B-, and
-    the rise on B+ is at least that on B, of which B+ thus is an upper bound.
+    The inequalities are behind equations 8 to 10: the loss rises at least as
+    much on B+ as on B-; the perturbed loss is at least as large on B+ as on B-;
+    the loss rises at least as much on B+ as on B, so B+ is an upper bound.
 
-    The first and the last one hold by construction, as B+ are the samples whose
-    loss rises the most. Only the second one can fail.
+    The first and the last one hold by construction, since B+ are the samples
+    whose loss rises the most. Only the second one can fail.
 
     `losses` are lists by label and name. The `DataFrame` has a row for each
-    label, shares from 0 to 1 of the epochs whose losses are finite.
+    label, with shares from 0 to 1 of the epochs whose losses are finite.
     """
     shares = {}
     for label, own in losses.items():
@@ -187,7 +187,7 @@ def _title(runner, task, separator=", "):
 
 
 def _probed(runner, task, kind):
-    """What `SharpnessLogger` measured, by label, of the names with `kind`."""
+    """Values of `SharpnessLogger`, by label, for the names with `kind`."""
     seed = runner.scale.seeds[0]
     methods = {"SAM": "sam", "ESAM": "esam"}
     runs = [Run(f"{task}/{method}", seed) for method in methods.values()]

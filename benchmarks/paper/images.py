@@ -1,4 +1,4 @@
-"""Images of the paper's data sets, as many as a scale has."""
+"""Images of the paper's data sets, in the number that a scale sets."""
 
 import dataclasses
 import pathlib
@@ -17,14 +17,14 @@ TEST_BATCH = 500
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The data sets of recipes, as large as a scale says."""
+    """The data sets of recipes, in the size that a scale sets."""
 
     scale: Scale
     data_dir: str | None = None  # of tensorflow-datasets
     photographs: str | None = None  # tree of class folders instead of ImageNet
 
     def training(self, recipe: Recipe, seed: int, epoch=None):
-        """Data set of training batches, as `epoch` says in its order."""
+        """Data set of training batches, in the order of `epoch`."""
         changes = {"seed": seed, "epoch": epoch, "augment": self.scale.augment}
         changes["num_samples"] = self.num_samples(recipe)
         return self._batches(recipe, "train", recipe.batch_size, **changes)
@@ -52,7 +52,7 @@ class Images:
         return tuple(tensor.numpy() for tensor in batch)
 
     def num_samples(self, recipe: Recipe) -> int | None:
-        """Number of training samples, equally many a class; `None` if all."""
+        """Number of training samples, class-balanced; `None` for all."""
         count = self.scale.num_samples.get(recipe.dataset)
         if count is None or not self._is_tree(recipe):
             return count
@@ -70,12 +70,12 @@ class Images:
         return len(names) if names else NUM_CLASSES[recipe.dataset]
 
     def class_names(self, recipe: Recipe) -> list[str] | None:
-        """Those of class folders, `None` for the data sets with a name."""
+        """Class names of class folders, `None` for the named data sets."""
         is_tree = self._is_tree(recipe)
         return data.class_names(self.photographs) if is_tree else None
 
     def source(self, recipe: Recipe) -> str:
-        """Which images they are."""
+        """Describes the images."""
         if recipe.dataset != "imagenet":
             return recipe.dataset
         folder = pathlib.Path(self.photographs or "imagenet")

@@ -1,4 +1,4 @@
-"""Pictures of the figures."""
+"""Draws the figures."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ SAM = "SAM (beta = gamma = 1, no ranking pass)"
 
 
 def shrink(path):
-    """Leaves the most frequent 256 colours, with a third of the bytes."""
+    """Keeps the 256 most frequent colours, with a third of the bytes."""
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(256).save(path, optimize=True)
 
@@ -29,7 +29,7 @@ def _save(figure, path):
 def speed_against_accuracy(summary: dict, path) -> None:
     """One panel for each title, one point for each method.
 
-    `summary` is that of `tables.summarise`, by title instead of task.
+    `summary` comes from `tables.summarise`, by title instead of task.
     """
     columns = min(3, len(summary))
     rows = -(-len(summary) // columns)
@@ -55,15 +55,15 @@ def speed_against_accuracy(summary: dict, path) -> None:
 
 
 def label_of(beta: float, gamma: float) -> str:
-    """How a row of Figure 3 is called."""
+    """Name of a row of Figure 3."""
     return "SAM" if beta == gamma == 1 else f"beta {beta}, gamma {gamma}"
 
 
 def grid(summary: dict, values: tuple, title: str, path) -> None:
     """Accuracy and speed by beta and by gamma, and accuracy by both.
 
-    `summary` has a row of `tables.summarise` for each `label_of` the values, or
-    of `tables.accuracies` where both are below 1.
+    For each `label_of` the values, `summary` has a row of `tables.summarise`,
+    or of `tables.accuracies` if both are below 1.
     """
     figure = Figure(figsize=(12.8, 6.4), layout="constrained")
     figure.suptitle(title)
@@ -88,7 +88,7 @@ def _draw_lines(panels, summary, values, name, other):
     rows = [summary[label_of(**pair)] for pair in pairs]
     for points, own, style in (
         (values, rows, {"fmt": "o-", "color": "C0", "label": ALONE}),
-        # Not the line's limit: SDS has a ranking pass, however large gamma.
+        # Not the line's limit: SDS has a ranking pass for any gamma.
         ([1.0], [sam], {"fmt": "D", "color": "C1", "label": SAM}),
     ):
         _draw_accuracies(accuracy, points, own, style)
@@ -141,7 +141,7 @@ def _draw_map(figure, summary, values):
 
 
 def curves(values: dict, lines: dict, ylabel: str, title: str, path) -> None:
-    """Quantities per epoch, a panel for each training.
+    """Quantities per epoch, one panel for each training.
 
     `values` are lists by training and name, `lines` the label, color and style
     of each name.

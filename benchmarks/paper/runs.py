@@ -1,4 +1,4 @@
-"""Trainings, each done once; an interrupted one resumes."""
+"""Trainings that run once; an interrupted training resumes."""
 
 import dataclasses
 import json
@@ -29,17 +29,17 @@ class Run:
 
     recipe: str
     seed: int  # of weights, order of the data and `ESAMModel`
-    # Pairs `(name, value)`: other arguments of `ESAMModel` than the recipe's.
+    # Pairs `(name, value)`: arguments of `ESAMModel` that replace the recipe's.
     esam: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Runner:
-    """Trains what is not there yet, and says how long it still takes.
+    """Runs missing trainings, and prints the remaining time.
 
     Args:
         scale: `Scale`.
-        folder: Path of the folder with a folder for each run.
+        folder: Path, contains a folder for each run.
         images: `Images`.
         num_jobs: Integer, number of trainings at a time, on a CPU.
         precision: String, the dtype policy of the networks.
@@ -55,7 +55,7 @@ class Runner:
         """The results of runs, in their order.
 
         Raises:
-            ValueError: If there is one of other settings in a run's folder.
+            ValueError: If a run's folder has a result of other settings.
         """
         missing = {self.name(run): run for run in runs if not self._read(run)}
         self._train_all(list(missing.values()))
@@ -75,7 +75,7 @@ class Runner:
                 self.train(run, lambda *_: bar.add(1))
 
     def name(self, run: Run) -> str:
-        """Name of the folder of a run: equal trainings have the same one."""
+        """Name of a run's folder; equal trainings have the same name."""
         changes = [f"{key}={value}" for key, value in self._changes(run)]
         parts = [run.recipe.replace("/", "-"), *changes, f"{run.seed}"]
         return "-".join(parts)
@@ -97,11 +97,11 @@ class Runner:
         return fitting.make_model(network, recipe, num_steps, run.seed)
 
     def trained_network(self, run: Run) -> keras.Model:
-        """The network of a run that is finished."""
+        """The network of a finished run."""
         return keras.saving.load_model(self.folder_of(run) / "network.keras")
 
     def settings(self, run: Run) -> dict:
-        """All that the result of a run depends on, for JSON."""
+        """Everything that a run's result depends on, for JSON."""
         recipe = self.recipe(run)
         names = ("epochs", "batch_size", "learning_rate", "weight_decay")
         stand_in = self.scale.stand_ins.get(recipe.network)
@@ -139,7 +139,7 @@ class Runner:
         ]
 
     def _sizes(self, recipe):
-        """Arguments of the network's function, as the scale has them."""
+        """The scale's arguments of the network's function."""
         sizes = dict(self.scale.sizes.get(recipe.network, {}))
         if recipe.dataset == "imagenet":
             sizes["num_classes"] = self.images.num_classes(recipe)

@@ -1,4 +1,4 @@
-"""How large the trainings of the tables and figures are."""
+"""Sizes of the trainings of the tables and figures."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from keras_esam import recipes
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What a scale changes in the recipes of the paper."""
+    """Changes to the recipes of the paper."""
 
     name: str
     datasets: tuple  # of Table 1
@@ -20,7 +20,7 @@ class Scale:
     num_draws: int = 10  # loss landscapes that are averaged
     seeds: tuple = (0, 1, 2)
     augment: bool = True  # training images
-    rho: float | None = None  # instead of that of the recipes with one
+    rho: float | None = None  # replaces `rho` in recipes that have one
     # Number of training samples by data set, if not all.
     num_samples: Mapping = dataclasses.field(default_factory=dict)
     # By network: other values of the recipe, arguments of the network's
@@ -37,7 +37,7 @@ class Scale:
             esam["rho"] = self.rho
         changes = self.changes.get(recipe.network, {})
         recipe = dataclasses.replace(recipe, **changes, esam=esam)
-        # Such a batch is a single micro-batch, as it is without.
+        # Such a batch is a single micro-batch anyway.
         if recipe.batch_size <= esam.get("micro_batch_size", 0):
             del esam["micro_batch_size"]
         return recipe
@@ -53,7 +53,7 @@ PAPER = Scale(
 )
 _IMAGENET = {"epochs": 15, "batch_size": 20, "learning_rate": 0.05}
 _IMAGES = {"input_shape": (64, 64, 3), "width": 16}
-# For two cores: so much that SGD fits its training set, and no augmentation,
+# For two cores: enough that SGD fits its training set, and no augmentation,
 # which would delay that.
 SMALL = Scale(
     name="small",

@@ -33,7 +33,7 @@ ABLATION = {
     "SDS alone": ("esam-sds", ()),
     "SDS alone, random": ("esam-sds", (("rank_by", "random"),)),
 }
-# What the paper prints: test accuracy in per cent of SGD, SAM and ESAM, and
+# Printed in the paper: test accuracy of SGD, SAM and ESAM in per cent, and
 # ESAM's speed relative to SAM.
 _PRINTED = {
     "cifar10/resnet18": (95.41, 96.52, 96.56, 1.403),
@@ -56,7 +56,7 @@ PRINTED["cifar10/resnet18"] |= {
 
 
 def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
-    """The methods beside the paper's figures, as JSON and Markdown."""
+    """The methods beside the paper's numbers, as JSON and Markdown."""
     summary = summarise(runner, tasks, methods or METHODS)
     write_json(summary, out.with_suffix(".json"))
     text = markdown(summary, runner.scale.name) + "\n"
@@ -68,11 +68,11 @@ def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
     print(text)
 
 
-table2 = table1  # of other data sets and networks
+table2 = table1  # with other data sets and networks
 
 
 def table3(runner: Runner, tasks: list[str], out: pathlib.Path):
-    """SWP and SDS by themselves too."""
+    """Like `table1`, with SWP and SDS by themselves too."""
     table1(runner, tasks, out, ABLATION)
 
 
@@ -85,16 +85,16 @@ def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:
 
 
 def summarise(runner: Runner, tasks: list[str], methods: dict) -> dict:
-    """Trains what is missing, with all seeds of the scale.
+    """Runs missing trainings with all seeds, and summarises the results.
 
     Returns:
-        Dict of task to a dict of label to a dict: the lists of `accuracies`,
-        the list `images_per_second`, one entry a round, and the median of its
-        ratios to that of SAM, `speed_relative_to_sam`.
+        Dict of task to a dict of label to a dict: the lists of `accuracies`;
+        `images_per_second`, a list with one entry a round;
+        `speed_relative_to_sam`, the median ratio to SAM's entries.
     """
     seeds = runner.scale.seeds
     runs = {task: runs_of(task, methods, seeds) for task in tasks}
-    # Seeds outside: all methods of a seed run under like conditions.
+    # Seeds in the outer loop: a seed's methods run under equal conditions.
     own_lists = [own for by_label in runs.values() for own in by_label.values()]
     runner.results([own[i] for i in range(len(seeds)) for own in own_lists])
     summary = {}
@@ -128,8 +128,7 @@ def accuracies(runner: Runner, runs: list[Run]) -> dict:
 def images_per_second(runner: Runner, runs: list[Run]) -> dict[Run, list]:
     """Training speed in each round, of runs on one data set and network.
 
-    It is measured once, on one batch again and again, and kept in the runner's
-    folder.
+    It is measured once, on one repeated batch, and kept in the runner's folder.
     """
     dataset, network, _ = runs[0].recipe.split("/")
     path = runner.folder / f"{dataset}-{network}-speeds.json"
@@ -148,7 +147,7 @@ def _measure(runner, runs):
     keras.backend.clear_session()
     models = {}
     for run in runs:
-        # Before any of them trains: to seed TensorFlow clears its caches.
+        # Before any of them trains: seeding clears TensorFlow's caches.
         model = runner.make_model(run, NUM_STEPS * (ROUNDS + 1))
         data = runner.images.training(runner.recipe(run), seed=0)
         models[run] = model, data.take(1).cache().repeat(NUM_STEPS // 2)
@@ -167,7 +166,7 @@ def _measure(runner, runs):
 
 
 def markdown(summary: dict, scale: str) -> str:
-    """Markdown table of a summary, beside the paper's figures."""
+    """Markdown table of a summary, beside the paper's numbers."""
     columns = [
         *(f"{scale} scale", "method", "test accuracy, %", "paper"),
         *("training accuracy, %", "images/s", "speed / SAM", "paper"),
@@ -188,5 +187,5 @@ def markdown(summary: dict, scale: str) -> str:
 
 
 def series(values: list):
-    """Column of pandas, in which `None` is NaN."""
+    """A pandas column, with NaN for `None`."""
     return pd.Series(values, dtype=float)

@@ -1,7 +1,7 @@
 """Trainings in several processes, each with its share of the cores.
 
-Small networks do not keep many cores busy: on two cores two trainings beside
-each other take three quarters of the time that they take in turn.
+Small networks do not keep many cores busy: on two cores, two trainings in
+parallel take three quarters of the time that they take in turn.
 """
 
 import concurrent.futures
@@ -17,17 +17,17 @@ import tensorflow as tf
 
 
 def num_cpus() -> int:
-    """Number of the CPUs that this process may use."""
+    """Number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def number_of_jobs(wanted: int | None, default: int) -> int:
-    """How many trainings there are at a time.
+    """Number of trainings at a time.
 
     Raises:
-        ValueError: If it can't be as many as wanted.
+        ValueError: If it can't be as large as wanted.
     """
     if wanted is not None and wanted < 1:
         raise ValueError(f"--jobs must be positive. Received: {wanted}")
@@ -44,14 +44,14 @@ def number_of_jobs(wanted: int | None, default: int) -> int:
 def call_beside(
     function: Callable, values: Iterable, num_workers: int
 ) -> Iterator[None]:
-    """Calls a function of each value in processes, and yields now and then.
+    """Calls a function with each value in processes, and yields regularly.
 
-    When one of the calls or the caller fails, all processes are ended. The
-    error is raised.
+    When one of the calls or the caller fails, all processes end and the error
+    is raised.
     """
     pool = concurrent.futures.ProcessPoolExecutor(
         num_workers,
-        # Forked processes can't use TensorFlow, where the first one has.
+        # Forked processes can't use TensorFlow after the first one has.
         multiprocessing.get_context("spawn"),
         _begin,
         (max(1, num_cpus() // num_workers),),
@@ -74,13 +74,13 @@ def call_beside(
 
 
 def _begin(num_threads):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends it then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends it.
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(num_threads)
 
 
 def _end_with_the_parent():
-    """Otherwise the worker of a killed process would wait forever."""
+    """Ends a worker whose parent was killed; it would wait forever."""
     multiprocessing.parent_process().join()
     os._exit(1)

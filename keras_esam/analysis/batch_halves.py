@@ -1,4 +1,4 @@
-"""Losses and gradients of B+ and B-, the halves that SDS makes of a batch."""
+"""Losses and gradients of B+ and B-, the two parts of a batch in SDS."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class BatchHalves:
     `add_loss`. `perturbed_loss`, `perturbed_loss_plus` and
     `perturbed_loss_minus` are the same at `theta + eps`. `cosine_plus` and
     `cosine_minus`, in `[-1, 1]`, are the cosine similarities of the gradients
-    of the latter two with that of `perturbed_loss`.
+    of the latter two with the gradient of `perturbed_loss`.
     """
 
     loss: float
@@ -46,15 +46,15 @@ def batch_halves(
 ) -> BatchHalves:
     """Compares the two parts into which SDS splits a batch.
 
-    With `n` samples, B+ are the `max(1, ceil(gamma * n))` ones whose loss rises
-    the most from `theta` to `theta + eps`, and B- the others; `eps` is SAM's,
-    along the gradient of the loss that training minimises, of all weights.
+    B+ are the `max(1, ceil(gamma * n))` of `n` samples whose loss rises the
+    most from `theta` to `theta + eps`, and B- are the others. `eps` is SAM's
+    perturbation of all weights, along the gradient of the training loss.
 
     All passes are as in ESAM's training step: in training mode, with the
     BatchNormalization statistics of the whole batch and with the same dropout
-    masks. Variables, metrics and random states of the model stay as they are.
-    The gradient of the whole batch's loss is the weighted mean of those of B+
-    and B-. The update of ESAM passes B+ alone, with statistics of its own.
+    masks. The model's variables, metrics and random states do not change. The
+    gradient of the whole batch's loss is the weighted mean of the gradients of
+    B+ and B-. ESAM's update passes B+ alone, with its own statistics.
 
     Args:
         model: `keras.Model`, built and compiled with a loss that has per-sample
@@ -70,7 +70,7 @@ def batch_halves(
 
     Raises:
         ValueError: If the model is not compiled or not built, if an argument is
-            not in its range, if B- is empty, or if the loss has no per-sample
+            out of range, if B- is empty, or if the loss has no per-sample
             values.
 
     Example:
@@ -88,7 +88,7 @@ def batch_halves(
 
 
 def check_settings(batch, rho, gamma, adaptive) -> tuple:
-    """The settings of a `Probe`: the batch as tensors, and the checked rest."""
+    """Checks the settings of a `Probe`, and converts the batch to tensors."""
     arguments.check_positive(rho=rho)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     batch = batches.read_one_batch(batch)
@@ -107,8 +107,8 @@ def check_settings(batch, rho, gamma, adaptive) -> tuple:
 class Probe:
     """Measures what `batch_halves` returns.
 
-    The computation is compiled once and can be repeated with the values that
-    the variables have then.
+    The computation is compiled once and can be repeated with the variables'
+    new values.
     """
 
     def __init__(self, model, batch, rho, gamma, adaptive):
@@ -123,7 +123,7 @@ class Probe:
         self._function = mean_loss.compiled(model, self._measure)
 
     def measure(self) -> dict[str, float]:
-        """Values of the fields of `BatchHalves`, at the weights as they are."""
+        """Values of the fields of `BatchHalves` at the current weights."""
         values = self._function(
             mean_loss.weights_of(self._model),
             mean_loss.state_of(self._model),
@@ -159,9 +159,9 @@ class Probe:
         }
 
     def _half(self, losses_at, clean, is_plus, weights):
-        """Mean loss of one of the halves, which perturbed weights pick.
+        """Mean loss of one half; the perturbed losses select the halves.
 
-        With it come two tensors of shape `(batch_size,)`: ones for the samples
+        Also returns two tensors of shape `(batch_size,)`: ones for the samples
         of B+ and zeros for the others, and the losses.
         """
         _, losses = losses_at(weights)
@@ -174,10 +174,10 @@ class Probe:
         return _mean(losses, half), (in_plus, ops.stop_gradient(losses))
 
     def _loss_and_sample_losses(self, state, batch, weights):
-        """As training has them: with batch statistics, dropout and all."""
+        """As in training, with batch statistics and dropout."""
         result = mean_loss.forward(self._model, batch, weights, state, True)
         x, y, sample_weight = batch
-        # Drops what the trackers of the outputs' losses are told.
+        # Drops the values for the trackers of the outputs' losses.
         with RecordingScope([]):
             if hasattr(self._model, "compute_sample_losses"):
                 losses = self._model.compute_sample_losses(
@@ -216,7 +216,7 @@ def _mean(losses, included):
 
 
 def _cosine(first, second):
-    """Of two lists of tensors; NaN if one of them is zero."""
+    """Cosine of two lists of tensors; NaN if one of them is zero."""
     norms = ascent.global_norm(first) * ascent.global_norm(second)
     dot = sum(
         ops.sum(ops.cast(a, norms.dtype) * ops.cast(b, norms.dtype))

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_esam import arguments
 
-# Of arrays; data sets bring their own batches.
+# For arrays; data sets have their own batches.
 BATCH_SIZE = 256
 
 
@@ -33,7 +33,7 @@ def read_batches(data) -> list[tuple]:
 
 
 def read_one_batch(batch) -> tuple:
-    """A batch that a user gives; see `read_batch`. A data set is an error."""
+    """Reads a user's batch, see `read_batch`. A data set is an error."""
     if not isinstance(batch, (tuple, list)):
         kinds = (
             "a tuple of arrays, `(x, y)` or `(x, y, sample_weight)`, for "

@@ -15,8 +15,8 @@ from keras_esam.variables import is_weight
 
 layers = keras.layers
 
-# Layer classes, the attribute of their weight, and its axes. Others have one
-# filter for each place of the last axis.
+# Layer classes, the attribute of their weight, and its axes. Other layers have
+# one filter for each index of the last axis.
 AXES = (
     (layers.Conv1DTranspose, "kernel", (-2,)),
     (layers.Conv2DTranspose, "kernel", (-2,)),
@@ -45,8 +45,7 @@ def filter_normalised_pair(
     """Two orthogonal Gaussian directions with the weights' filter norms.
 
     They have the shapes of `weights` and are orthogonal in each filter of more
-    than a single weight. `filter_axes` are those that the function of this name
-    returns.
+    than a single weight. `filter_axes` comes from the function of this name.
     """
     pairs = zip(
         weights,
@@ -76,9 +75,9 @@ def filter_normalised_pair(
 def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
     """The axes that count the filters, for each of the weights.
 
-    A filter is what makes one output: a column of a dense or recurrent kernel,
-    all of a convolution's kernel that makes one channel, a row of an embedding.
-    Offsets and all variables of less than two axes, such as those of
+    A filter is what computes one output: a column of a dense or recurrent
+    kernel, the part of a convolution's kernel for one channel, a row of an
+    embedding. Offsets and all variables with fewer than two axes, as in
     BatchNormalization, have `None`.
     """
     axes_by_id = {}
@@ -90,7 +89,7 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...] | None]:
             axes_by_id[id(layer.kernel)] = _output_axes(layer.equation)
     return [
         None
-        # Of attention and recurrent layers it may have two axes.
+        # The bias of attention and recurrent layers may have two axes.
         if len(variable.shape) < 2 or "bias" in variable.name
         else axes_by_id.get(id(variable), (-1,))
         for variable in model.trainable_variables

@@ -19,14 +19,14 @@ def hessian_eigenvalues(
 ) -> np.ndarray:
     """Largest eigenvalues of the Hessian of the loss.
 
-    The loss is that of `keras_esam.analysis.sharpness`. The Hessian, with
-    respect to all trainable weights, is never formed: SciPy's `eigsh`, the
+    The loss is the same as in `keras_esam.analysis.sharpness`. The Hessian,
+    with respect to all trainable weights, is never formed. SciPy's `eigsh`, the
     Lanczos method with restarts
     ([ARPACK](https://doi.org/10.1137/1.9780898719628)), multiplies it with
     vectors. There are at least `max(2 * num_eigenvalues + 1, 20)` products.
     Each costs about two gradients of the whole data, and a vector of the size
-    of the weights in host memory. Variables, metrics and random states of the
-    model stay as they are.
+    of the weights in host memory. The model's variables, metrics and random
+    states do not change.
 
     Needs SciPy (`pip install "keras-esam[analysis]"`).
 
@@ -35,18 +35,18 @@ def hessian_eigenvalues(
         data: Arrays or batches, as for `keras_esam.analysis.sharpness`.
         num_eigenvalues: Integer, less than the number of weights. Defaults to
             `1`.
-        max_restarts: Integer, limit of the Lanczos method's restarts. Defaults
-            to `100`.
+        max_restarts: Integer, most restarts of the Lanczos method. Defaults to
+            `100`.
         tolerance: Positive float, relative accuracy of the eigenvalues. In
             float32 the products are accurate to some 1e-6. Defaults to `1e-4`.
-        seed: Integer, seed of the vector to start from. Defaults to `0`.
+        seed: Integer, seed of the start vector. Defaults to `0`.
 
     Returns:
         Array, shape `(num_eigenvalues,)`, the algebraically largest eigenvalues
         in descending order, in units of the loss per squared weight.
 
     Raises:
-        ValueError: If an argument is not in its range, if the model has float8
+        ValueError: If an argument is out of range, if the model has float8
             layers, or if a product is not finite.
         scipy.sparse.linalg.ArpackNoConvergence: If the eigenvalues are not
             accurate after `max_restarts`.
@@ -108,7 +108,7 @@ def _check_twice_differentiable(model):
 def _hessian(mean_loss):
     """The product with flat arrays, their size and their dtype."""
     weights = mean_loss.weights
-    mean_loss.gradients(weights)  # Tells if there are gradients to lose.
+    mean_loss.gradients(weights)  # Raises an error if gradients get lost.
     shapes = [tuple(weight.shape) for weight in weights]
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
     arrays = [ops.convert_to_numpy(weight) for weight in weights]

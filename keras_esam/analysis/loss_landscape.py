@@ -20,8 +20,8 @@ class Landscape:
         losses: Array, shape `(num_draws, num_points, num_points)`:
             `losses[n, i, j]` is the loss at `theta + coordinates[i] * d1 +
             coordinates[j] * d2` with the directions of draw `n`.
-        filter_normalise: Boolean, whether the unit of the coordinates is the
-            norm of each filter, or else the l2 distance in weights.
+        filter_normalise: Boolean. If `True`, the unit of the coordinates is the
+            norm of each filter, else the l2 distance in weights.
     """
 
     coordinates: np.ndarray
@@ -46,34 +46,34 @@ def loss_landscape(
 ) -> Landscape:
     """Loss on a grid in two random orthogonal Gaussian directions.
 
-    The loss is that of `keras_esam.analysis.sharpness`, computed `num_draws *
-    num_points**2` times. Variables, metrics and random states of the model stay
-    as they are.
+    The loss is the same as in `keras_esam.analysis.sharpness`, computed
+    `num_draws * num_points**2` times. The model's variables, metrics and random
+    states do not change.
 
     Args:
         model: `keras.Model`, built and compiled with the loss to use.
         data: Arrays or batches, as for `keras_esam.analysis.sharpness`.
         num_points: Integer, points of the grid along each direction. An odd
-            number has the weights themselves among them. Defaults to `21`.
+            number includes the weights themselves. Defaults to `21`.
         radius: Positive float, largest coordinate along a direction. Defaults
             to `1.0`.
         filter_normalise: Boolean. If `True`, each filter of a direction has the
-            norm of the filter in the weights, and offsets and the weights of
-            BatchNormalization stay as they are, so that networks with weights
-            of different scales compare. The directions are orthogonal in each
+            norm of the filter in the weights, while offsets and
+            BatchNormalization weights stay. This makes networks with weights of
+            different scales comparable. The directions are orthogonal in each
             filter. If `False`, all weights move, each direction has length 1,
-            and coordinates are l2 distances as `rho` is. Defaults to `True`.
+            and coordinates are l2 distances like `rho`. Defaults to `True`.
         num_draws: Integer, number of pairs of directions. Defaults to `1`.
         seed: Integer, seed of the directions. Networks with the same shapes get
-            the same Gaussian numbers from it. Defaults to `0`.
-        verbose: `0` or `1`, whether there is a progress bar. Defaults to `0`.
+            the same Gaussian numbers. Defaults to `0`.
+        verbose: `0` or `1`, whether to show a progress bar. Defaults to `0`.
 
     Returns:
         `Landscape`, with losses of shape `(num_draws, num_points, num_points)`.
 
     Raises:
         ValueError: If the model is not compiled or not built, if an argument is
-            not in its range, or if there are no samples.
+            out of range, or if there are no samples.
 
     Example:
 

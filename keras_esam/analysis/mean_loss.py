@@ -1,8 +1,8 @@
 """The loss of a model over a data set, as a function of its weights.
 
-In these functions `weights` are a list of tensors, the values of the trainable
-variables without the scales of float8 training, and `state` is a pair of lists:
-the values of these scales, and of the non-trainable variables.
+In these functions `weights` is a list of tensors, the values of the trainable
+variables without the scales of float8 training. `state` is a pair of lists: the
+values of these scales, and of the non-trainable variables.
 """
 
 import keras
@@ -20,8 +20,9 @@ class MeanLoss:
 
     It is the loss that `evaluate` reports: in inference mode, with
     regularisation and `add_loss`, batches weighted by their size. The model is
-    called statelessly, so its variables, metrics and random states stay as they
-    are. The data, see `batches.read_batches`, are read once and kept in memory.
+    called statelessly, so its variables, metrics and random states do not
+    change. The data, see `batches.read_batches`, are read once and kept in
+    memory.
     """
 
     def __init__(self, model, data):
@@ -56,8 +57,8 @@ class MeanLoss:
     def hessian_vector_product(self, weights, vectors) -> list:
         """Products of the Hessian with vectors in the shapes of `weights`.
 
-        Only `gradients` checks that no gradient is lost in a stateless call, as
-        within `keras.remat`.
+        Only `gradients` checks that no gradient is lost in a stateless call,
+        for instance within `keras.remat`.
         """
         totals = None
         for share, batch in zip(self._shares, self._batches, strict=True):
@@ -81,7 +82,7 @@ class MeanLoss:
             )
 
     def _loss_at(self, state, batch):
-        """A function of the weights as `backend.value_and_gradients` wants."""
+        """A function of the weights for `backend.value_and_gradients`."""
         return lambda weights: (self._loss_of_batch(weights, state, batch), ())
 
 
@@ -131,8 +132,8 @@ def compiled(model, function):
 def build_loss(model, batch):
     """Builds the compiled loss, which Keras does when it is first called.
 
-    Neither within a compiled function, which would keep the trackers of the
-    outputs' losses, nor along with an optimizer for these weights.
+    This must not happen in a compiled function, which would keep the trackers
+    of the outputs' losses, nor build an optimizer for these weights.
     """
     loss = model._compile_loss
     if loss is not None and not loss.built:
@@ -155,11 +156,11 @@ def forward(model, batch, weights, state, training):
 
 
 def value_and_gradients(model, batch, state, function, weights):
-    """A function of the weights, and its gradients in their shapes.
+    """Results of a function of the weights, and its gradients.
 
-    The function, which is about a batch, returns a scalar and a nested
-    structure of other tensors; they come back before the list of gradients. A
-    gradient that the stateless call would lose is a `ValueError`.
+    The function, for one batch, returns a scalar and a nested structure of
+    other tensors; they come before the list of gradients. A gradient that the
+    stateless call would lose is a `ValueError`.
     """
     with backend.backward_scope(model):
         value, others, gradients = backend.value_and_gradients(
@@ -177,7 +178,7 @@ def value_and_gradients(model, batch, state, function, weights):
 
 
 def perturbed(weights, gradients, rho, adaptive):
-    """The weights plus SAM's step of length `rho`, or ASAM's."""
+    """The weights plus SAM's or ASAM's step of length `rho`."""
     steps, _ = ascent.ascent_step(
         gradients, weights, rho, [1.0] * len(weights), adaptive=adaptive
     )
@@ -192,7 +193,7 @@ def _values(model, weights, state):
 
 
 def _merged(model, weights, scales):
-    """One list for all trainable variables, of one for each kind."""
+    """Merges the lists of weights and scales for all trainable variables."""
     weights, scales = iter(weights), iter(scales)
     return [
         next(weights if is_weight(v) else scales)

@@ -1,4 +1,4 @@
-"""Pictures of loss landscapes."""
+"""Plots of loss landscapes."""
 
 import math
 import pathlib
@@ -16,7 +16,7 @@ NUM_LEVELS = 24
 def plot_landscape(
     landscapes: Mapping[str, Landscape], path, title: str | None = None
 ) -> None:
-    """Draws mean losses over the draws: surfaces above, contours below.
+    """Plots the mean losses over the draws: surfaces above, contours below.
 
     See `keras_esam.analysis.loss_landscape` for an example. All landscapes have
     the same scale of losses, in height and in colour. It is logarithmic if the
@@ -24,9 +24,9 @@ def plot_landscape(
     Needs Matplotlib (`pip install "keras-esam[analysis]"`).
 
     Args:
-        landscapes: Dict of `Landscape` by name, in the order to be drawn.
-        path: Path of the picture, with a suffix that Matplotlib knows.
-        title: Optional string, above the whole. Defaults to `None`.
+        landscapes: Dict of name to `Landscape`, in the order to be plotted.
+        path: Path of the image, with a suffix that Matplotlib knows.
+        title: Optional string, title of the figure. Defaults to `None`.
 
     Raises:
         ValueError: If there are no landscapes, or none has a finite loss.
@@ -73,9 +73,9 @@ def plot_landscape(
 
 
 def _levels(losses):
-    """Levels of heights and colours in all landscapes; are they logarithmic?"""
+    """Levels of heights and colours, and whether they are logarithmic."""
     low, high = losses.min(), losses.max()
-    # Or else the rims of sharp minima leave one colour for the flat ones.
+    # Otherwise the rims of sharp minima leave one colour for flat minima.
     if 0 < 10 * low < high:
         return _plain_levels(low, high), True
     if low == high:  # A plane has no contours.

@@ -11,11 +11,11 @@ def sharpness(
 ) -> float:
     """Rise of the loss at distance `rho` along its gradient.
 
-    The first-order estimate of `max L(theta + eps) - L(theta)` over `||eps|| <=
-    rho`, with `eps = rho * g / ||g||` and the gradient `g` of the whole data's
-    loss. The loss is the one that `evaluate` reports: in inference mode, with
-    regularisation. All trainable weights are perturbed. Variables, metrics and
-    random states of the model stay as they are.
+    This is the first-order estimate of `max L(theta + eps) - L(theta)` over
+    `||eps|| <= rho`, with `eps = rho * g / ||g||` and the gradient `g` of the
+    whole data's loss. The loss is the one that `evaluate` reports: in inference
+    mode, with regularisation. All trainable weights are perturbed. The model's
+    variables, metrics and random states do not change.
 
     Args:
         model: `keras.Model`, built and compiled with the loss to use.

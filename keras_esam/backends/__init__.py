@@ -1,4 +1,4 @@
-"""What depends on the backend of Keras, a module for each with these functions.
+"""Functions that depend on the Keras backend, one module for each backend.
 
 Passes:
 
@@ -7,20 +7,20 @@ Passes:
 - `gradients(model, batch, weights, state, sources, valid=None, ...)`: such a
     pass, and the gradients of its loss with respect to the `weights` with the
     indices `sources`. Returns a `ForwardPass` and a list with a tensor or
-    `None` for each source, times the optimizer's loss scale. Where the scalar
-    `valid` is not finite neither are they;
+    `None` for each source, times the optimizer's loss scale. If the scalar
+    `valid` is not finite, neither are they;
 - `check_gradients(model, batch, weights, state, gradients)`: raises a
-    `ValueError` if a weight reaches the loss in another way than by the values
-    that a pass is given, so that its gradient would be lost;
+    `ValueError` if a weight reaches the loss other than by the values that a
+    pass is given, so that its gradient would be lost;
 - `recorded_if()`, `check_random_numbers()`, `begin_micro_batch()`,
-    `shared_prefix()`: what passes write, draw and share.
+    `shared_prefix()`: control what passes write, draw and share.
 
 Tensors: `batch_size()`, `with_rows()` and `take()` of batches,
 `each_micro_batch()`, `dense()` and `summed()` of gradients.
 
 Updates: `apply_gradients()`, `commit()` of other state, `unscaled_loss()`.
 
-For `analysis`, functions of a list of tensors that return a scalar and a nested
+For `analysis`, where `function` maps a list of tensors to a scalar and a nested
 structure of other tensors:
 
 - `compiled(function)`;

@@ -1,6 +1,6 @@
-"""What all backends share: right for one device and dense arrays.
+"""Defaults for all backends, for one device and dense arrays.
 
-A module of a backend imports what it does not do in a way of its own.
+A backend's module imports what it does not define itself.
 """
 
 import contextlib
@@ -11,13 +11,13 @@ from keras import ops
 
 def batch_size(batch):
     """Number of samples of a batch `(x, y, sample_weight)`: an integer, or a
-    tensor where it is not known when the step is traced."""
+    tensor if it is not known when the step is traced."""
     leaves = keras.tree.flatten(batch[0])
     return next(leaf for leaf in leaves if leaf is not None).shape[0]
 
 
 def with_rows(tensor, count, message):
-    """The tensor, an error when the step runs if it has not `count` rows."""
+    """The tensor; an error when the step runs if it hasn't `count` rows."""
     del count, message
     return tensor
 
@@ -33,7 +33,7 @@ def dense(gradients):
 
 
 def summed(gradients):
-    """Gradients, summed over the replicas of a strategy."""
+    """Gradients summed over the replicas of a strategy."""
     return gradients
 
 
@@ -43,7 +43,7 @@ def unscaled_loss(loss):
 
 
 def recorded_if(condition):
-    """Context of a pass that writes what a user sees on a condition."""
+    """Context of a pass that writes summaries only on a condition."""
     del condition
     return contextlib.nullcontext()
 
@@ -64,14 +64,14 @@ def commit(updates):
 
 
 def apply_gradients(model, plan, gradients):
-    """Updates the weights with gradients as those of `gradients()`."""
+    """Updates the weights with the gradients of `gradients()`."""
     del plan
     model.optimizer.apply(gradients, model.trainable_variables)
 
 
 def begin_micro_batch(start):
-    """Lets the passes of the micro-batch that begins with the sample `start`
-    draw random numbers of their own."""
+    """Gives the passes of the micro-batch that begins with the sample `start`
+    their own random numbers."""
 
 
 def each_micro_batch(run, num_samples: int, size: int):
@@ -79,14 +79,14 @@ def each_micro_batch(run, num_samples: int, size: int):
 
     Args:
         run: Function `run(start, count)` of the first sample and the number of
-            samples that returns a tuple `(means, rows, fixed)`, lists of
-            tensors or `None`.
+            samples. It returns a tuple `(means, rows, fixed)`, lists of tensors
+            or `None`.
         num_samples: Integer, number of samples of the batch.
         size: Integer, number of samples of a micro-batch.
 
     Returns:
         Tuple `(means, rows, fixed)` of the whole batch: means weighted by the
-        numbers of samples, rows one after the other, and `fixed` of the first.
+        numbers of samples, concatenated rows, and `fixed` of the first.
     """
     # A replica may have no samples.
     first = min(num_samples, first_count(num_samples, size))
@@ -116,7 +116,7 @@ def weighted(values, share):
     """Tensors times their share of the batch, a float or a float64 scalar."""
 
     def times_share(value):
-        # Keras would make a float32 scalar of a float.
+        # Keras would turn a float into a float32 scalar.
         is_float = isinstance(share, float)
         return value * (share if is_float else ops.cast(share, value.dtype))
 

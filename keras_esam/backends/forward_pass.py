@@ -15,17 +15,18 @@ from keras_esam import own_calls
 
 
 class RecordingScope(keras.StatelessScope):
-    """`keras.StatelessScope` that knows which variables were assigned in it.
+    """`keras.StatelessScope` that records which variables were assigned.
 
-    `updates` is the list of pairs `(variable, value)` of what was assigned:
-    every variable, also one that no layer tracks, such as the state of Keras'
-    global seed generator.
+    `updates` is the list of assigned pairs `(variable, value)`. It includes
+    variables that no layer tracks, such as the state of Keras' global seed
+    generator.
 
     Args:
         state_mapping: List of `(variable, value)` pairs. Other variables have
-            their current values, or those of the stateless scope around it.
+            their values in the surrounding stateless scope, or their current
+            ones.
         on_assign: Optional function `on_assign(variable, value)` whose result
-            is assigned in the place of `value`.
+            is assigned instead of `value`.
         on_miss: Optional function `on_miss(variable)` that returns the value of
             a variable that is not in the mapping, or `None`.
     """
@@ -60,10 +61,10 @@ class RecordingScope(keras.StatelessScope):
 
 
 class BackwardScope(keras.StatelessScope):
-    """Scope of a gradient computation, in which no weight is to be read.
+    """Scope of a gradient computation, in which no weight may be read.
 
-    Other variables still have the values that the forward pass started from,
-    so a recomputation has its dropout masks, and what it assigns is dropped.
+    Other variables keep the values that the forward pass started from, so a
+    recomputation has the same dropout masks. What it assigns is dropped.
 
     Args:
         weights: List of the trainable variables.
@@ -86,7 +87,7 @@ class BackwardScope(keras.StatelessScope):
 
 @dataclasses.dataclass
 class ForwardPass:
-    """What a forward pass leaves behind.
+    """Results of a forward pass.
 
     Args:
         y_pred: Predictions, nested structure of tensors.
@@ -94,9 +95,9 @@ class ForwardPass:
         sample_losses: Tensor, shape `(batch_size,)`, or `None`.
         weights: List of tensors, the values of the trainable variables that
             the loss is a function of.
-        updates: List of pairs `(variable, tensor)`, what the pass assigned.
-        rows: Optional tensor of integers, indices of the samples of the batch
-            that it saw, if not all.
+        updates: List of pairs `(variable, tensor)` that the pass assigned.
+        rows: Optional tensor of integers, indices of the samples that the pass
+            saw, if not all.
     """
 
     y_pred: object
@@ -130,9 +131,9 @@ def forward(
         total: Boolean, whether to compute the loss that is minimised.
         per_sample: Boolean, whether to compute the per-sample losses.
         training: Boolean, training or inference mode.
-        part: Optional `micro_batches.Part`, what of a batch this one is.
-        shared: Optional `torch_prefix.SharedPrefix`, what it has in common
-            with another pass.
+        part: Optional `micro_batches.Part`, the place of the micro-batch.
+        shared: Optional `torch_prefix.SharedPrefix`, the layers shared with
+            another pass.
         on_assign: Optional function as for `RecordingScope`.
 
     Returns:
@@ -154,7 +155,7 @@ def forward(
                 losses, x, y, y_pred, _own(sample_weight), training
             )
         if per_sample:
-            # Drops what the trackers of the outputs' losses are told again.
+            # Drops repeated values for the trackers of the outputs' losses.
             with RecordingScope([]):
                 sample_losses = losses.compute_sample_losses(
                     x, y, y_pred, _own(sample_weight)
@@ -172,7 +173,7 @@ def call(model, x, training):
 def total_loss(model, x, y, y_pred, sample_weight, training=True):
     """The loss that is minimised, a scalar.
 
-    A `compute_loss()` of a user's class may be one without `training`.
+    A user's `compute_loss()` may have no argument `training`.
     """
     mode = {}
     if "training" in inspect.signature(model.compute_loss).parameters:
@@ -183,14 +184,14 @@ def total_loss(model, x, y, y_pred, sample_weight, training=True):
 def scaled_loss(model, loss, valid=None):
     """The loss that is differentiated: with the optimizer's loss scale.
 
-    If `valid` is not finite neither is the gradient: an overflow in B1 must
-    reach the optimizer, which then skips the step, even where the network
-    swallows a NaN in theta.
+    If `valid` is not finite, neither is the gradient. An overflow in B1 must
+    reach the optimizer, which then skips the step, even if the network swallows
+    a NaN in theta.
     """
     loss = model.optimizer.scale_loss(loss)
     if valid is None:
         return loss
-    # No constant NaN, which debuggers of NaN would take for a fault.
+    # No constant NaN, which NaN debuggers would report as an error.
     return loss / ops.cast(ops.isfinite(valid), loss.dtype)
 
 

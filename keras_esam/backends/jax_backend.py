@@ -1,4 +1,4 @@
-"""Passes and gradients with `jax.grad`, which follows all that it is given."""
+"""Passes and gradients with `jax.grad`."""
 
 import contextlib
 
@@ -68,7 +68,7 @@ def apply_gradients(model, plan, gradients):
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         defaults.apply_gradients(model, plan, gradients)
         return
-    # It assigns within conditionals, which only this method of it avoids.
+    # It assigns within conditionals, which only `stateless_apply` avoids.
     weights = model.trainable_variables
     values, optimizer_values = optimizer.stateless_apply(
         [variable.value for variable in optimizer.variables],
@@ -91,7 +91,7 @@ def take(tensor, indices):
 
 
 def value_and_gradients(function, tensors):
-    """A function of tensors, and its gradients."""
+    """Results of a function of tensors, and its gradients."""
     differentiated = jax.value_and_grad(function, has_aux=True)
     (result, others), gradients = differentiated(tensors)
     return result, others, gradients

@@ -3,10 +3,10 @@
 A tape that watches fewer tensors records fewer operations, so a step with a
 static subset of the variables is cheaper.
 
-TensorFlow has ways past a stateless call that would lose gradients without a
-word. A `tf.function` in a layer keeps the tensors of the pass in which it was
-traced, and `tf.recompute_grad` knows the gradients of its arguments and of
-variables only. Both are errors where they read trainable weights.
+Two features of TensorFlow bypass a stateless call and would silently lose
+gradients. A `tf.function` in a layer keeps the tensors of the pass in which it
+was traced, and `tf.recompute_grad` knows only the gradients of its arguments
+and of variables. Both are errors if they read trainable weights.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ _CALLS = ("Case", "If", "PartitionedCall", "StatefulPartitionedCall", "While")
 
 
 def recorded_if(condition):
-    """Context in which `tf.summary` writes on a condition, if it would."""
+    """Context in which `tf.summary` writes only on a condition."""
     return tf.summary.record_if(
         tf.logical_and(condition, tf.summary.should_record_summaries())
     )
 
 
 def forward(model, batch, weights, state, tape=None, **kwargs):
-    """As `forward_pass.forward`, with a `tape` that watches the `weights`."""
+    """Like `forward_pass.forward`, with a `tape` that watches `weights`."""
     trainable = {id(variable) for variable in model.trainable_variables}
     place = _place()
 
@@ -56,8 +56,8 @@ def forward(model, batch, weights, state, tape=None, **kwargs):
                 "Remove the `tf.function`: `fit` compiles the whole step. "
                 "Or train with `rho=0`."
             )
-        # The gradient of a weight that a layer assigns is that of its new
-        # value, as in Keras, and does not reach back through the assignment.
+        # If a layer assigns a weight, the gradient is with respect to the new
+        # value, as in Keras. It does not reach back through the assignment.
         if id(variable) in trainable:
             value = tf.stop_gradient(value)
             if tape is not None:
@@ -83,7 +83,7 @@ def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
 
 
 def backward_scope(model):
-    """Context of a gradient computation, in which no weight is to be read."""
+    """Context of a gradient computation, in which no weight may be read."""
     return forward_pass.BackwardScope(model.trainable_variables)
 
 
@@ -91,9 +91,9 @@ def backward_scope(model):
 def check_gradients(model, batch, weights, state, gradients):
     """Raises an error if gradients are lost on the way to the weights.
 
-    A stateless call must be a function of the values that it is given: not of
-    the variables themselves, nor of the tensors of an earlier pass. And it must
-    have the gradients that the plain call has.
+    A stateless call must depend only on the values that it is given: not on the
+    variables themselves, nor on the tensors of an earlier pass. It must have
+    the same gradients as the plain call.
     """
     is_compiled = not tf.executing_eagerly()
     if is_compiled and not _has_calls() and None not in gradients:
@@ -110,7 +110,7 @@ def check_gradients(model, batch, weights, state, gradients):
 
     specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
     captured = set()
-    # What runs eagerly may be nothing that can be traced.
+    # Code that runs eagerly may not be traceable.
     with (
         contextlib.nullcontext()
         if is_compiled
@@ -137,7 +137,7 @@ def check_gradients(model, batch, weights, state, gradients):
 
 
 def _paths_with_gradient(model, batch, variables):
-    """Those of the variables that have a gradient in plain Keras."""
+    """Paths of the variables that have a gradient in plain Keras."""
     if not variables:
         return set()
     x, y, sample_weight = batch
@@ -160,7 +160,7 @@ def _paths_with_gradient(model, batch, variables):
 
 
 def _place():
-    """The graph that is built, or `None` where TensorFlow runs eagerly."""
+    """The graph being built, or `None` if TensorFlow runs eagerly."""
     if tf.executing_eagerly():
         return None
     return tf.compat.v1.get_default_graph()
@@ -171,7 +171,7 @@ def _has_calls():
 
 
 def compiled(function):
-    """The function as a graph, one for each of its arguments' shapes."""
+    """The function as a graph, one for each shape of its arguments."""
     graphs = tf.function(function, autograph=False)
 
     def call(*args):
@@ -183,9 +183,10 @@ def compiled(function):
 
 @contextlib.contextmanager
 def no_retracing_warning():
-    """TensorFlow takes functions of one origin for retraces of one function.
+    """Context without TensorFlow's warning of retraced functions.
 
-    As the steps of the subsets, or the mean losses of several models. Its
+    TensorFlow takes functions from the same lines for retraces of one function,
+    such as the steps of the subsets, or the mean losses of several models. Its
     advice, to make fewer of them, would be wrong here.
     """
 
@@ -201,7 +202,7 @@ def no_retracing_warning():
 
 
 def value_and_gradients(function, tensors):
-    """A function of tensors, and its gradients."""
+    """Results of a function of tensors, and its gradients."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tensors)
         result, others = function(tensors)
@@ -224,9 +225,9 @@ def hessian_vector_product(function, tensors, vectors):
     return dense(tf.gradients(slope, tensors, unconnected_gradients="zero"))
 
 
-# `tf.nn.moments`, from which normalization layers have the variance, stops the
-# gradient at the mean. That leaves the first derivative as it is, but the
-# second one of the variance would lack `-2 / n**2`.
+# Normalization layers get the variance from `tf.nn.moments`, which stops the
+# gradient at the mean. The first derivative is still right, but the variance's
+# second derivative would lack `-2 / n**2`.
 _OF_MOMENTS = "KerasESAMStopGradient"
 
 

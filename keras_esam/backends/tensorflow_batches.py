@@ -1,4 +1,4 @@
-"""Rows of batches, whose sizes may only be known when a step runs."""
+"""Rows of batches whose sizes may only be known when a step runs."""
 
 import keras
 import tensorflow as tf
@@ -7,19 +7,19 @@ from keras_esam.backends import defaults
 
 
 def batch_size(batch):
-    """Integer where it is known when the step is traced, else a tensor."""
+    """Integer if it is known when the step is traced, else a tensor."""
     leaves = keras.tree.flatten(batch[0])
     first = next(leaf for leaf in leaves if leaf is not None)
     return first.shape[0] or tf.shape(first)[0]
 
 
 def with_rows(tensor, count, message):
-    """The tensor, which is an error when the step runs if it has other rows.
+    """The tensor; an error when the step runs if its rows are not `count`.
 
     Args:
         tensor: Dense, ragged or sparse tensor.
-        count: Integer or scalar tensor, number of rows that it is to have.
-        message: String, what the error says.
+        count: Integer or scalar tensor, the expected number of rows.
+        message: String, message of the error.
     """
     is_dense = not isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor))
     if is_dense and tensor.shape[0] is not None and isinstance(count, int):
@@ -63,10 +63,10 @@ def take(tensor, indices):
 
 
 def each_micro_batch(run, num_samples, size):
-    """As in `defaults`, traced once for all micro-batches.
+    """Like `defaults.each_micro_batch`, traced once for all micro-batches.
 
     Args:
-        run: Function `run(start, count)` of two integers or scalar tensors that
+        run: Function `run(start, count)` of two integers or scalar tensors. It
             returns a tuple `(means, rows, fixed)`.
         num_samples: Integer or scalar tensor, number of samples of the batch.
         size: Integer, number of samples of a micro-batch.
@@ -134,6 +134,6 @@ def _present(values):
 
 
 def _like(values, present):
-    """The tensors of `present` in the places of those of `values`."""
+    """`values` with its tensors replaced by the tensors of `present`."""
     present = iter(present)
     return [None if value is None else next(present) for value in values]

@@ -1,8 +1,8 @@
-"""TensorFlow's own random numbers, which differ between the passes of a step.
+"""Warns of TensorFlow's own random numbers, which differ between passes.
 
 Keras' random numbers are functions of a seed, which is a variable, and all
-passes start from its value. Those of `tf.random` and `tf.random.Generator` come
-from a state of the operation or of the process.
+passes start from its value. `tf.random` and `tf.random.Generator` draw from a
+state of the operation or of the process.
 """
 
 import warnings
@@ -26,13 +26,13 @@ _SAMPLERS = ("CandidateSampler", "SampleDistortedBoundingBoxV2")
 
 
 def check_random_numbers():
-    """Warns if the function that is traced draws such random numbers."""
+    """Warns if the function being traced draws such random numbers."""
     if tf.executing_eagerly():
         return
     graph = tf.compat.v1.get_default_graph()
     operations = [(op.type, op.name) for op in graph.get_operations()]
     if any(kind in _CALLS for kind, _ in operations):
-        # Only with these the graph has functions that may draw.
+        # Only these have functions in the graph that may draw.
         for function in graph.as_graph_def().library.function:
             operations += [(node.op, node.name) for node in function.node_def]
     names = [

@@ -1,6 +1,6 @@
-"""What the replicas of a `tf.distribute` strategy tell one another in a step.
+"""Communication between the replicas of a `tf.distribute` strategy in a step.
 
-With one replica these functions return what they are given.
+With one replica these functions return their arguments.
 """
 
 import keras
@@ -18,12 +18,12 @@ def count() -> int:
 
 
 def unscaled_loss(loss):
-    """The loss as it is logged: Keras divides it by the number of replicas."""
+    """The logged loss: undoes Keras' division by the number of replicas."""
     return loss * tf.cast(count(), loss.dtype)
 
 
 def commit(updates):
-    """Assigns what the clean pass would have, alike on all replicas."""
+    """Assigns the clean pass' updates, identical on all replicas."""
     defaults.commit(averaged(updates))
 
 
@@ -40,12 +40,12 @@ def apply_gradients(model, plan, gradients):
 
 
 def dense(gradients):
-    """Gradients without `tf.IndexedSlices`, whose duplicate rows are added."""
+    """Gradients without `tf.IndexedSlices`; duplicate rows are added."""
     return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
 
 def summed(gradients):
-    """Sums over the N replicas, of whose losses Keras takes the N-th part."""
+    """Sums over the N replicas, whose losses Keras divides by N."""
     if count() == 1:
         return gradients
     sums = iter(_all_reduce(SUM, [g for g in gradients if g is not None]))
@@ -53,10 +53,10 @@ def summed(gradients):
 
 
 def averaged(updates):
-    """Means of what each replica would assign to its copy of a variable.
+    """Averages the updates of variables that have a copy on each replica.
 
-    Keras lets the copies of BatchNormalization's statistics drift apart, each
-    with the batches of its replica. Here they stay the same.
+    Keras lets the copies of BatchNormalization's statistics drift apart, since
+    each replica has its own batches. Here they stay the same.
     """
     if count() == 1:
         return updates
@@ -92,9 +92,9 @@ def largest(tensors):
 
 
 def all_or_none_finite(gradients):
-    """Gradients that are not finite on all replicas if they are not on one.
+    """Makes gradients not finite on all replicas if they are not on one.
 
-    Keras asks the first replica alone whether to skip a step.
+    Keras asks only the first replica whether to skip a step.
     """
     if count() == 1:
         return gradients

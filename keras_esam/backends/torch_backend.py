@@ -1,8 +1,8 @@
 """Passes and gradients with `torch.autograd.grad`.
 
-The passes work on detached values of the variables. Those that a gradient is
-taken of are leaves that require one, and PyTorch records what depends on them
-only: of a subset from some layer on nothing below that layer.
+The passes work on detached values of the variables. Only the variables whose
+gradients are taken require one, and PyTorch records only what depends on them.
+With a subset from some layer on it records nothing below that layer.
 """
 
 import contextlib
@@ -35,12 +35,12 @@ def value(variable):
 
 
 def compiled(function):
-    """The function itself, without a graph outside of the derivatives."""
+    """The function itself, without a graph outside the derivatives."""
     return functools.wraps(function)(torch.no_grad()(function))
 
 
 def forward(model, batch, weights, state, **kwargs):
-    """As `forward_pass.forward`, with the random numbers of the step."""
+    """Like `forward_pass.forward`, with the random numbers of the step."""
     with torch_random.replayed():
         return forward_pass.forward(model, batch, weights, state, **kwargs)
 
@@ -54,8 +54,8 @@ def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
     sought = {id(variables[index]) for index in sources}
 
     def on_assign(variable, value):
-        # The gradient of a weight that a layer assigns is that of its new
-        # value, as in Keras, and does not reach back to the assignment.
+        # If a layer assigns a weight, the gradient is with respect to the new
+        # value, as in Keras. It does not reach back to the assignment.
         if id(variable) in sought:
             return value.detach().requires_grad_()
         return value
@@ -75,8 +75,8 @@ def gradients(model, batch, weights, state, sources, valid=None, **kwargs):
 
 @contextlib.contextmanager
 def backward_scope(model):
-    """Context of a gradient computation, in which no weight is to be read."""
-    # In this thread, the one in which the scope is.
+    """Context of a gradient computation, in which no weight may be read."""
+    # In this thread, which has the scope.
     with (
         torch.autograd.set_multithreading_enabled(False),
         forward_pass.BackwardScope(model.trainable_variables),
@@ -85,7 +85,7 @@ def backward_scope(model):
 
 
 def check_gradients(model, batch, weights, state, gradients):
-    """Raises an error for weights of a `torch.nn.Module`, or the like."""
+    """Raises an error for weights of a `torch.nn.Module` or similar."""
     if None not in gradients:
         return
     variables = [
@@ -111,7 +111,7 @@ def check_gradients(model, batch, weights, state, gradients):
         raise ValueError(
             f"The gradients of the weights {lost} would be lost. They "
             "reach the loss in a way that a stateless call does not "
-            "follow, as those of a `torch.nn.Module` do. Use Keras layers, "
+            "follow, as in a `torch.nn.Module`. Use Keras layers, "
             "or train with `rho=0`."
         )
 
@@ -138,7 +138,7 @@ def _detached(result):
 
 
 def value_and_gradients(function, tensors, create_graph=False):
-    """A function of tensors, and its gradients."""
+    """Results of a function of tensors, and its gradients."""
     leaves = tensors
     if not create_graph:
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
@@ -163,7 +163,7 @@ def hessian_vector_product(function, tensors, vectors):
     pairs = [
         (gradient, vector)
         for gradient, vector in zip(gradients, vectors, strict=True)
-        # Of what is linear in the weights the gradient is a constant.
+        # The gradient of a function that is linear in the weights is constant.
         if gradient is not None and gradient.requires_grad
     ]
     if not pairs:

@@ -1,7 +1,7 @@
-"""Layers below the lowest perturbed one, which two passes run once.
+"""Runs the layers below the lowest perturbed one once for two passes.
 
 Compilers merge the equal parts of the clean and the ranking pass by themselves.
-PyTorch runs steps eagerly, so there the graph of the network is split.
+PyTorch runs steps eagerly, so the graph of the network is split here.
 """
 
 import weakref
@@ -11,15 +11,15 @@ import keras
 from keras_esam.backends import forward_pass
 from keras_esam.backends import torch_random
 
-# Of each network, the two models for each set of perturbed variables.
+# Per network, the two models for each set of perturbed variables.
 _splits = weakref.WeakKeyDictionary()
 
 
 def shared_prefix(model, plan):
-    """What the clean and the ranking pass share, a `SharedPrefix`.
+    """The `SharedPrefix` of the clean and the ranking pass, or `None`.
 
-    `None` if the network has no graph, or more than a tensor as its input or
-    output, or no tensor on which all perturbed layers depend.
+    It is `None` if the network has no graph, if its input or output is more
+    than one tensor, or if no tensor comes before all perturbed layers.
     """
     if not model._calls_network_alone:
         return None

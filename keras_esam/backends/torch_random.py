@@ -23,8 +23,8 @@ _step = _Step()
 def random_numbers():
     """Context of a step, whose passes draw the same random numbers.
 
-    The generators go on from where the first pass, or the first pass of the
-    last micro-batch, left them.
+    Afterwards the generators continue from the first pass, or from the first
+    pass of the last micro-batch.
     """
     _step.is_running = True
     _step.at_start = _step.before = generators()
@@ -38,7 +38,7 @@ def random_numbers():
 
 @contextlib.contextmanager
 def replayed():
-    """Context of a pass. Outside of a step it leaves the generators alone."""
+    """Context of a pass. Outside a step the generators stay as they were."""
     if _step.is_running:
         before = _step.before
         set_generators(before)
@@ -52,8 +52,8 @@ def replayed():
 
 
 def begin_micro_batch(start):
-    """See `defaults`. The first micro-batch draws what the step would, each
-    other one goes on from where the one before has left the generators."""
+    """See `defaults`. The first micro-batch draws what the step would; each
+    later one continues from the micro-batch before it."""
     _step.before = _step.after if start else _step.at_start
     _step.after = None
 

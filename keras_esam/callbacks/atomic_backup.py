@@ -19,26 +19,26 @@ WEIGHTS, LOGS, SETTINGS = "latest.weights.h5", "logs.json", "settings.json"
 class AtomicBackup(keras.callbacks.Callback):
     """Backs up a training after every epoch, and resumes it.
 
-    Start the same script again after it was killed, at any moment: `fit` prints
-    a line, restores the last finished epoch and trains the others. Weights,
+    A script may be killed at any moment. Start it again: `fit` prints a line,
+    restores the last finished epoch and trains the remaining ones. Weights,
     optimizer, the state of an `ESAMModel` and the logs of all epochs are one
-    folder, written atomically, unlike that of
+    folder, which is written atomically, unlike in
     `keras.callbacks.BackupAndRestore`. If the order of the data depends on the
     epoch alone, see `keras_esam.callbacks.EpochCounter`, the resumed run equals
     the uninterrupted one.
 
     A finished training keeps its backup: the same script then trains nothing
-    and says so. One that a callback stopped early is resumed. The backup takes
-    precedence over the argument `initial_epoch` of `fit`.
+    and says so. A training that a callback stopped early is resumed. The backup
+    takes precedence over the argument `initial_epoch` of `fit`.
 
-    A backup of another training is refused: one with another configuration of
-    model, optimizer or loss, or with other shapes of weights. Names may change,
-    and so may an `ESAMModel`'s `seed` if it is not given. Functions are
-    compared by name and the numbers and strings that they close over. Data,
+    The backup of a different training is refused: one with another
+    configuration of model, optimizer or loss, or other shapes of weights. Names
+    may change, and so may an `ESAMModel`'s `seed` if it is not given. Functions
+    are compared by name and the numbers and strings that they close over. Data,
     batch size, metrics and the code of subclasses are not compared.
 
     Put it behind callbacks that add to the logs or save files, such as
-    `keras.callbacks.CSVLogger(path, append=True)`, which must be done before an
+    `keras.callbacks.CSVLogger(path, append=True)`: they must run before an
     epoch counts as finished. The chief of several workers writes; all restore.
 
     Args:
@@ -46,9 +46,9 @@ class AtomicBackup(keras.callbacks.Callback):
             own; its workers or processes share it.
 
     Raises:
-        ValueError: In `fit`, if the model is not built, or if the backup is one
-            of another training. It lists the settings that differ; model and
-            backup stay as they are.
+        ValueError: In `fit`, if the model is not built, or if the backup
+            belongs to another training. It lists the settings that differ;
+            model and backup do not change.
 
     Attributes:
         history: List of dicts, the logs of all finished epochs.
@@ -108,7 +108,7 @@ class AtomicBackup(keras.callbacks.Callback):
             print(f"AtomicBackup: {text}", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
-        # It has been read, and is not for the next call of `fit`.
+        # It has been read, and must not affect the next call of `fit`.
         self.model._initial_epoch = None
 
     def on_train_end(self, logs=None):
@@ -135,7 +135,7 @@ class AtomicBackup(keras.callbacks.Callback):
             self.history = history
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Its name makes it count, and it gets that when it is complete.
+        # It gets the name that makes it count once it is complete.
         unfinished = self.folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -150,20 +150,20 @@ class AtomicBackup(keras.callbacks.Callback):
 
     def _write_settings(self, path):
         now = training_settings.describe(self.model)
-        # With what is there only once the optimizer is built.
+        # Adds what exists only once the optimizer is built.
         self._settings = {**now, **self._settings}
         begin = self._settings
         changed = {k: v for k, v in now.items() if v != begin[k]}
         path.write_text(json.dumps({"before": begin, "changed": changed}))
 
     def _check_settings(self, path):
-        # Earlier versions wrote none, or others.
+        # Earlier versions wrote no settings, or others.
         saved = json.loads(path.read_text()) if path.exists() else {}
         if "before" not in saved:
             return
         now = training_settings.describe(self.model) | self._settings
         if getattr(self.model, "_has_drawn_seed", False):
-            # The restored model takes over the one that was drawn before.
+            # The restored model takes the seed that was drawn before.
             now.pop("model.seed")
         found = training_settings.differences(now, **saved)
         if found:
@@ -195,7 +195,7 @@ class AtomicBackup(keras.callbacks.Callback):
             import jax
 
             return jax.process_index() == 0
-        # Only on TensorFlow a model has it.
+        # Models have it on TensorFlow only.
         strategy = getattr(self.model, "distribute_strategy", None)
         return strategy is None or strategy.extended.should_checkpoint
 

@@ -1,4 +1,4 @@
-"""The number of the epoch, for pipelines of `keras_esam.data`."""
+"""The epoch number for pipelines of `keras_esam.data`."""
 
 import functools
 
@@ -11,8 +11,8 @@ class EpochCounter(keras.callbacks.Callback):
     Their order and augmentation then depend on their seed and the epoch alone,
     so a resumed training sees the same batches as an uninterrupted one.
 
-    Do not repeat the data set. If you give `fit` its `steps_per_epoch`, let it
-    be the number of batches. Needs TensorFlow, on which the pipelines run,
+    Do not repeat the data set. If you pass `steps_per_epoch` to `fit`, it must
+    be the number of batches. Needs TensorFlow, which runs the pipelines,
     whatever the Keras backend.
 
     Attributes:

@@ -17,8 +17,8 @@ class SharpnessLogger(keras.callbacks.Callback):
     """Logs losses and gradients of B+ and B- on a probe batch, per epoch.
 
     B+ are the samples whose loss rises the most when the weights are perturbed,
-    found again each time, and B- the others. The figures are those of
-    `keras_esam.analysis.batch_halves`, which explains them and their units:
+    found again each time, and B- are the others. The logged values, explained
+    with their units in `keras_esam.analysis.batch_halves`, are:
 
     - `probe_loss`, `probe_loss_plus`, `probe_loss_minus`;
     - `probe_perturbed_loss`, `probe_perturbed_loss_plus`,
@@ -26,18 +26,18 @@ class SharpnessLogger(keras.callbacks.Callback):
     - `probe_cosine_plus`, `probe_cosine_minus`.
 
     They take three forward and backward passes of the probe batch. Works with
-    any compiled `keras.Model` and does not change the training: its weights are
+    any compiled `keras.Model` and does not change the training: the weights are
     bit-identical with and without it. Put it before callbacks that use the
-    figures, such as `keras.callbacks.CSVLogger`.
+    values, such as `keras.callbacks.CSVLogger`.
 
     Args:
         batch: The probe batch, a tuple of arrays `(x, y)` or `(x, y,
             sample_weight)`. Do not take it from the shuffled `tf.data.Dataset`
-            that `fit` gets: to read from it changes the order of its epochs.
+            that `fit` gets: reading from it changes the order of its epochs.
         rho: As for `batch_halves`. Defaults to `0.05`.
         gamma: As for `batch_halves`. Defaults to `0.5`.
-        frequency: Integer, every how many epochs it measures. In the others the
-            figures are NaN. Defaults to `1`.
+        frequency: Integer, number of epochs from one measurement to the next.
+            In the others the values are NaN. Defaults to `1`.
         adaptive: As for `batch_halves`. Defaults to `False`.
 
     Example:
@@ -65,7 +65,7 @@ class SharpnessLogger(keras.callbacks.Callback):
         self._probe = None
 
     def on_train_begin(self, logs=None):
-        # Since the last training the model may have been compiled again.
+        # The model may have been compiled again since the last training.
         self._probe = None
 
     def on_epoch_end(self, epoch, logs=None):

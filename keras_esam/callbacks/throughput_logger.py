@@ -1,4 +1,4 @@
-"""Images per second of training, without the time of compilation."""
+"""Training throughput in images per second, without compilation."""
 
 import math
 import time
@@ -10,14 +10,14 @@ from keras import ops
 class ThroughputLogger(keras.callbacks.Callback):
     """Logs the training throughput of each epoch as `images_per_second`.
 
-    The figure is samples per second of wall time within the batches of the
-    epoch. The last one, which may be smaller, counts only if it is the first.
-    An epoch that compiled logs NaN: the first one of each `fit`, and those in
-    which an `ESAMModel` compiled the step of another subset or stage.
+    The value is samples per second of wall time within the batches of the
+    epoch. The last batch, which may be smaller, counts only if it is the first.
+    An epoch that compiled logs NaN: the first epoch of each `fit`, and epochs
+    in which an `ESAMModel` compiled the step of another subset or stage.
 
-    The samples are counted by the model's `loss` metric, which is read once per
-    epoch. No other batch is waited for. Works with any `keras.Model`. Put it
-    before callbacks that use the figure, such as `keras.callbacks.CSVLogger`.
+    The model's `loss` metric counts the samples. It is read once per epoch, and
+    no other batch is waited for. Works with any `keras.Model`. Put it before
+    callbacks that use the value, such as `keras.callbacks.CSVLogger`.
 
     Example:
 
@@ -52,7 +52,7 @@ class ThroughputLogger(keras.callbacks.Callback):
             self._measure()
 
     def on_train_batch_end(self, batch, logs=None):
-        # The device has done it: Keras has read the logs.
+        # The device has finished the batch: Keras has read the logs.
         self._ends[batch] = time.perf_counter()
 
     def on_test_begin(self, logs=None):
@@ -73,7 +73,7 @@ class ThroughputLogger(keras.callbacks.Callback):
             logs["images_per_second"] = rate
 
     def _measure(self):
-        """Reads samples and time, once the device has done what it began."""
+        """Reads samples and time, once the device has finished its work."""
         if self._start is not None and self._measured is None:
             self._measured = self._samples_seen(), time.perf_counter()
 
@@ -83,6 +83,6 @@ class ThroughputLogger(keras.callbacks.Callback):
                 return int(ops.convert_to_numpy(metric.count))
         raise ValueError(
             "`ThroughputLogger` needs a model whose metrics have a `loss` that "
-            "counts samples, as those of a compiled `keras.Model` have. "
+            "counts samples, as in a compiled `keras.Model`. "
             f"Received: metrics={[m.name for m in self.model.metrics]}"
         )

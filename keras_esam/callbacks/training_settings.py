@@ -1,9 +1,9 @@
-"""What makes two trainings the same: the settings of a compiled model.
+"""The settings of a compiled model, by which two trainings are compared.
 
 They are the configurations of model, optimizer and loss, and the shapes of all
-variables, by path: `"model.layers.1.units": 8`. Left out is what does not
+variables, by path: `"model.layers.1.units": 8`. They leave out what does not
 change the training: metrics, how the step is compiled, and all names, since
-Keras numbers those of layers through the whole process. Functions count by
+Keras numbers layer names through the whole process. Functions are compared by
 their name and the plain values that they close over.
 """
 
@@ -17,9 +17,9 @@ import keras
 
 from keras_esam.esam_model import ESAMModel
 
-# Shapes are among those of the weights; here they may have the batch size.
+# The weights have the shapes already; here they may include the batch size.
 IGNORED = "name", "build_input_shape"
-# Their configuration has a seed that they drew themselves.
+# Layers whose configuration has a seed that they drew themselves.
 DRAW_THEIR_SEED = "RandomCrop", "RandomDeletion", "RandomSwap"
 OF_SHAPES = "weights", "optimizer_variables"
 NUM_LISTED = 5
@@ -29,8 +29,8 @@ PLAIN = bool, int, float, str, type(None)
 def describe(model: keras.Model) -> dict:
     """The settings of a compiled model: a dict of paths to values for JSON.
 
-    A path with others below it has the name of the class, or the number of
-    entries.
+    A path with other paths below it holds the name of the class, or the number
+    of entries.
     """
     optimizer = getattr(model, "optimizer", None)
     names = getattr(model, "output_names", None) or []
@@ -59,23 +59,23 @@ def describe(model: keras.Model) -> dict:
 
 
 def differences(now: dict, before: dict, changed: dict) -> list[str]:
-    """Where settings differ from those of an earlier training, one a line.
+    """Lists where settings differ from an earlier training, one per line.
 
-    `changed` are the settings that were not those of `before` in the end, since
-    callbacks change rates; a model that goes on has these. Paths that only one
-    training has do not count: another version of a class may have other
-    arguments.
+    `changed` are the settings that differed from `before` at the end, since
+    callbacks change rates; a model that continues training has these. Paths
+    that only one training has do not count: another version of a class may have
+    other arguments.
     """
     lines = {}
     for path, value in now.items():
         known = [s[path] for s in (before, changed) if path in s]
-        # As text NaN equals NaN.
+        # Compared as text, NaN equals NaN.
         same = json.dumps(value) in map(json.dumps, known)
         if known and not same and not path.startswith(tuple(lines)):
             lines[f"{path}."] = (
                 f"- {path}: {_shown(value)}, not {_shown(known[0])}"
             )
-    # Other shapes most often follow from what differs elsewhere.
+    # Different shapes mostly follow from other differences.
     causes = [v for k, v in lines.items() if not k.startswith(OF_SHAPES)]
     lines = causes or list(lines.values())
     if len(lines) > NUM_LISTED:
@@ -99,7 +99,7 @@ def _shapes(variables):
 def _flatten(path, value, places):
     """Yields pairs of a path and a plain value, for a value and all within.
 
-    `places` are those of the layers of a functional network, by name.
+    `places` are the layers' places in a functional network, by name.
     """
     plain, parts = _open(value)
     if isinstance(plain, list) and len(plain) == 3 and plain[0] in places:
@@ -113,7 +113,7 @@ def _flatten(path, value, places):
     for key, part in parts.items():
         if key == "seed" and plain in DRAW_THEIR_SEED:
             continue
-        # The name of a dtype policy is what it is.
+        # The name of a dtype policy is its identity.
         if key in IGNORED and "DTypePolicy" not in str(plain):
             continue
         if key == "batch_shape" and part:
@@ -123,7 +123,7 @@ def _flatten(path, value, places):
 
 
 def _open(value):
-    """What stands for a value in JSON, and a dict of the parts within it."""
+    """A JSON value that represents a value, and a dict of its parts."""
     if isinstance(value, PLAIN):
         return value, {}
     if isinstance(value, dict):
@@ -144,15 +144,15 @@ def _open(value):
     if hasattr(value, "shape"):
         return keras.ops.convert_to_numpy(value).tolist(), {}
     if isinstance(value, (set, frozenset)):
-        # Their order is another one in each process.
+        # Their order differs between processes.
         return sorted(map(repr, value)), {}
-    # In the text of an object the address is one of this process.
+    # An object's text has an address of this process.
     name = getattr(value, "__name__", None)
     return name or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)), {}
 
 
 def _open_serialized(value):
-    """What `keras.saving.serialize_keras_object()` made of an object."""
+    """The same for a result of `keras.saving.serialize_keras_object()`."""
     kind, config = value["class_name"], value["config"]
     if kind == "__lambda__":
         return "<lambda>", {}
@@ -164,7 +164,7 @@ def _open_serialized(value):
 
 
 def _config_and_attributes(value):
-    """The configuration of an object, as much as can be had of it."""
+    """The configuration of an object, as far as it is available."""
     config = _config(value.get_config)
     is_loss = isinstance(value, keras.losses.Loss)
     is_model = isinstance(value, keras.Model)
@@ -187,7 +187,7 @@ def _config_and_attributes(value):
         names = inspect.signature(ESAMModel).parameters
         config |= {name: getattr(value, name) for name in names}
     elif is_model and "layers" not in config:
-        # They may be all that there is to compare.
+        # They may be all there is to compare.
         config["layers"] = value.layers
     return config
 
@@ -197,5 +197,5 @@ def _config(get_config):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of lambdas
             return dict(get_config() or {})
-    except Exception:  # Whatever a class of the user raises.
+    except Exception:  # A user's class may raise anything.
         return {}

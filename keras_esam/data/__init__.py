@@ -1,7 +1,7 @@
 """`tf.data` pipelines of the data sets that the ESAM paper trains on.
 
-They need TensorFlow, whatever the Keras backend, so `import keras_esam` leaves
-them alone. Images have their channels last.
+They need TensorFlow, whatever the Keras backend, so `import keras_esam` does
+not import them. Images have their channels last.
 """
 
 from keras_esam.extras import requires

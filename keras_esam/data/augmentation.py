@@ -1,6 +1,6 @@
 """Crop, flip and Cutout of a whole batch of small images.
 
-What is drawn (`draw_*`) is apart from what is done with it.
+Drawing random numbers (`draw_*`) is separate from applying them.
 """
 
 import tensorflow as tf
@@ -10,7 +10,7 @@ CUTOUT_PROBABILITY = 0.5  # As in the ESAM authors' code.
 
 
 def draw_crops(batch_size, seed):
-    """Where crops begin in the padded images, and which are mirrored.
+    """Draws where crops begin in the padded images, and which are mirrored.
 
     Rows and columns are int32 from 0 to 8. All have shape `(batch_size,)`.
     """
@@ -23,8 +23,8 @@ def draw_crops(batch_size, seed):
 
 
 def crop_and_flip(images, rows, columns, flips):
-    """Crops of images, `(batch_size, height, width, channels)`, with 4 black
-    pixels on each side, by what `draw_crops` returns; `(4, 4)` is no shift."""
+    """Crops images, `(batch_size, height, width, channels)`, after padding by 4
+    black pixels, at the places of `draw_crops`; `(4, 4)` is no shift."""
     height, width = images.shape[1:3]
     sides = (PADDING, PADDING)
     padded = tf.pad(images, ((0, 0), sides, sides, (0, 0)))
@@ -37,10 +37,10 @@ def crop_and_flip(images, rows, columns, flips):
 
 
 def draw_cutouts(batch_size, shape, size, seed):
-    """First rows and columns of the squares of Cutout, int32, `(batch_size,)`.
+    """First rows and columns of Cutout's squares, int32, `(batch_size,)`.
 
-    Squares may lie in part outside of an image of `shape` (height, width). In
-    half of the images they are beyond it.
+    Squares may lie partly outside an image of `shape` (height, width). In half
+    of the images they are completely outside.
     """
     seeds = tf.unstack(tf.random.split(seed, 3))
     is_cut = (
@@ -58,7 +58,7 @@ def draw_cutouts(batch_size, shape, size, seed):
 
 
 def cut_out(images, tops, lefts, size):
-    """Images with a square of zeros, which is the mean of standardised ones."""
+    """Sets a square of each image to 0, the mean of standardised images."""
 
     def inside(first, length):
         distance = tf.range(length) - first[:, None]

@@ -12,7 +12,7 @@ from keras_esam.data import epochs
 from keras_esam.data.prepared import prepared_builder
 
 # Mean and standard deviation of each channel over the 50,000 training images,
-# of pixels from 0 to 255: computed, and for CIFAR-100 those in general use.
+# of pixels from 0 to 255: computed, and for CIFAR-100 the usual values.
 STATISTICS = {
     "cifar10": ((125.307, 122.950, 113.865), (62.993, 62.089, 66.705)),
     "cifar100": ((129.304, 124.070, 112.434), (68.170, 65.392, 70.418)),
@@ -32,12 +32,12 @@ def cifar(
 ) -> tf.data.Dataset:
     """CIFAR-10 or CIFAR-100 from tensorflow-datasets, 32x32 colour images.
 
-    Training images are shuffled, cropped at random after padding with 4 black
-    pixels, and half of them mirrored; what does not fill a batch is left out.
-    Test images come in order. Both are standardised per channel. Order and
-    augmentation depend only on `seed` and the number of the epoch: if a
-    callback gives the latter, as in the example, a resumed training sees the
-    same batches as an uninterrupted one.
+    Training images are shuffled, padded with 4 black pixels, cropped at random,
+    and half of them mirrored. An incomplete last batch is dropped. Test images
+    come in order. Both are standardised per channel. Order and augmentation
+    depend only on `seed` and the epoch number. If a callback provides the
+    latter, as in the example, a resumed training sees the same batches as an
+    uninterrupted one.
 
     Args:
         name: String, `"cifar10"` or `"cifar100"`.
@@ -46,26 +46,26 @@ def cifar(
         data_dir: Optional path, folder of tensorflow-datasets. Defaults to the
             environment variable `TFDS_DATA_DIR`, then to
             `~/tensorflow_datasets`. Nothing is downloaded.
-        num_samples: Optional integer, size of a fixed part with equally many
-            images of each class. Defaults to `None`, all of them.
+        num_samples: Optional integer, size of a fixed, class-balanced subset.
+            Defaults to `None`, all images.
         cutout: Integer, side of the square that is set to the mean in half of
             the training images ([Cutout](https://arxiv.org/abs/1708.04552)). It
-            may reach beyond the image. The ESAM authors' code has 16. Defaults
+            may reach beyond the image. The ESAM authors' code uses 16. Defaults
             to `0`, none.
         augment: Boolean, whether training images are cropped and mirrored at
             random. Defaults to `True`.
         seed: Integer. Defaults to `0`.
-        epoch: Optional scalar integer `tf.Variable`, the number of the epoch,
-            read when an iterator starts. Defaults to `None`: each iterator has
-            the next number, from 0. A `fit` that has to build the model uses up
-            one, on JAX every `fit`.
+        epoch: Optional scalar integer `tf.Variable`, the epoch number, read
+            when an iterator starts. Defaults to `None`: each iterator gets the
+            next number, from 0. A `fit` that builds the model uses up one, on
+            JAX every `fit`.
 
     Returns:
         A `tf.data.Dataset` of known length: images, float32 of shape
         `(batch_size, 32, 32, 3)`, and labels, int32 of shape `(batch_size,)`.
 
     Raises:
-        FileNotFoundError: If the data set is missing. It says how to get it.
+        FileNotFoundError: If the data set is missing; says how to get it.
         TypeError, ValueError: If an argument has a wrong type or value.
 
     Example:
@@ -107,8 +107,8 @@ def cifar(
 def standardised(images, mean, deviation, cutout=0, seed=None):
     """Float32 images with mean 0 and deviation 1 in each channel.
 
-    With a seed, shape `(2,)`, they are cropped and mirrored at random, and with
-    a side of `cutout` pixels cut out.
+    With a seed, shape `(2,)`, they are cropped and mirrored at random. A
+    `cutout` larger than 0 also cuts out squares of this side.
     """
     if seed is not None:
         crop_seed, cutout_seed = tf.unstack(tf.random.split(seed))

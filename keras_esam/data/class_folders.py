@@ -1,4 +1,4 @@
-"""Image files in one folder for each class."""
+"""Image files in one folder per class."""
 
 import os
 import pathlib
@@ -51,14 +51,14 @@ def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
     """Names of the classes in a tree of class folders.
 
     Args:
-        folder: String or path, around the folders `train` and `val`.
-        split: String, one of them. Defaults to `"train"`.
+        folder: String or path, contains the folders `train` and `val`.
+        split: String, one of the two. Defaults to `"train"`.
 
     Returns:
         List of strings in the order of `keras_esam.data.imagenet`'s labels.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If there are no classes.
     """
     path = pathlib.Path(folder) / split
     names = []
@@ -73,5 +73,5 @@ def class_names(folder: str | os.PathLike, split: str = "train") -> list[str]:
 
 
 def _visible(path):
-    """Entries but for those of Jupyter, macOS and others, `.NAME`."""
+    """Entries except hidden ones, `.NAME`, of Jupyter, macOS and others."""
     return (e for e in os.scandir(path) if not e.name.startswith("."))

@@ -19,15 +19,15 @@ def digits(
 ) -> tf.data.Dataset:
     """The 1,797 scans of digits that come with scikit-learn, 8x8 pixels.
 
-    The training part is fixed, has equally many of each class and is shuffled;
-    what does not fill a batch is left out. The rest is the test part, in order.
+    The training part is fixed, class-balanced and shuffled; an incomplete last
+    batch is dropped. The rest is the test part, in order.
 
     Args:
         split: String, `"train"` or `"test"`.
         batch_size: Integer.
-        num_samples: Optional integer, number of training samples. Give it for
+        num_samples: Optional integer, number of training samples. Pass it for
             the test part too, which has the others. Defaults to `None`, 1,000.
-        seed: Integer, of the order. Defaults to `0`.
+        seed: Integer, seed of the order. Defaults to `0`.
         epoch: As for `keras_esam.data.cifar`. Defaults to `None`.
 
     Returns:

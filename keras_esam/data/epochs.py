@@ -1,8 +1,8 @@
-"""What all pipelines share: checks, order and random numbers of an epoch.
+"""Checks, order and random numbers of an epoch, for all pipelines.
 
-The last two are functions of (seed, epoch) alone, by TensorFlow's stateless
-random numbers: they depend neither on the number of threads nor on what was
-drawn before, so a resumed training sees what the uninterrupted one sees.
+Order and random numbers are functions of (seed, epoch) alone, by TensorFlow's
+stateless random numbers. They depend neither on the number of threads nor on
+earlier draws, so a resumed training sees the same as an uninterrupted one.
 """
 
 import concurrent.futures
@@ -16,7 +16,7 @@ NUM_PARALLEL = os.cpu_count() or 1
 
 
 def check(split, splits, batch_size, seed, epoch):
-    """Checks arguments, and returns the seed, `None` unless for training."""
+    """Checks arguments. Returns the seed, or `None` if not for training."""
     arguments.check_choice("split", split, splits)
     arguments.check_count(batch_size=batch_size)
     if seed is None:
@@ -35,7 +35,7 @@ def check(split, splits, batch_size, seed, epoch):
 
 
 def check_fills_a_batch(batch_size, num_samples):
-    """Training leaves out what does not fill a batch: there must be one."""
+    """Checks that the samples fill at least one training batch."""
     if batch_size > num_samples:
         raise ValueError(
             "`batch_size` must be at most the number of training samples, "
@@ -52,8 +52,8 @@ def make_epoch_variable(value=0):
                 value, trainable=False, dtype="int64", name="epoch"
             )
 
-    # The scope of a strategy, in which it would get a copy on each device, is
-    # that of a thread.
+    # In the scope of a strategy it would get a copy on each device. The scope
+    # belongs to a thread.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         return pool.submit(make).result()
 
@@ -61,9 +61,9 @@ def make_epoch_variable(value=0):
 def epoch_keys(seed, epoch):
     """Data set of one element, the keys of the iterator's epoch.
 
-    It is a pair of seeds, int64 of shape `(2, 2)`: for the order, and for
+    They are a pair of seeds, int64 of shape `(2, 2)`: for the order, and for
     everything else. The variable `epoch` is read when an iterator's first
-    element is asked for. Without it each iterator has the next number.
+    element is requested. Without it each iterator gets the next number.
     """
     counter = make_epoch_variable(-1) if epoch is None else epoch
 
@@ -82,8 +82,8 @@ def shuffled(num_samples, seed, epoch, batch_size=None):
     """Data set of all samples' indices, in the order of the epoch.
 
     Its elements are an index, int64 of shape `()` or `(batch_size,)`, and a
-    seed for their stateless random numbers, int64 of shape `(2,)`. What does
-    not fill a batch is left out.
+    seed for their stateless random numbers, int64 of shape `(2,)`. An
+    incomplete last batch is dropped.
     """
     num_elements = num_samples // (batch_size or 1)
 
@@ -102,7 +102,7 @@ def shuffled(num_samples, seed, epoch, batch_size=None):
 def array_batches(images, labels, batch_size, prepare, seed=None, epoch=None):
     """Data set of batches of images in memory, shuffled if there is a seed.
 
-    `prepare` makes the images to train on of those of a batch and its seed of
+    `prepare(images, seed)` prepares the images of a batch, with its seed of
     shape `(2,)`, or `None` in the test split.
     """
     # One copy in host memory, which all iterators share.
@@ -124,10 +124,10 @@ def array_batches(images, labels, batch_size, prepare, seed=None, epoch=None):
 
 
 def finish(dataset):
-    """Prefetching, and the options of all pipelines."""
+    """Adds prefetching and the options of all pipelines."""
     options = tf.data.Options()
     options.deterministic = True
-    # Its thread can hold the end of an epoch by seconds.
+    # Its thread can delay the end of an epoch by seconds.
     options.autotune.enabled = False
     # The map runs on all cores already.
     options.threading.max_intra_op_parallelism = 1

@@ -1,7 +1,7 @@
 """ImageNet-1k, or any tree of images in class folders.
 
-Crop and flip are stateless functions of TensorFlow and not KerasCV's layers,
-whose draws depend on the threads, so that a resumed training could not repeat
+Crop and flip are stateless TensorFlow functions, not KerasCV's layers. The
+layers' draws depend on the threads, so a resumed training could not repeat
 them.
 """
 
@@ -37,14 +37,14 @@ def imagenet(
 ) -> tf.data.Dataset:
     """Images of ImageNet-1k, or of a tree of class folders.
 
-    Training images are shuffled, and a random part of each (8% to 100% of its
-    area, aspect ratio 3/4 to 4/3) is resized and in half of the cases mirrored;
-    what does not fill a batch is left out. Validation images come in order,
-    resized so that the shorter side is `image_size * 256 / 224`, and cropped at
-    the centre. Both are standardised per channel.
+    Training images are shuffled. A random part of each (8% to 100% of its area,
+    aspect ratio 3/4 to 4/3) is resized, and in half of the cases mirrored. An
+    incomplete last batch is dropped. Validation images come in order, resized
+    so that the shorter side is `image_size * 256 / 224`, and cropped at the
+    centre. Both are standardised per channel.
 
-    `data_dir`, `seed` and `epoch`, their defaults and the errors are those of
-    `keras_esam.data.cifar`.
+    `data_dir`, `seed` and `epoch`, their defaults and the errors are the same
+    as in `keras_esam.data.cifar`.
 
     Args:
         split: String, `"train"` or `"val"`.
@@ -53,14 +53,15 @@ def imagenet(
             `imagenet2012` as TFRecord files. Training images are read from 16
             files at a time and shuffled within a buffer of 4,096, some 0.5 GB.
         folder: Optional path of a tree, `folder/train/CLASS/*.JPEG` and
-            `folder/val/CLASS/*.JPEG`, that is read instead. JPEGs in colour,
-            greyscale and CMYK, and PNGs. Labels follow the sorted class names.
+            `folder/val/CLASS/*.JPEG`, that is read instead. It may have colour,
+            greyscale and CMYK JPEGs, and PNGs. Labels follow the sorted class
+            names.
         image_size: Integer. Defaults to `224`.
-        num_samples: Optional integer, size of a fixed part: equally many images
-            of each class of `folder`, or the first ones in `data_dir`, where
-            the classes are mixed at random. Defaults to `None`, all of them.
+        num_samples: Optional integer, size of a fixed subset: class-balanced
+            with `folder`, or the first images in `data_dir`, where the classes
+            are mixed at random. Defaults to `None`, all images.
         augment: Boolean, whether training images are cropped and mirrored at
-            random, or cropped as those of `"val"`. Defaults to `True`.
+            random, or cropped as for `"val"`. Defaults to `True`.
         seed: Integer. Defaults to `0`.
         epoch: Optional scalar integer `tf.Variable`. Defaults to `None`.
 

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an image for the network.
+"""Converts the bytes of an image file to an image for the network.
 
 Crops are float32 tensors of shape `(image_size, image_size, 3)`, 0 to 255.
 """
@@ -11,7 +11,7 @@ from keras_esam.data import epochs
 def random_crop(contents, image_size, seed):
     """A random part, resized and in half of the cases mirrored.
 
-    Only that part of a JPEG is decoded.
+    Of a JPEG only this part is decoded.
     """
     window_seed, flip_seed = tf.unstack(tf.random.split(seed))
 
@@ -60,10 +60,10 @@ def centre_crop(contents, image_size):
 
 
 def decode(contents):
-    """Decodes a file of any kind that TensorFlow knows to RGB, uint8.
+    """Decodes a file of any format that TensorFlow knows to RGB, uint8.
 
     Greyscale is repeated in the three channels. JPEGs in CMYK or YCCK, as
-    Photoshop writes them with its marker, become RGB; without the marker their
+    Photoshop writes them with its marker, become RGB. Without the marker their
     values are taken as they are, not as inverted.
     """
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
@@ -74,7 +74,7 @@ def find_broken(paths):
     """The first file that cannot be decoded, or `None`.
 
     TensorFlow's errors do not name the file, and within a pipeline they cannot
-    be caught. To decode an image takes a few ms of CPU time.
+    be caught. Decoding an image takes a few ms of CPU time.
     """
 
     def height(path):

@@ -27,7 +27,7 @@ BUFFER_SIZE = 4096  # Images of 110 kB on average.
 
 
 def prepared_builder(name, data_dir):
-    """Builder of the newest version of a data set. Downloads nothing."""
+    """Builder of a data set's newest version. Downloads nothing."""
     root = data_dir or os.environ.get(ENVIRONMENT) or "~/tensorflow_datasets"
     root = os.path.expanduser(os.fspath(root))
     pattern = os.path.join(root, name, "*", "dataset_info.json")
@@ -95,7 +95,7 @@ def record_files(split, data_dir, seed, epoch, num_samples=None):
 
 
 def _shuffled(files, sizes, seed, epoch):
-    """Data set of records and seeds: of each file the first `size` records."""
+    """Data set of records and seeds: the first `size` records of each file."""
     files, sizes = tf.constant(files), tf.constant(sizes, "int64")
 
     def epoch_records(keys):
@@ -110,8 +110,8 @@ def _shuffled(files, sizes, seed, epoch):
             num_parallel_calls=min(epochs.NUM_PARALLEL, NUM_OPEN_FILES),
             deterministic=True,
         )
-        # `shuffle` mixes the global seed into its own: here that of the graph
-        # of this function, and not 0, with which it takes no tensor.
+        # `shuffle` mixes the global seed into its own: here the seed of this
+        # function's graph. It must not be 0, with which it takes no tensor.
         tf.random.set_seed(1)
         records = records.shuffle(
             BUFFER_SIZE, order_keys[1, 0], reshuffle_each_iteration=False

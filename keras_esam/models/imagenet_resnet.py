@@ -1,7 +1,7 @@
 """ResNets for ImageNet, of `keras.applications` and of KerasCV.
 
-They have a head of their own: that of Keras has logits of half precision under
-a mixed policy, too coarse to rank samples by the rise of their losses.
+They have their own head: under a mixed policy Keras' head has logits of half
+precision, too coarse to rank samples by the rise of their losses.
 """
 
 import keras
@@ -16,7 +16,7 @@ def resnet50(
 ) -> keras.Model:
     """ResNet-50 of `keras.applications` with random weights.
 
-    Its result is that of `keras_esam.models.resnet18`.
+    It returns the same kind of model as `keras_esam.models.resnet18`.
 
     Args:
         input_shape: As for `resnet18`. Defaults to `(224, 224, 3)`.
@@ -53,9 +53,9 @@ def bottleneck_resnet(
 
     It stands in for ResNet-50 and ResNet-101 on small machines. With the
     defaults it has the 25,557,032 trainable parameters of a ResNet-50 whose
-    convolutions have no bias; those of `keras.applications` have one. It needs
-    TensorFlow and KerasCV (`pip install "keras-esam[examples]"`). Its result is
-    that of `keras_esam.models.resnet18`.
+    convolutions have no bias; in `keras.applications` they have one. It needs
+    TensorFlow and KerasCV (`pip install "keras-esam[examples]"`). It returns
+    the same kind of model as `keras_esam.models.resnet18`.
 
     Args:
         input_shape: Tuple of integers, height, width and channels. Defaults to
@@ -63,7 +63,7 @@ def bottleneck_resnet(
         num_classes: Integer. Defaults to `1000`.
         width: Integer, filters within the blocks of the first stage. Each
             further stage has twice as many. Defaults to `64`.
-        blocks: Tuple of four integers, the numbers of blocks of the stages.
+        blocks: Tuple of four integers, the number of blocks in each stage.
             Defaults to `(3, 4, 6, 3)`.
 
     Raises:

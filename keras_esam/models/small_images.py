@@ -64,7 +64,7 @@ def wide_resnet(
     """Wide ResNet with pre-activation and without dropout; WRN-28-10.
 
     WRN-28-10 has 36,479,194 trainable parameters with 10 classes and 36,536,884
-    with 100. Result and errors are those of `keras_esam.models.resnet18`.
+    with 100. Result and errors are the same as for `resnet18`.
 
     Args:
         input_shape: As for `resnet18`. Defaults to `(32, 32, 3)`.
@@ -72,7 +72,7 @@ def wide_resnet(
         width: Integer, factor of the 16, 32 and 64 filters of the three stages.
             Defaults to `10`.
         depth: Integer, number of layers, `6 * n + 4` for `n` blocks in each
-            stage, as 16 for WRN-16. Defaults to `28`.
+            stage, such as 16 for WRN-16. Defaults to `28`.
 
     Reference: [Zagoruyko & Komodakis, 2016](https://arxiv.org/abs/1605.07146),
     "Wide Residual Networks".
@@ -92,12 +92,11 @@ def pyramid_net(
     width: int = 270,
     depth: int = 110,
 ) -> keras.Model:
-    """PyramidNet of basic blocks, whose filters grow from block to block.
+    """PyramidNet of basic blocks, with more filters from block to block.
 
     PyramidNet-110 with `alpha=270` has 28,485,477 trainable parameters with 10
-    classes and 28,511,307 with 100. Its shortcuts have none: channels that are
-    missing are zeros. Result and errors are those of
-    `keras_esam.models.resnet18`.
+    classes and 28,511,307 with 100. Its shortcuts have none: missing channels
+    are zeros. Result and errors are the same as for `resnet18`.
 
     Args:
         input_shape: As for `resnet18`. Defaults to `(32, 32, 3)`.
@@ -175,10 +174,10 @@ def _channel_axis():
 
 
 def conv(x, filters, kernel_size=3, strides=1):
-    """Convolution without offset, He initialisation (He et al., 2015)."""
+    """Convolution without bias, He initialisation (He et al., 2015)."""
     if kernel_size == 1 and strides > 1:
-        # The same pixels. TensorFlow with oneDNN crashes in the gradient of a
-        # 1x1 convolution with strides if the batch has an odd size.
+        # Selects the same pixels. TensorFlow with oneDNN crashes in the
+        # gradient of a strided 1x1 convolution with an odd batch size.
         x = layers.MaxPooling2D(1, strides, padding="same")(x)
         strides = 1
     return layers.Conv2D(
@@ -203,7 +202,7 @@ def norm_relu(x):
 
 
 def head(x, num_classes):
-    """Logits, `(batch_size, num_classes)`, in float32 at any precision."""
+    """Logits, `(batch_size, num_classes)`, float32 at any precision."""
     x = layers.GlobalAveragePooling2D()(x)
     return layers.Dense(
         num_classes, kernel_initializer="he_normal", dtype="float32"

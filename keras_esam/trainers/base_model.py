@@ -1,6 +1,6 @@
-"""What `ESAMModel` gives Keras' training loops on all backends.
+"""How `ESAMModel` connects to Keras' training loops on all backends.
 
-The library depends on some private names of Keras, which a test looks for. Of
+The library depends on some private names of Keras, checked by a test. Of
 `keras.Model` and its layers, the names: `_build_shapes_dict`,
 `_call_has_training_arg`, `_compile_loss`, `_flatten_layers`,
 `_get_metrics_result_or_logs`, `_initial_epoch`, `_jax_state`, `_make_function`,
@@ -32,14 +32,14 @@ from keras_esam.variables import find_variables
 
 @dataclasses.dataclass
 class Findings:
-    """What tracing a step finds out about network and loss.
+    """Facts about network and loss, found when a step is traced.
 
     Args:
         variables: Optional `Variables`.
         has_checked_step: Boolean, whether gradients were checked.
-        has_sample_losses: Boolean, whether the loss tells those of the samples.
+        has_sample_losses: Boolean, whether the loss has per-sample values.
         needs_divisors: Boolean, whether the losses of micro-batches depend on
-            masks or weights of others.
+            masks or weights of other micro-batches.
     """
 
     variables: Variables | None = None
@@ -51,8 +51,8 @@ class Findings:
 class BaseModel(keras.Model):
     """Part of `ESAMModel`: how it trains.
 
-    The model of a backend extends it with `_train_step()` and the class
-    `_dispatcher` of its train function.
+    Each backend adds `_train_step()` and `_dispatcher`, the class of its train
+    function.
     """
 
     @functools.wraps(keras.Model.fit)
@@ -91,7 +91,7 @@ class BaseModel(keras.Model):
         Args:
             data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
             plan: Optional `StepPlan`, what the step does. Defaults to the step
-                that is due, which then is counted.
+                that is due, which is then counted.
 
         Returns:
             Dict of logs, metric name to scalar tensor.
@@ -103,7 +103,7 @@ class BaseModel(keras.Model):
         return self._train_step(data, plan or self._plan_step())
 
     def _own_dispatcher(self) -> StepDispatcher:
-        """That of `fit`, or a new one where a subclass has another function."""
+        """The dispatcher of `fit`, or a new one if a subclass replaces it."""
         self.make_train_function()
         if isinstance(self.train_function, StepDispatcher):
             return self.train_function
@@ -111,7 +111,7 @@ class BaseModel(keras.Model):
 
     @own_calls.own_calls()
     def test_step(self, *args):
-        """Keras' evaluation step; `sharpness` is a training metric only."""
+        """Keras' evaluation step, without `sharpness`, a training metric."""
         result = super().test_step(*args)
         logs = result[0] if isinstance(result, tuple) else result
         logs.pop(self.sharpness_tracker.name, None)
@@ -119,7 +119,7 @@ class BaseModel(keras.Model):
 
     @property
     def upcoming_step(self) -> StepPlan:
-        """What the next execution of `fit` does, and with which subset."""
+        """The plan, with its subset, of the next execution of `fit`."""
         self._read_progress()
         variables = self._variables if self.built else Variables()
         return plan_step(self._method, self._progress, variables)
@@ -134,7 +134,7 @@ class BaseModel(keras.Model):
     def num_subsets(self) -> int:
         """Number of subsets of the variables, at most one compiled step each.
 
-        In networks of few variables some may be equal and share a step.
+        In networks with few variables some may be equal and share a step.
         """
         if self._method.is_base_optimizer:
             return 1
@@ -158,8 +158,8 @@ class BaseModel(keras.Model):
 
     @property
     def _variables(self) -> Variables:
-        """Those that compiled steps know, or if layers were frozen or unfrozen
-        since then those of now."""
+        """The variables that compiled steps use, or the current ones if layers
+        were frozen or unfrozen since."""
         known = self._findings.variables
         if known and known.count == len(self.trainable_variables):
             return known
@@ -169,11 +169,10 @@ class BaseModel(keras.Model):
         return find_variables(self, self._method.perturbable)
 
     def _flatten_layers(self, include_self=True, recursive=True):
-        """The layers, those of the network in the order that it has itself.
+        """The layers, with the network's layers in its own order.
 
-        Keras goes through the layers of a layer from the last one to the first,
-        and so would sum the losses that they add in another order, which rounds
-        differently.
+        Keras visits the layers of a layer from last to first. It would thus sum
+        their added losses in another order, which rounds differently.
         """
         layers = super()._flatten_layers(include_self, recursive)
         network = getattr(self, "model", None)
@@ -186,20 +185,20 @@ class BaseModel(keras.Model):
         return others[:first] + of_network + others[first:]
 
     def _sync_variables(self):
-        """Sees to it that the variables have their values, in `fit` too."""
+        """Makes sure that the variables have their values, in `fit` too."""
 
     def _check_strategy(self, network):
         """Raises an error if the network can't be trained on these devices."""
 
     def _same_on_all_workers(self, value):
-        """An integer, that of the chief if it differs between the workers."""
+        """An integer; the chief's value if it differs between workers."""
         return value
 
     @property
     def _training_variables(self) -> list:
         """Variables of the training: no weights, and nothing that a pass reads.
 
-        The last one is that of the progress.
+        The last one is the progress variable.
         """
         progress = getattr(self, "_progress", None)
         return [progress.alignment, progress.variable] if progress else []
@@ -211,15 +210,15 @@ class BaseModel(keras.Model):
         return [v for v in self.non_trainable_variables if id(v) not in others]
 
     def _read_progress(self):
-        """Takes over what was loaded into the variable of the progress."""
+        """Reads what was loaded into the progress variable."""
         self._progress.read()
 
     def _track_training_state(self):
-        """Lets a backend's own ways of saving find what is no weight."""
+        """Lets a backend's own savers find state that is no weight."""
 
     def _radius(self):
-        """Float, or scalar tensor: if `rho` is a schedule, or if the ascent on
-        a part of the batch points less well than one on all of it."""
+        """Radius of the step: a float, or a scalar tensor if `rho` is a
+        schedule or the ascent sees a part of the batch."""
         rho = self.rho
         if not isinstance(rho, float):
             rho = rho(self.optimizer.iterations)
@@ -249,9 +248,10 @@ class BaseModel(keras.Model):
         return logs
 
     def _with_sharpness_or_nan(self, logs):
-        """The logs, with NaN where no step since the last reset has measured.
+        """The logs, with a NaN `sharpness` if no step since the last reset has
+        measured it.
 
-        It is put in on the host: in the compiled step it would look like an
+        The NaN is added on the host: in the compiled step it would look like an
         error of the training.
         """
         name = self.sharpness_tracker.name
@@ -278,7 +278,7 @@ class BaseModel(keras.Model):
         Returns:
             Tensor, shape `(batch_size,)`, whose mean is the compiled loss
             without regularisation and `add_loss()`; or `None` if the compiled
-            loss does not tell the losses of the samples.
+            loss has no per-sample values.
         """
         del x
         return sample_losses.of_model(self, y, y_pred, sample_weight)

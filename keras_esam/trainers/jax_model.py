@@ -1,8 +1,8 @@
 """Training with `fit` on JAX.
 
-`fit` gives the step all state as arrays and takes the new state from it. Within
-it a stateless scope holds that state, so that the step common to all backends
-reads and assigns variables as it does elsewhere, and the function is pure.
+`fit` gives the step all state as arrays and takes the new state from it. A
+stateless scope in the step holds that state. So the common step of all backends
+reads and assigns variables as usual, and the function is pure.
 """
 
 import contextlib
@@ -24,8 +24,9 @@ STATE = (
 
 
 class JAXDispatcher(StepDispatcher):
-    """Is called by `fit` with the state and an iterator and runs one execution,
-    `steps_per_execution` batches of it.
+    """Runs one execution, `steps_per_execution` batches, of an iterator.
+
+    `fit` calls it with the state and the iterator.
 
     Args:
         model: The `ESAMModel`.
@@ -33,7 +34,7 @@ class JAXDispatcher(StepDispatcher):
 
     def __init__(self, model):
         super().__init__(model)
-        # The value of the progress that was put in the state last.
+        # The value of the progress that was last put in the state.
         self._progress = None
         self.prepare()
 
@@ -52,12 +53,12 @@ class JAXDispatcher(StepDispatcher):
         try:
             self.prepare()
             self._check_layers(state)
-            # Or it is copied to the host, for which it waits.
+            # Otherwise it would be copied to the host, and wait for that.
             plan = self._begin(
                 model._progress.values() if is_known else progress
             )
             logs, state = model._make_function(step)(state, iterator)
-        except BaseException:  # As of a keyboard interrupt.
+        except BaseException:  # A keyboard interrupt too.
             self._keep(state)
             raise
         self._count(num_steps)
@@ -99,12 +100,12 @@ class JAXDispatcher(StepDispatcher):
             return step
         shardings = None
         if keras.distribution.distribution() is not None:
-            # Not that of the variables, whose values `fit` has taken.
+            # Not the variables' sharding: `fit` has taken their values.
             shardings = (None, jax.tree.map(lambda a: a.sharding, state))
         return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
     def _keep(self, state):
-        """Gives the model its state back after an error before the step ran.
+        """Restores the model's state after an error before the step ran.
 
         `fit` has taken the values from the variables.
         """
@@ -129,7 +130,7 @@ class JAXModel(BaseModel):
                 non-trainable, the optimizer's and the metrics' variables.
             data: Batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
             plan: Optional `StepPlan`, what the step does. Defaults to the step
-                that is due, which then is counted.
+                that is due, which is then counted.
 
         Returns:
             Tuple of the logs, metric name to scalar array, and the new state.
@@ -167,7 +168,7 @@ class JAXModel(BaseModel):
         self.jax_state_sync()
 
     def _read_progress(self):
-        # While `fit` holds the values the variable has none, which is this
-        # error, and what is known here is what `fit` holds.
+        # While `fit` holds the values the variable has none, hence this error.
+        # The copy here then equals what `fit` holds.
         with contextlib.suppress(TypeError):
             super()._read_progress()

@@ -18,8 +18,9 @@ from keras_esam.trainers.tensorflow_workers import MultiWorkerModel
 
 
 class TensorFlowDispatcher(StepDispatcher):
-    """Is called by `fit` with an iterator and runs one execution,
-    `steps_per_execution` batches of it.
+    """Runs one execution, `steps_per_execution` batches, of an iterator.
+
+    `fit` calls it with the iterator.
 
     Args:
         model: The `ESAMModel`.
@@ -37,7 +38,7 @@ class TensorFlowDispatcher(StepDispatcher):
             explained = rows.explained(tf.errors.InvalidArgumentError)
         with explained:
             logs = self._logs(plan, self._run(plan, iterator))
-        # An iterator over one batch, as of `train_on_batch`, has no spec.
+        # An iterator over one batch, as in `train_on_batch`, has no spec.
         is_data_set = hasattr(iterator, "element_spec")
         self._count(model.steps_per_execution if is_data_set else 1)
         model._progress.write()
@@ -80,8 +81,8 @@ class TensorFlowDispatcher(StepDispatcher):
             if not model.model.built:
                 x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
                 model(x)
-            # Keras' own way for the rest knows dense tensors only. What it
-            # does not build here, tracing the first step does, twice then.
+            # Keras builds the rest for dense tensors only. What it does not
+            # build here is built by tracing the first step, twice then.
             leaves = [t for t in keras.tree.flatten(batch) if t is not None]
             if not model.run_eagerly and all(
                 not (t.sparse or t.ragged) for t in leaves
@@ -97,7 +98,7 @@ class TensorFlowDispatcher(StepDispatcher):
 
 
 def _symbolic(leaf):
-    """`KerasTensor` like a tensor, array or `tf.TypeSpec`, or `None`."""
+    """`KerasTensor` for a tensor, array or `tf.TypeSpec`, or `None`."""
     if not hasattr(leaf, "shape"):
         return None
     return keras.KerasTensor(
@@ -124,8 +125,8 @@ class TensorFlowModel(MultiWorkerModel):
             return self._without_sharpness(logs)
 
     def _base_step(self, data, plan):
-        """Keras' own step, with one decision of all replicas to skip it, and
-        the same scales of float8 training on all of them."""
+        """Keras' own step. All replicas decide together whether to skip it, and
+        have the same scales of float8 training."""
         scales_loss = isinstance(
             self.optimizer, keras.optimizers.LossScaleOptimizer
         )
@@ -150,7 +151,7 @@ class TensorFlowModel(MultiWorkerModel):
         """Creates the function that runs one execution of `evaluate`.
 
         Args:
-            force: Boolean, whether to drop the one that is there. Defaults to
+            force: Boolean, whether to drop the existing one. Defaults to
                 `False`.
         """
         before = self.test_function
@@ -161,7 +162,7 @@ class TensorFlowModel(MultiWorkerModel):
     def _check_strategy(self, network):
         if not network.variables:
             return
-        # Strategies of one device have variables like those without one.
+        # One-device strategies have the same variables as no strategy.
         strategy, current = (
             getattr(variable, "distribute_strategy", None)
             for variable in (network.variables[0].value, tf.Variable(0.0))
@@ -170,12 +171,12 @@ class TensorFlowModel(MultiWorkerModel):
             raise ValueError(
                 "`ESAMModel` must be made in the scope of the strategy in "
                 "which its network was made. Received: strategy="
-                f"{current}, but that of the network is {strategy}"
+                f"{current}, but the network's is {strategy}"
             )
 
     def _track_training_state(self):
         super()._track_training_state()
-        # `tf.train.Checkpoint` saves what is an attribute.
+        # `tf.train.Checkpoint` saves attributes.
         self._training_state = tf.train.Checkpoint(
             progress=self._progress.variable,
             alignment=self._progress.alignment,
@@ -183,9 +184,9 @@ class TensorFlowModel(MultiWorkerModel):
         )
 
     def _get_metrics_result_or_logs(self, logs):
-        # Keras takes these from the metrics, which know all samples of all
-        # replicas, unless a step logs other values; then from the last step,
-        # the mean over replicas of what each knows.
+        # Keras takes these from the metrics, which count all samples of all
+        # replicas. If a step logs other values, it takes the last step's logs
+        # instead, averaged over the replicas.
         results = self.get_metrics_result()
         if logs and set(results) - {self.sharpness_tracker.name} <= set(
             logs
@@ -197,8 +198,8 @@ class TensorFlowModel(MultiWorkerModel):
 def _without_first_warning(function):
     """A function whose first call traces in `no_retracing_warning()`.
 
-    TensorFlow counts the traces of a new test function with those of the train
-    functions before, which come from the same lines of Keras. Later traces are
+    TensorFlow counts the traces of a new test function together with earlier
+    train functions, which come from the same lines of Keras. Later traces are
     retraces, of which it warns.
     """
     contexts = iter([backend.no_retracing_warning()])

@@ -3,11 +3,12 @@
 Keras' own `fit` fails there, https://github.com/keras-team/keras/issues/20585:
 before the first step it reduces a batch to build the model from, and it
 averages the scalar logs of the workers along an axis that they do not have. All
-that goes around it is in this file, and with any other strategy, or with one
-worker, none of it runs.
+workarounds are in this file. None of it runs with any other strategy, or with
+one worker.
 
 The workers run the same script, and each collective operation waits for all of
-them. So what decides on the next one, as the seed, must be the same on all.
+them. So what decides on the next one, such as the seed, must be the same on
+all.
 """
 
 import keras
@@ -17,7 +18,7 @@ from keras_esam.trainers.base_model import BaseModel
 
 
 class MultiWorkerModel(BaseModel):
-    """Part of `ESAMModel` on TensorFlow: training by several workers."""
+    """Part of `ESAMModel` on TensorFlow: training with several workers."""
 
     @property
     def _has_workers(self) -> bool:
@@ -54,12 +55,12 @@ class MultiWorkerModel(BaseModel):
     def make_predict_function(self, force=False):
         """Creates the function that predicts a list of batches.
 
-        With several workers each one gets the predictions of all, in the order
-        of the data. Keras gathers them within the compiled function, which the
-        workers compile again for other batch sizes, and not all at once.
+        With several workers each one gets the predictions of all workers, in
+        the order of the data. Keras would gather them in the compiled function,
+        which the workers recompile for other batch sizes, not all at once.
 
         Args:
-            force: Boolean, whether to drop the one that is there. Defaults to
+            force: Boolean, whether to drop the existing one. Defaults to
                 `False`.
         """
         if not self._has_workers:
@@ -97,7 +98,7 @@ class MultiWorkerModel(BaseModel):
     def _same_on_all_workers(self, value):
         if not self._has_workers:
             return value
-        # The chief's initial values are those of all workers.
+        # All workers get the chief's initial values.
         with self.distribute_strategy.scope():
             return int(tf.Variable(value, dtype="int64").numpy())
 
@@ -105,8 +106,8 @@ class MultiWorkerModel(BaseModel):
         """Raises an error if the workers are not at the same step.
 
         Raises:
-            ValueError: If they are to train other steps, as after some of them
-                have restored a backup.
+            ValueError: If their next steps differ, for instance because only
+                some of them restored a backup.
         """
         if not self._has_workers:
             return

@@ -12,7 +12,7 @@ from keras_esam.trainers.base_model import BaseModel
 
 
 class TorchDispatcher(StepDispatcher):
-    """Is called by `fit` with a list of one batch and runs one step.
+    """Runs one step. `fit` calls it with a list of one batch.
 
     Args:
         model: The `ESAMModel`.
@@ -58,7 +58,7 @@ class TorchModel(BaseModel):
                 return self._without_sharpness(
                     keras.Model.train_step(self, data)
                 )
-            # To the device once, and not in each of the passes.
+            # Copied to the device once, not in each pass.
             data = keras.tree.map_structure(
                 lambda leaf: (
                     None if leaf is None else ops.convert_to_tensor(leaf)

@@ -1,10 +1,10 @@
-"""What `ESAMModel` is on a Keras backend that has no training step here."""
+"""The `ESAMModel` of Keras backends without a training step here."""
 
 import keras
 
 
 class UnsupportedModel(keras.Model):
-    """Refuses to be made, so that `import keras_esam` works everywhere."""
+    """Can be imported but not made: `import keras_esam` works everywhere."""
 
     def __new__(cls, *args, **kwargs):
         raise ValueError(
