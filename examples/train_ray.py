@@ -61,6 +61,7 @@ def train(config):
         digits,
         epochs=config["epochs"],
         validation_data=test,
+        shuffle=False,  # The pipeline does it.
         verbose=2 if strategy.extended.should_checkpoint else 0,
         callbacks=[counter, backup],
     )
