@@ -38,8 +38,8 @@ def run_blocks(path, namespace):
     return len(blocks)
 
 
-# KerasTuner calls it.
-@pytest.mark.filterwarnings("ignore:currentThread")
+# KerasTuner calls them.
+@pytest.mark.filterwarnings("ignore:(currentThread|getName)")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_of_a_page_run_in_turn(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ OPTIONAL = [
 COMMANDS = [
     *("benchmarks.accuracy", "benchmarks.pipelines", "benchmarks.profiling"),
     *("benchmarks.speed", "examples.digits", "examples.train_cifar"),
-    *("examples.train_imagenet", "benchmarks.paper"),
+    *("examples.train_imagenet", "examples.train_ray", "benchmarks.paper"),
 ]
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="JAX needs SciPy itself"

@@ -137,6 +137,7 @@ def compiled_step(subset_index, jit_compile=False, has_graph=True, **kwargs):
     keras.utils.set_random_seed(1)
     network = conv_network(has_graph=has_graph)
     model = esam(network, seed=1, **kwargs)
+    model.preferred_pool_size = 5
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(momentum=0.9)
     model.compile(optimizer, loss, run_eagerly=True)
@@ -247,7 +248,7 @@ def test_equal_subsets_of_few_variables_share_one_compiled_step():
     for _ in range(10):
         model.train_on_batch(x, x)
     assert sorted(traced) == [(0, 1), (1,)]
-    assert model.subset_pool.probabilities == (0.4, 1.0)
+    assert model.subset_pool.probabilities == (1 / 3, 1.0)
 
 
 def test_upcoming_step_of_a_network_that_is_not_built():

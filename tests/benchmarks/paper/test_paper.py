@@ -121,7 +121,7 @@ def test_committed_tables_are_those_of_their_values(name):
     values = read(RESULTS / f"{name}.json")
     text = tables.markdown(values, "small")
     lines = [line for line in text.splitlines() if "---" not in line]
-    page = (RESULTS / "index.md").read_text().splitlines()
+    page = (RESULTS / "paper.md").read_text().splitlines()
     assert len(lines) > 7 and set(lines) <= set(page)
     labels = tables.ABLATION if name == "table3" else tables.METHODS
     assert all(list(labels) == list(rows) for rows in values.values())
@@ -138,7 +138,7 @@ def test_committed_figures_are_drawn_of_their_values(tmp_path):
     shares = figures.verdict(values["losses"])
     assert shares.to_dict("index") == values["verdict"]
     header, _, *rows = figures.markdown(shares, "small").splitlines()
-    page = (RESULTS / "index.md").read_text().splitlines()
+    page = (RESULTS / "paper.md").read_text().splitlines()
     assert {header, *rows} <= set(page) and len(rows) == 2
 
 
