@@ -1,6 +1,6 @@
 """Trains on several machines with Ray Train, and survives failures.
 
-Command:   pip install "ray[train]"
+Command:   pip install ".[tensorflow,examples]" "ray[train]"
            python -m examples.train_ray --num-workers 2
 Result:    runs/ray/network.keras, and runs/ray/backup with the logs of all
            epochs
