@@ -22,7 +22,7 @@ budget and on seeds of its own, from 100 on. The trainings that follow use the
 best one of each method.
 
 A finished run is not repeated, and one with augmented images resumes after its
-last finished epoch: start the command again to go on. Several processes may
+last finished epoch: start the command again. Several processes may
 share the work, each with its own seeds or methods; for budgets of equal time
 start the others when `times.json` is there.
 """

@@ -113,7 +113,7 @@ def load_label_noise(num_train, data_dir=None):
 def load_cifar10(num_train, data_dir=None, size=32):
     """A balanced part of CIFAR-10's training set, and the whole test set.
 
-    `size` is that of the images, a divisor of 32: pixels are averaged.
+    Images have `size` pixels a side, a divisor of 32: pixels are averaged.
     """
     arrays = cifar10_arrays(data_dir)
     parts = []

@@ -56,9 +56,8 @@ def steps_per_epoch(task, settings):
 def initial_state(task, settings):
     """Values of all variables at the start of a training with a seed.
 
-    The seed is that of the weights. Subsets of the variables are those of seed
-    0, so that a compiled model can be used for all seeds: compilation takes
-    longer than many of the trainings.
+    The seed draws the weights. All seeds use the subsets of seed 0, so that one
+    compiled model serves them: compilation takes longer than many trainings.
     """
     keras.utils.set_random_seed(settings["seed"])
     fresh = make_model(task, settings)

@@ -2,8 +2,8 @@
 
 A `keras.distillation.Distiller`, a model around an `ESAMModel`, or a custom
 loop may call it in training mode and train it without a sharpness-aware step.
-The call can not know what is done with the outputs. So each call in training
-mode from outside the model's own steps gives a warning.
+The call can't know what its outputs are for. So the first call in training mode
+from outside the model's own steps gives a warning.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ class Scale:
     num_draws: int = 10  # loss landscapes that are averaged
     seeds: tuple = (0, 1, 2)
     augment: bool = True  # training images
-    rho: float | None = None  # replaces `rho` in recipes that have one
+    rho: float | None = None  # of all recipes with one but ASAM's
     # Number of training samples by data set, if not all.
     num_samples: Mapping = dataclasses.field(default_factory=dict)
     # By network: other values of the recipe, arguments of the network's

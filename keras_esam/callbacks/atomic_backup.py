@@ -34,8 +34,9 @@ class AtomicBackup(keras.callbacks.Callback):
     The backup of a different training is refused: one with another
     configuration of model, optimizer or loss, or other shapes of weights. Names
     may change, and so may an `ESAMModel`'s `seed` if it is not given. Functions
-    are compared by name and the numbers and strings that they close over. Data,
-    batch size, metrics and the code of subclasses are not compared.
+    are compared by name, default arguments, and the numbers and strings that
+    they close over. Data, batch size, metrics and the code of subclasses are
+    not compared.
 
     Put it behind callbacks that add to the logs or save files, such as
     `keras.callbacks.CSVLogger(path, append=True)`: they must run before an

@@ -4,7 +4,7 @@ They are the configurations of model, optimizer and loss, and the shapes of all
 variables, by path: `"model.layers.1.units": 8`. They leave out what does not
 change the training: metrics, how the step is compiled, and all names, since
 Keras numbers layer names through the whole process. Functions are compared by
-their name and the plain values that they close over.
+their name, default arguments and the plain values that they close over.
 """
 
 import inspect
