@@ -3,7 +3,7 @@
 Command:   python -m examples.digits        (or `make demo`)
 Result:    a table, runs/demo/results.json, a CSV log per run, and
            runs/demo/accuracy_throughput.png
-Time:      2 to 3 minutes on 2 CPU cores
+Time:      about 3 minutes on 2 CPU cores
 
 Protocol: 1,000 of the 1,797 scans, enlarged from 8x8 to 16x16 pixels, are the
 training set, the other 797 the test set, one split for all runs. Of the

@@ -6,7 +6,7 @@ Result:    runs/ray/network.keras, and runs/ray/backup with the logs of all
            epochs
 Hardware:  any Ray cluster, on which all machines see `--out`; without one, this
            machine
-Time:      about a minute on 2 CPU cores
+Time:      1 to 2 minutes on 2 CPU cores
 
 Ray starts the workers, tells each its place in the cluster, and starts all of
 them again if one has died. They train under `MultiWorkerMirroredStrategy`.
