@@ -63,9 +63,7 @@ class JAXDispatcher(StepDispatcher):
             raise
         self._count(num_steps)
         # From the host, so that the next call does not wait for this one.
-        self._progress = jax.device_put(
-            model._progress.values(), progress.sharding
-        )
+        self._progress = self._new_progress(progress)
         state[1][-1] = self._progress
         return self._logs(plan, logs), state
 
@@ -82,9 +80,17 @@ class JAXDispatcher(StepDispatcher):
         with own_calls.own_calls():
             logs, state = self._model._train_step(state, data, plan)
         self._count(num_steps=1)
-        values = self._model._progress.values()
-        state[1][-1] = jax.device_put(values, progress.sharding)
+        state[1][-1] = self._new_progress(progress)
         return self._logs(plan, logs), state
+
+    def _new_progress(self, old):
+        """Array of the progress, placed like the old one.
+
+        Where JAX chose the device, it chooses again: a step is compiled again
+        for an argument whose device is given.
+        """
+        sharding = old.sharding if old.committed else None
+        return jax.device_put(self._model._progress.values(), sharding)
 
     def _check_layers(self, state):
         """Drops the compiled steps if a callback has frozen layers."""

@@ -85,6 +85,35 @@ def test_an_error_in_the_first_step_leaves_the_weights():
     fit(model, X, Y)
 
 
+@pytest.fixture
+def compilations():
+    """List that has one entry for each compilation since its last `clear()`."""
+    from jax import monitoring
+
+    durations = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            durations.append(duration)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    yield durations
+    monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("method", ["sam", "esam_depth"])
+def test_each_step_is_compiled_once(method, compilations):
+    model = compiled_model(method)
+    # Every step once: later ones get their state from steps, too.
+    fit(model, X[:32], Y[:32])
+    assert compilations
+    compilations.clear()
+    for _ in range(2):
+        fit(model, X, Y)
+        model.evaluate(X, Y, verbose=0)
+    assert len(compilations) == 1  # that of `evaluate`
+
+
 class SetAttributes(keras.callbacks.Callback):
     """Sets attributes of the model after the second batch of each epoch."""
 
