@@ -162,7 +162,7 @@ def write_results(task, folder):
     }
     report.write(folder, values, tables)
     if values["runs"] and times:
-        title = f"{folder.name}, {task.num_train} images"
+        title = f"{task.title}, {task.num_train:,} images"
         accuracy_picture.draw(
             values, max(task.budgets), title, folder / "accuracy.png"
         )

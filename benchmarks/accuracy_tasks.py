@@ -75,6 +75,7 @@ def paper_recipe(is_sgd):
 class Task:
     """What is trained, and for how long."""
 
+    title: str  # of a picture
     # `load(num_train, data_dir)`: training and test data, two pairs of images
     # `(n, height, width, channels)` and labels `(n,)`.
     load: Callable
@@ -156,6 +157,7 @@ def cifar10_arrays(data_dir):
 
 
 CIFAR10 = Task(
+    title="CIFAR-10",
     load=load_cifar10,
     make_network=functools.partial(small_resnet, (32, 32, 3), (2, 1, 2, 2)),
     num_train=1000,
@@ -169,6 +171,7 @@ CIFAR10 = Task(
 TASKS = {
     # The protocol of `examples.digits`.
     "label-noise": Task(
+        title="Digits with 40% random labels",
         load=load_label_noise,
         make_network=digits.make_network,
         num_train=digits.NUM_TRAIN,
@@ -178,6 +181,7 @@ TASKS = {
         make_optimizer=functools.partial(make_optimizer, weight_decay=None),
     ),
     "digits": Task(
+        title="Digits",
         load=load_digits,
         make_network=functools.partial(small_resnet, (8, 8, 1), (1, 1, 2, 2)),
         num_train=200,
@@ -192,6 +196,7 @@ TASKS = {
     ),
     # The whole of it, of 16x16 pixels so that a core can train on it.
     "cifar10-50000": Task(
+        title="CIFAR-10 with augmentation",
         load=functools.partial(load_cifar10, size=16),
         make_network=functools.partial(
             models.resnet18, (16, 16, 3), width=16, depth=1
@@ -205,6 +210,7 @@ TASKS = {
     ),
     # A row of the paper's Table 1, for a GPU: its settings, from the recipes.
     "cifar10_paper": Task(
+        title="CIFAR-10 with the paper's settings",
         load=load_cifar10,
         make_network=lambda: paper_recipe(False).make_network(),
         num_train=50_000,
