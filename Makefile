@@ -32,7 +32,7 @@ test: lint
 # see the defects that are planted.
 test-all: export HYPOTHESIS_PROFILE := night
 test-all: lint
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch "ray[train]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[torch,ray]"
 	$(PYTEST) -m ""
 	KERAS_BACKEND=jax $(PYTEST) $(CORE) -m ""
 	KERAS_BACKEND=torch $(PYTEST) $(CORE) -m ""

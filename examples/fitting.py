@@ -13,7 +13,6 @@ import pathlib
 import statistics
 
 import keras
-import tensorflow as tf
 
 import keras_esam
 from examples import run_folder
@@ -21,6 +20,10 @@ from keras_esam import ascent
 from keras_esam import recipes
 from keras_esam import selection
 from keras_esam import subsets
+from keras_esam.extras import requires
+
+with requires("tensorflow"):  # The pipelines need it on all backends.
+    import tensorflow as tf
 
 STRATEGIES = {
     "none": tf.distribute.get_strategy,
@@ -30,11 +33,11 @@ STRATEGIES = {
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Options that replace the recipe's values and its arguments of ESAMModel.
 TRAINING = {
-    "epochs": {"type": int},
+    "epochs": {"type": int, "help": "of the training"},
     "batch_size": {"type": int, "help": "of all replicas together"},
-    "learning_rate": {"type": float},
-    "weight_decay": {"type": float},
-    "momentum": {"type": float},
+    "learning_rate": {"type": float, "help": "first one of a cosine decay"},
+    "weight_decay": {"type": float, "help": "as in PyTorch"},
+    "momentum": {"type": float, "help": "of SGD"},
 }
 ESAM = {
     "rho": {"type": float, "help": "0: the base optimizer"},
@@ -42,13 +45,13 @@ ESAM = {
     "start": {"type": int, "help": "first sharpness-aware step"},
     "beta": {"type": float, "help": "fraction of the variables"},
     "gamma": {"type": float, "help": "fraction of the samples"},
-    "granularity": {"choices": subsets.GRANULARITIES},
-    "rank_by": {"choices": selection.RANKINGS},
-    "ascent": {"choices": ascent.ASCENTS},
-    "ascent_scope": {"choices": ascent.SCOPES},
-    "micro_batch_size": {"type": int, "help": "0: none"},
-    "scale": {"choices": ascent.SCALES},
-    "adaptive": {"action": argparse.BooleanOptionalAction},
+    "granularity": {"choices": subsets.GRANULARITIES, "help": "of SWP"},
+    "rank_by": {"choices": selection.RANKINGS, "help": "ranking of SDS"},
+    "ascent": {"choices": ascent.ASCENTS, "help": "gradient that is followed"},
+    "ascent_scope": {"choices": ascent.SCOPES, "help": "on several devices"},
+    "micro_batch_size": {"type": int, "help": "m of m-sharpness, 0: none"},
+    "scale": {"choices": ascent.SCALES, "help": "of SWP's perturbation"},
+    "adaptive": {"action": argparse.BooleanOptionalAction, "help": "ASAM"},
 }
 # Settings that may change when a run resumes: file locations and the kind of
 # strategy. The number of replicas is part of the method and may not change.
@@ -62,16 +65,26 @@ def make_parser(description, recipe):
     )
     option = parser.add_argument
     names = [name for name in recipes.names() if name.startswith(recipe[:5])]
-    some = f"a name of keras_esam.recipes.names() (default: {recipe})"
+    parts = zip(*(name.split("/") for name in names), strict=True)
+    some = "DATASET/NETWORK/METHOD of\n" + "".join(
+        f"{', '.join(dict.fromkeys(part))}\n" for part in parts
+    )
+    some += f"(default: {recipe})"
     option("--recipe", default=recipe, choices=names, metavar="NAME", help=some)
-    given = parser.add_argument_group("instead of the recipe's values")
+    given = parser.add_argument_group("the recipe's values are the defaults of")
     for name, settings in {**TRAINING, **ESAM}.items():
         given.add_argument(f"--{name.replace('_', '-')}", **settings)
     option("--subset", type=int, help="training samples (default: all)")
     precision = "a Keras dtype policy (default: float32)"
     option("--precision", default="float32", help=precision)
     choices = list(STRATEGIES)
-    option("--strategy", default="none", choices=choices, type=check_strategy)
+    option(
+        "--strategy",
+        default="none",
+        choices=choices,
+        type=check_strategy,
+        help="of tf.distribute (default: none)",
+    )
     option("--seed", type=int, default=0, help="(default: 0)")
     data_dir = "of tensorflow-datasets (default: its own)"
     option("--data-dir", help=data_dir)

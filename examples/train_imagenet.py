@@ -26,8 +26,6 @@ An interrupted run resumes, and several workers train one network, as with
 
 import pathlib
 
-import tensorflow as tf
-
 import keras_esam
 from examples import fitting
 from keras_esam import data
@@ -35,6 +33,10 @@ from keras_esam import models
 from keras_esam.data import jpeg
 from keras_esam.data.class_folders import SPLITS
 from keras_esam.data.class_folders import class_folders
+from keras_esam.extras import requires
+
+with requires("tensorflow"):
+    import tensorflow as tf
 
 
 def parse_arguments():

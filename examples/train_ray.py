@@ -1,6 +1,6 @@
 """Trains on several machines with Ray Train, and survives failures.
 
-Command:   pip install ".[tensorflow,examples]" "ray[train]"
+Command:   pip install ".[tensorflow,examples,ray]"
            python -m examples.train_ray --num-workers 2
 Result:    runs/ray/network.keras, and runs/ray/backup with the logs of all
            epochs
@@ -16,6 +16,8 @@ the weights of an uninterrupted one.
 
 import argparse
 import pathlib
+
+from keras_esam.extras import requires
 
 
 def train(config):
@@ -35,6 +37,11 @@ def train(config):
     import keras_esam
     from keras_esam import data
 
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "KERAS_BACKEND must be tensorflow for these workers. "
+            f"Received: {keras.backend.backend()}"
+        )
     keras.utils.set_random_seed(1)
     counter = keras_esam.callbacks.EpochCounter()
     batch_size = config["batch_size"]
@@ -69,7 +76,7 @@ def train(config):
         model.model.save(out / "network.keras")
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -81,12 +88,13 @@ def main():
     option("--batch-size", type=int, default=64, help="of all workers together")
     option("--max-failures", type=int, default=5, help="restarts")
     option("--out", type=pathlib.Path, default="runs/ray", help="shared folder")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
 
-    from ray.train import FailureConfig
-    from ray.train import RunConfig
-    from ray.train import ScalingConfig
-    from ray.train.tensorflow import TensorflowTrainer
+    with requires("ray"):
+        from ray.train import FailureConfig
+        from ray.train import RunConfig
+        from ray.train import ScalingConfig
+        from ray.train.tensorflow import TensorflowTrainer
 
     out = arguments.out.absolute()
     TensorflowTrainer(

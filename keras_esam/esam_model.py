@@ -98,7 +98,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             than 1 needs `gamma=1` and shuffled batches. No effect with
             `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
-            `tf.distribute`: each replica's own (`"replica"`, at no cost) or all
+            `tf.distribute`: each replica's own (`"replica"`) or all
             replicas' (`"global"`, which trains as one device would, at the cost
             of a second all-reduce, and of a third with `ascent_fraction < 1`).
             No effect on JAX, where devices share one gradient, or with
@@ -130,8 +130,8 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
     batches of `fit`; the training step is then compiled again.
 
     The logs contain `loss`, the compiled metrics and `sharpness`. Loss and
-    metrics are computed at the unperturbed weights and over the whole batch
-    (but see `ascent_fraction`). `sharpness` is the mean increase of the
+    metrics come from the unperturbed pass, over a quarter of the batch by
+    default. `sharpness` is the mean increase of the
     samples' loss, in units of the loss, without samples whose increase is not
     finite. It is logged where it costs nothing: with `ascent_fraction=1` and
     either `gamma=1` or `rank_by="sharpness"`. It is NaN in an epoch in which no

@@ -143,7 +143,7 @@ _ASAM_RHO = {"cifar10": 0.5, "cifar100": 1.0, "imagenet": 1.0}
 _METHOD = "of the method"
 _OURS = "our benchmarks"
 _SECTION = "section 3.1"
-_RUN_SH = "`run.sh` of the authors' code, where it is that of ESAM"
+_RUN_SH = "`run.sh` of the authors' code, ESAM's value"
 _UNCHECKED = ", from memory, not checked"
 _GOYAL = "Goyal et al., 2017, arXiv 1706.02677"
 _KWON = "Kwon et al., 2021, arXiv 2102.11600"
@@ -166,8 +166,10 @@ def get(name: str) -> Recipe:
     Example:
 
     ```python
+    from keras_esam import data
+
     recipe = keras_esam.recipes.get("cifar10/resnet18/esam")
-    train = keras_esam.data.cifar(split="train", **recipe.pipeline)
+    train = data.cifar(split="train", **recipe.pipeline)
     model = keras_esam.ESAMModel(recipe.make_network(), **recipe.esam)
     optimizer = recipe.make_optimizer(recipe.epochs * len(train))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -108,12 +108,17 @@ def namespace(monkeypatch):
 
 
 def test_api_page_names_what_there_is_and_the_notes_on_recipes():
-    names = re.findall("^::: (.+)$", (ROOT / "docs/api.md").read_text(), re.M)
+    page = (ROOT / "docs/api.md").read_text()
+    names = re.findall("^::: (.+)$", page, re.M)
     assert "keras_esam.recipes" in names
     names.remove("keras_esam.recipes")
-    for name in names:
+    overview = re.findall(r"^\| \[`\S+`\]\[(.+)\] \| (.+) \|$", page, re.M)
+    assert sorted(names) == sorted(name for name, _ in overview)
+    for name, text in overview:
         module, _, member = name.rpartition(".")
-        assert hasattr(importlib.import_module(module), member), name
+        documented = getattr(importlib.import_module(module), member)
+        first = inspect.getdoc(documented).partition("\n\n")[0]
+        assert text == " ".join(first.split())
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)

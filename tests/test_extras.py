@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from examples import train_ray
 from keras_esam import analysis
 from keras_esam import data
 from keras_esam import models
@@ -25,7 +26,8 @@ OPTIONAL = [
     *("pandas", "scipy", "sklearn", "tensorflow_datasets", "tf_keras"),
 ]
 COMMANDS = [
-    *("benchmarks.accuracy", "benchmarks.pipelines", "benchmarks.profiling"),
+    *("benchmarks.accuracy", "benchmarks.gpu", "benchmarks.pipelines"),
+    "benchmarks.profiling",
     *("benchmarks.speed", "examples.digits", "examples.train_cifar"),
     *("examples.train_imagenet", "examples.train_ray", "benchmarks.paper"),
 ]
@@ -107,6 +109,7 @@ USES = [
     ("matplotlib", import_pictures, "benchmarks"),
     ("PIL", import_pictures, "benchmarks"),
     ("pandas", import_pictures, "benchmarks"),
+    ("ray", lambda folder: train_ray.main([]), "ray"),
 ]
 
 
@@ -146,7 +149,8 @@ def test_extras_that_are_named_have_the_packages():
     pypi = {"PIL": "pillow", "sklearn": "scikit-learn"}
     for package, _, extra in USES:
         name = pypi.get(package, package.replace("_", "-"))
-        assert name in PROJECT["optional-dependencies"][extra]
+        packages = PROJECT["optional-dependencies"][extra]
+        assert name in [package.split("[")[0] for package in packages]
     for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py")]:
         for extra in re.findall(r'requires\("(\w+)"\)', path.read_text()):
             assert extra in PROJECT["optional-dependencies"]

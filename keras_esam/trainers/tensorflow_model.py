@@ -200,7 +200,7 @@ def _without_first_warning(function):
 
     TensorFlow counts the traces of a new test function together with earlier
     train functions, which come from the same lines of Keras. Later traces are
-    retraces, of which it warns.
+    retraces, and it warns about them.
     """
     contexts = iter([backend.no_retracing_warning()])
 

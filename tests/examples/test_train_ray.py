@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.backends import tensorflow_only
 from tests.networks import assert_identical
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,6 +47,7 @@ def weights(out):
     return keras.saving.load_model(out / "network.keras").get_weights()
 
 
+@tensorflow_only
 @pytest.mark.slow
 def test_run_whose_worker_is_killed_ends_as_an_uninterrupted_one(tmp_path):
     pytest.importorskip("ray")

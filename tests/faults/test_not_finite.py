@@ -111,6 +111,26 @@ def test_weights_of_float32_become_nan_as_in_keras(name):
     assert good == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("sample", "num_steps"),
+    [(16, 2), (17, 3)],
+    ids=["in the part", "outside of it"],
+)
+def test_terminate_on_nan_stops_once_the_clean_pass_has_seen_it(
+    sample, num_steps
+):
+    """Of the second batch it sees the first of four samples, and so on."""
+    method = {"beta": 1, "gamma": 1, "ascent_fraction": 0.25}
+    model = make(method, dense_network(dropout=False))
+    x, y, weight = batches()
+    x[sample] = np.nan
+    steps = Steps()
+    callbacks = [steps, keras.callbacks.TerminateOnNaN()]
+    train(model, (x, y, weight), callbacks=callbacks)
+    assert len(steps.weights) == num_steps
+    assert not is_finite(steps.weights[1])
+
+
 @pytest.mark.parametrize("name", ["ESAM", "one-step"])
 def test_steps_after_a_skipped_one_are_those_of_a_run_without_it(name, float16):
     """But for the loss scale, which is set back."""
