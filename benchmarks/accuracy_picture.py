@@ -7,7 +7,7 @@ from keras_esam.extras import requires
 SHOWN = {
     "SGD": "SGD",
     "SAM": "SAM",
-    "SAM, part 0.25": "SAM, ascent on a quarter of the batch",
+    "SAM, part 0.25": "SAM, ascent on a quarter (default)",
     "ESAM variable": "ESAM as in the paper",
     "ESAM depth": "ESAM by depth",
     "SWP depth, beta 0.3": "SWP by depth, beta 0.3",

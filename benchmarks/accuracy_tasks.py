@@ -171,7 +171,7 @@ CIFAR10 = Task(
 TASKS = {
     # The protocol of `examples.digits`.
     "label-noise": Task(
-        title="Digits with 40% random labels",
+        title="Digits, 40% random labels",
         load=load_label_noise,
         make_network=digits.make_network,
         num_train=digits.NUM_TRAIN,
