@@ -98,9 +98,9 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             than 1 needs `gamma=1` and shuffled batches. No effect with
             `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
-            `tf.distribute`: each replica's own (`"replica"`) or all
-            replicas' (`"global"`, which trains as one device would, at the cost
-            of a second all-reduce, and of a third with `ascent_fraction < 1`).
+            `tf.distribute`: each replica's own (`"replica"`) or all replicas'
+            (`"global"`, which trains as one device would, at the cost of a
+            second all-reduce, and of a third with `ascent_fraction < 1`).
             No effect on JAX, where devices share one gradient, or with
             `ascent="momentum"`. Defaults to `"replica"`.
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
@@ -131,15 +131,14 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
 
     The logs contain `loss`, the compiled metrics and `sharpness`. Loss and
     metrics come from the unperturbed pass, over a quarter of the batch by
-    default. `sharpness` is the mean increase of the
-    samples' loss, in units of the loss, without samples whose increase is not
-    finite. It is logged where it costs nothing: with `ascent_fraction=1` and
-    either `gamma=1` or `rank_by="sharpness"`. It is NaN in an epoch in which no
-    step measures it. With `ascent="momentum"` there is no pass at the
-    unperturbed weights: `loss`, metrics and BatchNormalization statistics are
-    taken at the perturbed weights, so the logged loss includes the sharpness.
-    With `ascent_fraction < 1` they cover only the samples of the unperturbed
-    pass. There is no `sharpness` then, since no other pass sees the same batch.
+    default. `sharpness` is the mean increase of the samples' loss, in units of
+    the loss, without samples whose increase is not finite. It is logged where
+    it costs nothing: with `ascent_fraction=1`, so that both passes see the same
+    samples, and either `gamma=1` or `rank_by="sharpness"`. It is NaN in an
+    epoch in which no step measures it. With `ascent="momentum"` there is no
+    pass at the unperturbed weights: `loss`, metrics and BatchNormalization
+    statistics are taken at the perturbed weights, so the logged loss includes
+    the sharpness.
 
     `"depth"` orders layers by their place in the graph in functional and
     Sequential networks, and by the order in which they became attributes in
