@@ -37,8 +37,8 @@ import time
 import keras
 import numpy as np
 
-from benchmarks import accuracy_picture
 from benchmarks import accuracy_training
+from benchmarks import pictures
 from benchmarks import report
 from benchmarks.accuracy_tasks import DEFAULT
 from benchmarks.accuracy_tasks import METHODS
@@ -163,7 +163,7 @@ def write_results(task, folder):
     report.write(folder, values, tables)
     if values["runs"] and times:
         title = f"{task.title}, {task.num_train:,} images"
-        accuracy_picture.draw(
+        pictures.accuracy_against_time(
             values, max(task.budgets), title, folder / "accuracy.png"
         )
 

@@ -3,8 +3,8 @@
 Command:   python -m benchmarks.speed --targets      (2 cores: about 30 minutes)
            python -m benchmarks.speed --quick        (2 minutes)
            python -m benchmarks.speed --report FILE  (the table of a result)
-Result:    runs/speed/results.json and results.md; `--targets` is the table
-           `throughput_targets.md`, without it all methods are measured
+Result:    runs/speed/results.json and results.md, and speed.png, the bars of
+           the README's methods; all methods are measured without `--targets`
 Targets:   width-32 ResNet-18, batch 64, no XLA, 2 CPU cores, speed relative to
            SAM by CPU time: ESAM depth 1.40, ranked by loss 1.58, ESAM variable
            1.15, a quarter of the batch 1.50, one-step 1.95; SAM at least as
@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks import measurement
 from benchmarks import operations
+from benchmarks import pictures
 from benchmarks import report
 from benchmarks import tf_keras_sam
 from benchmarks.engines import engine
@@ -36,7 +37,7 @@ from benchmarks.measurement import progress
 TARGETS = [
     *(BARE, "SGD", "SAM", "SWP depth", "ESAM variable", "ESAM depth"),
     *("ESAM depth by loss", "SWP depth, beta 0.3", "SAM, part 0.25"),
-    "one-step",
+    *("one-step", "SAM before its start"),
     *tf_keras_sam.NAMES,
 ]
 QUICK = [BARE, "SGD", "SAM", "ESAM depth", "one-step"]
@@ -86,29 +87,35 @@ def seconds_of_first_use(model, setting):
     return first - again
 
 
+def speeds(results, relative_to="SAM"):
+    """`DataFrame` of speeds, a column for each method, a row for each round."""
+    cpu, wall = report.cpu_and_wall(results["seconds_per_step_cpu_wall"])
+    times = cpu if results["clock"] == "cpu" else wall
+    return times.rdiv(times[relative_to], axis=0)
+
+
 def table(results):
     """The `DataFrame` of the methods, from what is saved."""
     cpu, wall = report.cpu_and_wall(results["seconds_per_step_cpu_wall"])
-    times = cpu if results["clock"] == "cpu" else wall
     whole = functools.partial(report.median_and_quartiles, digits=0)
     ratio = functools.partial(report.median_and_quartiles, digits=3)
-    speeds = times.rdiv(times["SAM"], axis=0)
+    ratios = speeds(results)
     rows = {
         "CPU ms/step": (1e3 * cpu).agg(whole),
         "wall ms/step": (1e3 * wall).agg(whole),
         "images/s": (results["setting"]["batch_size"] / wall).agg(whole),
-        "speed / SAM": speeds.agg(ratio),
+        "speed / SAM": ratios.agg(ratio),
     }
     counts = results["operations_per_step"]
     if counts:
         rows["by count"] = {m: counts["SAM"] / counts[m] for m in counts}
         rows["measured / count"] = {
-            m: speeds[m].median() / count
+            m: ratios[m].median() / count
             for m, count in rows["by count"].items()
         }
     for name in ("SGD", BARE):
-        if name in times:
-            rows[f"speed / {name}"] = times.rdiv(times[name], axis=0).agg(ratio)
+        if name in ratios:
+            rows[f"speed / {name}"] = speeds(results, name).agg(ratio)
     # Time of one trace of all steps.
     tracing = {
         method: float(np.median(np.sum(steps, axis=0)))
@@ -126,16 +133,26 @@ def table(results):
         if runs
     }
     rows = report.frame({k: dict(v) for k, v in rows.items() if len(v)})
-    return rows.reindex(times.columns).rename_axis("")
+    return rows.reindex(ratios.columns).rename_axis("")
 
 
 def tables(results):
+    return {title(results): table(results)}
+
+
+def title(results):
     setting = results["setting"]
-    title = "{network}, width {width}, depth {depth}, batch {batch_size}, "
-    title = (title + "{precision}").format(**setting)
-    title += ", XLA" if setting["xla"] else ""
-    title += f". Speeds by {results['clock']} time."
-    return {title: table(results)}
+    words = "{network}, width {width}, depth {depth}, batch {batch_size}, "
+    words = (words + "{precision}").format(**setting)
+    words += ", XLA" if setting["xla"] else ""
+    return f"{words}. Speeds by {results['clock']} time."
+
+
+def draw(results, path):
+    """Draws the speeds as bars."""
+    counts = results["operations_per_step"]
+    by_count = {method: counts["SAM"] / counts[method] for method in counts}
+    pictures.speeds(speeds(results), by_count, title(results), path)
 
 
 def parse_arguments(arguments=None):
@@ -184,6 +201,7 @@ def main(arguments=None):
         "memory_mib": memory,
     }
     report.write(arguments.out, results, tables)
+    draw(results, arguments.out / "speed.png")
 
 
 if __name__ == "__main__":

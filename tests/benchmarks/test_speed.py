@@ -172,6 +172,7 @@ def test_quick_run_writes_what_its_report_reads(tmp_path, capsys):
         assert f"| {method} |" in table
         seconds = written["seconds_per_step_cpu_wall"][method]
         assert np.shape(seconds) == (3, 2) and np.min(seconds) > 0
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
     speed.main(["--report", str(tmp_path / "results.json")])
     assert capsys.readouterr().out == table
 
