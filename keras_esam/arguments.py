@@ -29,9 +29,13 @@ def type_error(name, expected, value) -> TypeError:
     )
 
 
+def is_stages(value) -> bool:
+    """Whether it is constant stages; a subclass may have other values."""
+    return type(value) is Stages
+
+
 def check_fraction(name, value):
-    # Not a subclass, which may have other values.
-    if type(value) is Stages:
+    if is_stages(value):
         for stage in value.values:
             check_fraction(name, stage)
         return value

@@ -51,6 +51,7 @@ class StepDispatcher:
     def _count(self, num_steps):
         """Counts an execution of some steps."""
         progress = self._model._progress
+        progress.last_begin = progress.num_steps
         progress.num_executions += 1
         progress.num_steps += num_steps
 
@@ -99,7 +100,7 @@ class StepDispatcher:
         )
 
     def _forget_unused(self, plan):
-        """Drops the steps of a past `beta`, `gamma` or pool of subsets. Base
+        """Drops the steps of a past stage or pool of subsets. Base
         optimizer steps stay, since they may come again."""
         if plan.is_base_step:
             return
@@ -112,8 +113,9 @@ class StepDispatcher:
             other: function
             for other, function in self._functions.items()
             if other.is_base_step
-            or (other.beta, other.gamma) == (plan.beta, plan.gamma)
-            and other.subset in subsets
+            or other.subset in subsets
+            and (other.method, other.beta, other.gamma)
+            == (plan.method, plan.beta, plan.gamma)
         }
 
     def run_by_hand(self, data):

@@ -49,9 +49,10 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             a plain Keras model. With a KerasHub task, such as
             `keras_hub.models.TextClassifier`, `compile`, `fit`, `evaluate` and
             `predict` are the task's own and preprocess the data.
-        rho: Float, radius of the neighbourhood (l2 norm), or a Keras
-            `LearningRateSchedule` of the optimizer's iterations. 0 trains with
-            the base optimizer alone. Defaults to `0.05`.
+        rho: Float, radius of the neighbourhood (l2 norm). 0 trains with the
+            base optimizer alone. Or constant stages, as for `beta`, or another
+            Keras `LearningRateSchedule` of the optimizer's iterations. Defaults
+            to `0.05`.
         beta: Float in `[0.01, 1]`, expected fraction of the variables that a
             step perturbs. With `granularity="weight"`, fraction of the weights,
             in `(0, 1]`. Or a Keras `PiecewiseConstantDecay` over the training
@@ -99,10 +100,10 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
             `tf.distribute`: each replica's own (`"replica"`) or all replicas'
-            (`"global"`, which trains as one device would, at the cost of a
-            second all-reduce, and of a third with `ascent_fraction < 1`).
-            No effect on JAX, where devices share one gradient, or with
-            `ascent="momentum"`. Defaults to `"replica"`.
+            (`"global"`, which with `ascent_fraction=1` trains as one device
+            would, at the cost of a second all-reduce, and of a third with
+            `ascent_fraction < 1`). No effect on JAX, where devices share one
+            gradient, or with `ascent="momentum"`. Defaults to `"replica"`.
         micro_batch_size: Optional integer, m of m-sharpness: each `m` samples
             of a (replica's) batch get a perturbation of their own, and the
             resulting gradients are averaged. Each micro-batch has its own
@@ -142,10 +143,9 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
 
     `"depth"` orders layers by their place in the graph in functional and
     Sequential networks, and by the order in which they became attributes in
-    subclassed ones. `rho` schedules follow the optimizer's iterations. Stages
-    of `beta` and `gamma` follow the steps of the model's whole training,
-    through later calls of `compile`. With `steps_per_execution=N` the subset
-    and the stages change every `N` steps.
+    subclassed ones. Stages of `rho`, `beta` and `gamma` follow the steps of the
+    model's whole training, through later calls of `compile`. With
+    `steps_per_execution=N` the subset and the stages change every `N` steps.
 
     Variables with `overwrite_with_gradient=True`, the scales and histories of
     float8 training, are not perturbed. They get the values of the unperturbed

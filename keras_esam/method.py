@@ -18,7 +18,7 @@ from keras_esam.selection import RANKINGS
 from keras_esam.selection import Ranking
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
-Stages = keras.optimizers.schedules.PiecewiseConstantDecay
+Stages = arguments.Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,17 +156,21 @@ class Method:
 
 def shown(value):
     """A fraction or its stages, for an error message."""
-    if isinstance(value, Stages):
+    if arguments.is_stages(value):
         return f"stages {value.values} from steps {value.boundaries}"
     return value
 
 
 def _values(value):
     """List of a fraction's values: its stages, or the constant."""
-    return value.values if isinstance(value, Stages) else [value]
+    return value.values if arguments.is_stages(value) else [value]
 
 
 def _check_rho(rho):
+    if arguments.is_stages(rho):
+        for stage in rho.values:
+            _check_rho(stage)
+        return rho
     if isinstance(rho, Schedule):
         return rho
     if not arguments.is_number(rho):

@@ -5,8 +5,9 @@ import keras
 from keras_esam.backends import backend
 from keras_esam.variables import is_weight
 
-# The optimizers, with their subclasses, whose variables are known.
-NAMES = "SGD Adam Adamax Nadam Lamb Lion Muon RMSprop".split()
+# The optimizers, with their subclasses, that keep a mean of the gradients. Muon
+# has two kinds of variables, of two scales; RMSprop a mean of its updates.
+NAMES = "SGD Adam Adamax Nadam Lamb Lion".split()
 OPTIMIZERS = tuple(getattr(keras.optimizers, name) for name in NAMES)
 
 

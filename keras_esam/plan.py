@@ -6,14 +6,11 @@ step. A new way to vary training over its steps is a line in `plan_step`.
 
 import dataclasses
 
-import keras
-
+from keras_esam import arguments
 from keras_esam import selection
 from keras_esam import subsets
 from keras_esam.method import Method
 from keras_esam.variables import Variables
-
-Stages = keras.optimizers.schedules.PiecewiseConstantDecay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +101,9 @@ def plan_step(method: Method, progress, variables: Variables) -> StepPlan:
         variables: `Variables` of the model.
     """
     step = progress.num_steps
-    has_no_radius = isinstance(method.rho, Stages) and not value_at(
-        method.rho, step
-    )
-    if step < method.start or has_no_radius:
-        method = dataclasses.replace(method, rho=0.0)
+    rho = 0.0 if step < method.start else value_at(method.rho, step)
+    if rho is not method.rho:
+        method = dataclasses.replace(method, rho=rho)
     if method.is_base_optimizer:
         return StepPlan(method, overwritten=variables.overwritten)
     plan = StepPlan(
@@ -145,9 +140,9 @@ def pool_of(
     )
 
 
-def value_at(value: float | Stages, step: int) -> float:
-    """Value of a constant or of constant stages at a step."""
-    if not isinstance(value, Stages):
+def value_at(value, step: int):
+    """Value of constant stages at a step; other values as they are."""
+    if not arguments.is_stages(value):
         return value
     passed = sum(bool(step > boundary) for boundary in value.boundaries)
     return float(value.values[passed])

@@ -177,7 +177,7 @@ def _perturb(model, plan, weights, current):
         weights,
         plan.method.ascent_rule.gradients(current, past),
         plan,
-        model._radius(),
+        model._radius(plan.method),
         model.seed_generator,
     )
 

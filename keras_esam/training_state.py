@@ -31,10 +31,13 @@ class TrainingProgress:
         seed: Integer, seed of the subsets and their order.
         num_executions: Integer, number of executions of `fit` so far.
         num_steps: Integer, number of training steps so far.
+        last_begin: Integer, `num_steps` before the last execution. It is not
+            saved.
     """
 
     def __init__(self, seed: int, dtype: str):
         self.seed, self.num_executions, self.num_steps = seed, 0, 0
+        self.last_begin = 0
         # On a GPU each read would make PyTorch wait for all work on it.
         is_torch = keras.backend.backend() == "torch"
         with keras.device("cpu") if is_torch else contextlib.nullcontext():

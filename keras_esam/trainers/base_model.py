@@ -57,11 +57,12 @@ class BaseModel(keras.Model):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
+        progress, start = self._progress, self._method.start
+        progress.last_begin = start
         history = super().fit(*args, **kwargs)
-        start, num_steps = self._method.start, self._progress.num_steps
-        if num_steps <= start and start and not self._method.is_base_optimizer:
+        if progress.last_begin < start and not self._method.is_base_optimizer:
             warnings.warn(
-                f"`fit` ended after {num_steps} training steps of "
+                f"`fit` ended after {progress.num_steps} training steps of "
                 f"`{self.name}`, before its `start={start}`: all of them were "
                 "steps of the base optimizer. `start` counts the batches of "
                 "the whole training, not its epochs.",
@@ -216,16 +217,16 @@ class BaseModel(keras.Model):
     def _track_training_state(self):
         """Lets a backend's own savers find state that is no weight."""
 
-    def _radius(self):
-        """Radius of the step: a float, or a scalar tensor if `rho` is a
-        schedule or the ascent sees a part of the batch."""
-        rho = self.rho
+    def _radius(self, method):
+        """Radius of a step: a float, or a scalar tensor if `rho` is a schedule
+        or the ascent sees a part of the batch."""
+        rho = method.rho
         if not isinstance(rho, float):
             rho = rho(self.optimizer.iterations)
-        if self._method.ascent_part == 1:
+        if method.ascent_part == 1:
             return rho
         alignment = backend.value(self._progress.alignment)
-        return ascent.lengthened(rho, alignment, self._method.ascent_part)
+        return ascent.lengthened(rho, alignment, method.ascent_part)
 
     @property
     def _loss_metric(self) -> keras.metrics.Metric:

@@ -64,8 +64,7 @@ def test_loss_and_metrics_are_those_ahead_of_the_weights():
     [
         optimizers.SGD(0.1, momentum=0.9),
         optimizers.SGD(0.1, momentum=0.9, nesterov=True),
-        *(kind(0.01) for kind in momentum.OPTIMIZERS[1:-1]),
-        optimizers.RMSprop(0.01, momentum=0.9),
+        *(kind(0.01) for kind in momentum.OPTIMIZERS[1:]),
         optimizers.LossScaleOptimizer(optimizers.SGD(0.1, momentum=0.9)),
     ],
     ids=lambda optimizer: optimizer.name,
@@ -91,7 +90,15 @@ def test_momentum_has_the_sign_of_the_gradients(optimizer):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optimizers.SGD(0.1), optimizers.Adagrad(), "adadelta"]
+    "optimizer",
+    [
+        optimizers.SGD(0.1),
+        optimizers.Adagrad(),
+        "adadelta",
+        # Of the updates, and of two scales.
+        optimizers.RMSprop(0.01, momentum=0.9),
+        optimizers.Muon(0.01),
+    ],
 )
 def test_optimizer_without_momentum_is_an_error(optimizer):
     model = compile_model(make(dense_network()), optimizer)

@@ -1,5 +1,7 @@
 """Trainings that begin with the base optimizer: `start`."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -76,6 +78,64 @@ def test_start_at_the_end_of_the_training_is_never_reached():
         fit(make(start=2), *dense_data(32))
     (own,) = [w for w in warned if "`start=2`" in str(w.message)]
     assert own.filename.endswith("networks.py")  # Where `fit` is called.
+
+
+@pytest.mark.filterwarnings("error:`fit` ended after")
+def test_fit_that_takes_no_step_or_reaches_start_does_not_warn():
+    fit(make(start=30), *dense_data(16), epochs=2, initial_epoch=2)
+    fit(make(start=2), *dense_data(16 * 3))
+
+
+@compiled_steps
+@pytest.mark.parametrize("start, warns", [(3, False), (5, True)])
+def test_start_within_an_execution_waits_for_the_next(start, warns):
+    model = compile_to_graph(make(start=start), steps_per_execution=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, *dense_data(16 * 8))
+    assert warns == any(f"`start={start}`" in str(w.message) for w in caught)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.5], [0.5, 0.0], [0.5, 0.1]])
+def test_stages_of_rho_follow_the_steps_of_the_whole_training(values):
+    """Neither a second `compile` nor accumulated gradients shift them."""
+    x, y = dense_data(16 * 5)
+    staged = make(rho=Stages([2], values))
+    by_hand = make(rho=values[0])
+    for step in range(5):
+        if step == 3:
+            by_hand.rho = values[1]
+        for model in (staged, by_hand):
+            if step in (0, 2):
+                model.compile(
+                    keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+                    "mse" if y.ndim > 1 else "sparse_categorical_crossentropy",
+                    run_eagerly=True,
+                )
+            batch = slice(16 * step, 16 * step + 16)
+            fit(model, x[batch], y[batch])
+    assert_identical(staged.get_weights(), by_hand.get_weights())
+
+
+def test_subclass_of_stages_is_a_schedule_like_any_other():
+    class Raised(Stages):
+        def __call__(self, step):
+            return super().__call__(step) + 0.5
+
+    x, y = dense_data(16)
+    raised, constant = make(rho=Raised([4], [0.0, 0.0])), make(rho=0.5)
+    for model in (raised, constant):
+        fit(model, x, y)
+    for own, other in zip(
+        raised.get_weights(), constant.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(own, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_stages_of_rho_are_checked(value):
+    with pytest.raises(ValueError, match="`rho` must be finite and at least 0"):
+        make(rho=Stages([2], [0.1, value]))
 
 
 @pytest.mark.parametrize(
