@@ -107,7 +107,12 @@ def record(patch, module, name):
 
 def at(value, step):
     """Value of an argument that may be a schedule."""
-    return value if isinstance(value, (int, float)) else float(value(step))
+    if isinstance(value, (int, float)):
+        return value
+    result = float(value(step))
+    # Of stages Keras rounds the value to float32.
+    stages = getattr(value, "values", [result])
+    return min(stages, key=lambda stage: abs(stage - result))
 
 
 def reference_step(model, index, num_samples, velocity, masks=(), scores=()):
