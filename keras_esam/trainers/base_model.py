@@ -57,9 +57,10 @@ class BaseModel(keras.Model):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        progress, start = self._progress, self._method.start
-        progress.last_begin = start
+        progress = self._progress
+        progress.last_begin = math.inf
         history = super().fit(*args, **kwargs)
+        start = self._method.start  # A callback may have set it.
         if progress.last_begin < start and not self._method.is_base_optimizer:
             warnings.warn(
                 f"`fit` ended after {progress.num_steps} training steps of "
