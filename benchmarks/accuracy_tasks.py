@@ -199,7 +199,7 @@ TASKS = {
         title="CIFAR-10 with augmentation",
         load=functools.partial(load_cifar10, size=16),
         make_network=functools.partial(
-            models.resnet18, (16, 16, 3), width=16, depth=1
+            models.resnet18, (16, 16, 3), width=8, depth=1
         ),
         num_train=50_000,
         batch_size=128,
