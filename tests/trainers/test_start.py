@@ -84,6 +84,11 @@ def test_start_at_the_end_of_the_training_is_never_reached():
 def test_fit_that_takes_no_step_or_reaches_start_does_not_warn():
     fit(make(start=30), *dense_data(16), epochs=2, initial_epoch=2)
     fit(make(start=2), *dense_data(16 * 3))
+    moved = make(start=30)
+    move = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(moved, "start", 0)
+    )
+    fit(moved, *dense_data(16), callbacks=[move])
 
 
 @compiled_steps
@@ -107,11 +112,10 @@ def test_stages_of_rho_follow_the_steps_of_the_whole_training(values):
             by_hand.rho = values[1]
         for model in (staged, by_hand):
             if step in (0, 2):
-                model.compile(
-                    keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
-                    "mse" if y.ndim > 1 else "sparse_categorical_crossentropy",
-                    run_eagerly=True,
+                optimizer = keras.optimizers.SGD(
+                    0.1, gradient_accumulation_steps=2
                 )
+                compile_model(model, optimizer)
             batch = slice(16 * step, 16 * step + 16)
             fit(model, x[batch], y[batch])
     assert_identical(staged.get_weights(), by_hand.get_weights())
