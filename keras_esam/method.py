@@ -9,13 +9,15 @@ from collections.abc import Hashable
 import keras
 
 from keras_esam import arguments
-from keras_esam import subsets
 from keras_esam.ascent import ASCENTS
 from keras_esam.ascent import SCALES
 from keras_esam.ascent import SCOPES
 from keras_esam.ascent import Ascent
 from keras_esam.selection import RANKINGS
 from keras_esam.selection import Ranking
+from keras_esam.subsets import GRANULARITIES
+from keras_esam.subsets import SMALLEST_BETA
+from keras_esam.subsets import Granularity
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 Stages = arguments.Stages
@@ -27,7 +29,7 @@ class Method:
 
     Args:
         preferred_pool_size: Optional integer, preferred number of subsets, see
-            `subsets.pool_size`. Each subset costs a compilation.
+            `subsets.Granularity`. Each subset costs a compilation.
 
     The other arguments are the same as in `ESAMModel`.
     """
@@ -58,6 +60,10 @@ class Method:
     @property
     def ascent_rule(self) -> Ascent:
         return ASCENTS[self.ascent]
+
+    @property
+    def subset_rule(self) -> Granularity:
+        return GRANULARITIES[self.granularity]
 
     @property
     def ranking(self) -> Ranking:
@@ -99,12 +105,6 @@ class Method:
             return False
         return gamma == 1 or self.ranking.needs_increase
 
-    def pool_size(self, beta: float) -> int:
-        """Number of subsets in the pool for a value of `beta`."""
-        return subsets.pool_size(
-            beta, self.granularity, self.preferred_pool_size
-        )
-
     def check_together(self):
         """Checks arguments that depend on each other."""
         rule = self.ascent_rule
@@ -125,12 +125,10 @@ class Method:
                 f"Received: gamma={shown(self.gamma)}, "
                 f"ascent_fraction={self.ascent_fraction}"
             )
-        if (
-            min(_values(self.beta)) < subsets.SMALLEST_BETA
-            and self.granularity != "weight"
-        ):
+        is_small = min(_values(self.beta)) < SMALLEST_BETA
+        if is_small and not self.subset_rule.by_scalar:
             raise ValueError(
-                f"`beta` must be at least {subsets.SMALLEST_BETA}, since each "
+                f"`beta` must be at least {SMALLEST_BETA}, since each "
                 "of the `1 / beta` subsets has a compiled step. Use "
                 '`granularity="weight"` for less. '
                 f"Received: beta={shown(self.beta)}, "
@@ -235,7 +233,7 @@ CHECKS = {
     "beta": functools.partial(arguments.check_fraction, "beta"),
     "gamma": functools.partial(arguments.check_fraction, "gamma"),
     "perturbable": _check_perturbable,
-    "granularity": _choice("granularity", subsets.GRANULARITIES),
+    "granularity": _choice("granularity", GRANULARITIES),
     "rank_by": _choice("rank_by", RANKINGS),
     "ascent": _choice("ascent", ASCENTS),
     "ascent_fraction": _check_ascent_fraction,

@@ -60,7 +60,7 @@ class StepPlan:
     def mask_probability(self) -> float | None:
         """Probability that a scalar weight is perturbed, `None` unless scalars
         are drawn."""
-        by_scalar = self.method.granularity == "weight" and self.beta < 1
+        by_scalar = self.method.subset_rule.by_scalar and self.beta < 1
         return self.beta if by_scalar else None
 
     def ascent_rows(self, batch_size):

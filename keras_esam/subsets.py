@@ -3,22 +3,22 @@
 A training step saves the gradients of unperturbed variables only if it was
 compiled without them. So there is a small pool of subsets, drawn once, with one
 compiled step each. Training cycles through the pool in a new random order each
-round. Everything here is a function of the seed and the step: a resumed run
-continues as if it had not stopped, and all replicas and workers use the same
-subset.
+round. Everything here is a function of the seed and of the number of calls of
+the compiled step: a resumed run continues as if it had not stopped, and all
+replicas and workers use the same subset.
 
-The subsets of `"variable"` are drawn at random. The subsets of `"depth"` reach
-from some variable to the output. Layers below it are the same in the clean and
-in the perturbed forward pass and need to run only once.
+A granularity is an entry of `GRANULARITIES`. The subsets of `"variable"` are
+drawn at random. The subsets of `"depth"` reach from some variable to the
+output. Layers below it are the same in the clean and in the perturbed forward
+pass and need to run only once.
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
-
-GRANULARITIES = ("depth", "variable", "weight")
 
 # Each subset costs one compilation. Three by depth were as accurate as five in
 # our benchmarks, at a beta of at least a half. By variable, the pool has the
@@ -45,38 +45,45 @@ class SubsetPool:
     probabilities: tuple[float, ...]
 
 
-def pool_size(
-    beta: float,
-    granularity: str = "variable",
-    preferred: int | None = None,
-) -> int:
-    """Number of subsets in the pool.
+@dataclasses.dataclass(frozen=True)
+class Granularity:
+    """Which weights are perturbed together.
 
     Args:
-        beta: Float in `(0, 1]`, the expected fraction of the variables.
-        granularity: `"depth"`, `"variable"` or `"weight"`.
-        preferred: Optional integer, the preferred size. Defaults to 3 for
-            `"depth"` with a `beta` of at least 0.5, and to 5 otherwise.
-
-    Returns:
-        1 for `"weight"` and for `beta=1`. For `"variable"` the size `K` nearest
-        to the preferred one, at most 10, for which `beta * K` is whole. If
-        there is none, and for `"depth"`, the preferred size, or `1 / beta`
-        rounded up if that is more, so that no variable is left out.
+        draw: Function `draw(num_variables, beta, size, seed)` that returns a
+            `SubsetPool`. The variables are in the order from the input to the
+            output of the network, and `beta` is their expected fraction.
+        pool_size: Function `pool_size(beta, preferred)` of a `beta` less than 1
+            and an optional preferred size that returns the number of subsets.
+        by_scalar: Boolean, whether the step draws from the scalars of the
+            subset, each with probability `beta`.
     """
-    if beta == 1 or granularity == "weight":
-        return 1
+
+    draw: Callable
+    pool_size: Callable
+    by_scalar: bool = False
+
+
+def size_by_depth(beta: float, preferred: int | None = None) -> int:
+    """The preferred size, or `1 / beta` rounded up if that is more, so that no
+    variable is left out. Defaults to 3 for a `beta` of at least 0.5, or 5."""
     if preferred is None:
-        by_depth = granularity == "depth" and beta >= 0.5
-        preferred = PREFERRED_BY_DEPTH if by_depth else PREFERRED_POOL_SIZE
+        preferred = PREFERRED_BY_DEPTH if beta >= 0.5 else PREFERRED_POOL_SIZE
+    return max(preferred, -_floor(-1 / beta))
+
+
+def size_by_variable(beta: float, preferred: int | None = None) -> int:
+    """The size `K` nearest to the preferred one, at most 10, for which
+    `beta * K` is whole. If there is none, as `size_by_depth`. Defaults to 5."""
+    preferred = preferred or PREFERRED_POOL_SIZE
     exact = [
         size
         for size in range(2, LARGEST_POOL_SIZE + 1)
         if _is_whole(beta * size)
     ]
-    if exact and granularity == "variable":
-        return min(exact, key=lambda size: abs(size - preferred))
-    return max(preferred, -_floor(-1 / beta))
+    if not exact:
+        return size_by_depth(beta, preferred)
+    return min(exact, key=lambda size: abs(size - preferred))
 
 
 @functools.lru_cache(maxsize=16)
@@ -91,24 +98,18 @@ def make_pool(
     """The pool of subsets that training goes through.
 
     Args:
-        granularity: `"depth"`, `"variable"` or `"weight"`.
+        granularity: String, a key of `GRANULARITIES`.
         order: Tuple of the indices of the variables that are weights, in the
             order from the input to the output of the network.
         beta: Float in `(0, 1]`, the expected fraction of these variables.
         seed: Integer.
         num_variables: Optional integer, number of all trainable variables.
             Defaults to the number in `order`.
-        preferred_size: Optional integer, see `pool_size`.
+        preferred_size: Optional integer, see `Granularity`.
     """
-    size = pool_size(beta, granularity, preferred_size)
-    if granularity == "depth":
-        pool = depth_pool(len(order), beta, size)
-    elif granularity == "variable":
-        order = sorted(order)
-        pool = draw_pool(len(order), beta, size, seed)
-    else:
-        everything = tuple(range(len(order)))
-        pool = SubsetPool((everything,), (beta,) * len(order))
+    rule = GRANULARITIES[granularity]
+    size = 1 if beta == 1 else rule.pool_size(beta, preferred_size)
+    pool = rule.draw(len(order), beta, size, seed)
     probabilities = [0.0] * (num_variables or len(order))
     for variable, probability in zip(order, pool.probabilities, strict=True):
         probabilities[variable] = probability
@@ -121,7 +122,9 @@ def make_pool(
     )
 
 
-def depth_pool(num_variables: int, beta: float, size: int) -> SubsetPool:
+def depth_pool(
+    num_variables: int, beta: float, size: int, seed: int | None = None
+) -> SubsetPool:
     """A pool of subsets that reach from some variable to the last one.
 
     The sizes of the subsets are spread evenly, their mean is `beta`, and the
@@ -135,7 +138,9 @@ def depth_pool(num_variables: int, beta: float, size: int) -> SubsetPool:
             the order from the input to the output of the network.
         beta: Float in `(0, 1]`, the expected fraction of the variables.
         size: Integer, number of subsets.
+        seed: Not used.
     """
+    del seed
     if beta >= 0.5:
         fractions = np.linspace(2 * beta - 1, 1, size)
     else:
@@ -194,21 +199,40 @@ def draw_pool(
     )
 
 
-def subset_at(step: int, num_subsets: int, seed: int) -> int:
-    """Index of the subset that is perturbed at a step.
+def whole_pool(
+    num_variables: int, beta: float, size: int = 1, seed: int | None = None
+) -> SubsetPool:
+    """The one subset of all variables, each with probability `beta`."""
+    del size, seed
+    everything = tuple(range(num_variables))
+    return SubsetPool((everything,), (beta,) * num_variables)
+
+
+GRANULARITIES = {
+    "depth": Granularity(depth_pool, size_by_depth),
+    "variable": Granularity(draw_pool, size_by_variable),
+    "weight": Granularity(
+        whole_pool, lambda beta, preferred: 1, by_scalar=True
+    ),
+}
+
+
+def subset_at(execution: int, num_subsets: int, seed: int) -> int:
+    """Index of the subset that is perturbed in a call of the compiled step.
 
     Args:
-        step: Integer, counted from 0 over the whole training.
+        execution: Integer, the number of calls before, over the whole training.
+            A call does `steps_per_execution` steps.
         num_subsets: Integer, the size of the pool.
         seed: Integer.
 
     Returns:
-        Integer in `[0, num_subsets)`. Each round of `num_subsets` steps has
+        Integer in `[0, num_subsets)`. Each round of `num_subsets` calls has
         every subset once.
     """
     if num_subsets == 1:
         return 0
-    turn, position = divmod(step, num_subsets)
+    turn, position = divmod(execution, num_subsets)
     return _permutation(num_subsets, turn, seed)[position]
 
 

@@ -1,17 +1,18 @@
+import keras
 import numpy as np
 import pytest
 
 from keras_esam import subsets
+from tests.networks import esam
 
 
 def draw_pool(num_variables, beta, seed):
-    size = subsets.pool_size(beta)
-    return subsets.draw_pool(num_variables, beta, size, seed)
+    order = tuple(range(num_variables))
+    return subsets.make_pool("variable", order, beta, seed)
 
 
 def depth_pool(num_variables, beta):
-    size = subsets.pool_size(beta, "depth")
-    return subsets.depth_pool(num_variables, beta, size)
+    return subsets.make_pool("depth", tuple(range(num_variables)), beta, 0)
 
 
 BETAS = [0.03, 0.1, 0.3, 1 / 3, 0.37, 0.5, 0.6, 2 / 3, 0.7, 0.9, 0.99, 1.0]
@@ -47,8 +48,8 @@ def test_inclusion_probability_is_beta(beta):
     ("beta", "size"), [(0.6, 5), (0.5, 4), (0.7, 10), (2 / 3, 6), (1.0, 1)]
 )
 def test_pool_size_makes_the_inclusion_probability_exact(beta, size):
-    assert subsets.pool_size(beta) == size
     pool = draw_pool(62, beta, seed=1)
+    assert len(pool.subsets) == size
     np.testing.assert_allclose(pool.probabilities, beta, atol=1e-12)
 
 
@@ -56,8 +57,9 @@ def test_pool_size_makes_the_inclusion_probability_exact(beta, size):
     ("beta", "size"), [(1.0, 1), (0.6, 3), (0.5, 3), (0.4, 5), (0.1, 10)]
 )
 def test_pool_by_depth_is_small_and_leaves_no_variable_out(beta, size):
-    assert subsets.pool_size(beta, "depth") == size
-    assert min(depth_pool(62, beta).probabilities) > 0
+    pool = depth_pool(62, beta)
+    assert len(pool.subsets) == size
+    assert min(pool.probabilities) > 0
 
 
 def test_subsets_have_equal_sizes():
@@ -107,7 +109,7 @@ def test_pool_is_a_function_of_the_seed():
 def test_depth_subsets_reach_to_the_output_and_one_is_everything(
     beta, num_variables
 ):
-    pool = subsets.make_pool("depth", tuple(range(num_variables)), beta, seed=1)
+    pool = depth_pool(num_variables, beta)
     counts = np.zeros(num_variables)
     for subset in pool.subsets:
         assert subset == tuple(range(subset[0], num_variables))
@@ -189,3 +191,41 @@ def test_preferred_size_of_the_pool(granularity):
     pool = subsets.make_pool(granularity, order, 0.75, 1, preferred_size=3)
     assert len(pool.subsets) == {"depth": 3, "variable": 4}[granularity]
     assert np.mean(pool.probabilities) == pytest.approx(0.75)
+
+
+def test_granularity_of_ones_own_is_one_entry(monkeypatch):
+    """Every second variable or the others: two steps of SGD by hand."""
+
+    def halves(num_variables, beta, size, seed):
+        parts = [tuple(range(i, num_variables, 2)) for i in range(size)]
+        return subsets.SubsetPool(tuple(parts), (beta,) * num_variables)
+
+    monkeypatch.setitem(
+        subsets.GRANULARITIES,
+        "halves",
+        subsets.Granularity(halves, lambda beta, preferred: 2),
+    )
+    network = keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Dense(1, use_bias=False),
+            keras.layers.Dense(1, use_bias=False),
+        ]
+    )
+    network.set_weights([np.full((1, 1), 2.0), np.full((1, 1), 3.0)])
+    model = esam(
+        network, rho=0.1, beta=0.5, gamma=1, granularity="halves", seed=2
+    )
+    model.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=True)
+    expected = np.array([2.0, 3.0])
+    for _ in range(2):
+        (index,) = model.upcoming_step.subset
+        # The loss is (w0 w1)^2 at x = 1 and y = 0. Of one variable, the
+        # normalised gradient is its sign, and the estimate of the norm has a
+        # root of the probability where the perturbation has the probability.
+        perturbed = expected.copy()
+        perturbed[index] += 0.1 / np.sqrt(0.5)
+        expected = expected - 0.01 * 2 * perturbed.prod() * perturbed[::-1]
+        model.fit(np.ones((4, 1)), np.zeros((4, 1)), batch_size=4, verbose=0)
+    weights = np.ravel(network.get_weights())
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)

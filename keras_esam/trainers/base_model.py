@@ -140,23 +140,16 @@ class BaseModel(keras.Model):
         """
         if self._method.is_base_optimizer:
             return 1
-        self._read_progress()
-        return self._method.pool_size(self._current_beta)
+        return len(self.subset_pool.subsets)
 
     @property
     def subset_pool(self) -> subsets.SubsetPool:
         """The subsets, as indices into `trainable_variables`."""
         self._read_progress()
-        return pool_of(
-            self._method,
-            self._current_beta,
-            self._progress.seed,
-            self._variables,
-        )
-
-    @property
-    def _current_beta(self):
-        return value_at(self.beta, self._progress.num_steps)
+        progress = self._progress
+        beta = value_at(self.beta, progress.num_steps)
+        variables = self._variables if self.built else Variables()
+        return pool_of(self._method, beta, progress.seed, variables)
 
     @property
     def _variables(self) -> Variables:
