@@ -70,43 +70,6 @@ ASCENTS = {
 }
 
 
-def perturb(weights: list, gradients: list, plan, rho, seed_generator):
-    """The weights at theta + eps.
-
-    Args:
-        weights: List of tensors, values of the trainable variables.
-        gradients: List of dense tensors or `None`, one for each variable of
-            the plan's subset.
-        plan: `StepPlan`.
-        rho: Float or scalar tensor, radius of the neighbourhood.
-        seed_generator: `keras.random.SeedGenerator` of the masks.
-
-    Returns:
-        Tuple of a list of tensors with the shapes of `weights`, and the norm of
-        the gradient, see `ascent_step`. Unperturbed variables keep the same
-        tensors as in `weights`, so compilers merge equal parts of passes.
-    """
-    values = [weights[index] for index in plan.subset]
-    masks = None
-    if values and plan.mask_probability is not None:
-        shapes = [value.shape for value in values]
-        masks = bernoulli_masks(shapes, plan.mask_probability, seed_generator)
-    perturbations, norm = ascent_step(
-        gradients,
-        values,
-        rho,
-        plan.probabilities,
-        masks=masks,
-        adaptive=plan.method.adaptive,
-        scale=plan.method.scale,
-    )
-    perturbed = list(weights)
-    for index, perturbation in zip(plan.subset, perturbations, strict=True):
-        if perturbation is not None:
-            perturbed[index] = weights[index] + perturbation
-    return perturbed, norm
-
-
 def ascent_step(
     gradients: Sequence,
     weights: Sequence,

@@ -18,8 +18,8 @@ the results of a user's `compute_loss()`: their divisors are not known.
 import keras
 from keras import ops
 
+from keras_esam import rows
 from keras_esam import sample_losses
-from keras_esam import selection
 from keras_esam.backends import backend
 from keras_esam.backends import forward_pass
 
@@ -129,20 +129,20 @@ def of_samples(model, batch, size, predictions):
 
     def run(start, count):
         indices = start + ops.arange(count)
-        part = selection.gather(batch, indices, take=backend.take)
+        part = rows.take(batch, indices)
         y_pred = predictions(part, start)
         divisors = _mean_divisors(model._compile_loss, part[1], y_pred, part[2])
-        rows = [
+        columns = [
             None if d is None else d + ops.zeros_like(indices, dtype=d.dtype)
             for d in divisors
         ]
-        return [], rows, []
+        return [], columns, []
 
     num_samples = backend.batch_size(batch)
-    _, rows, _ = backend.each_micro_batch(run, num_samples, size)
+    _, columns, _ = backend.each_micro_batch(run, num_samples, size)
     return [
         None if row is None else ops.divide_no_nan(row, _mean(row))
-        for row in rows
+        for row in columns
     ]
 
 

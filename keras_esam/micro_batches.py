@@ -31,7 +31,6 @@ from keras import ops
 from keras_esam import loss_factors
 from keras_esam import rows
 from keras_esam import sample_losses
-from keras_esam import selection
 from keras_esam.backends import backend
 from keras_esam.backends import forward_pass
 
@@ -60,9 +59,8 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
 
     def run(start, count):
         nonlocal y_pred
-        part, own_factors = selection.gather(
-            (batch, factors), start + ops.arange(count), take=backend.take
-        )
+        indices = start + ops.arange(count)
+        part, own_factors = rows.take((batch, factors), indices)
         ratio, losses = _ratio(num_samples, count), model
         if loss_factors.applies(model):
             losses = loss_factors.ScaledLosses(model, ratio, own_factors)

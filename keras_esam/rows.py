@@ -1,4 +1,4 @@
-"""Checks and errors for batches from which a step takes some rows."""
+"""Parts of batches: rows, and the errors of networks that do not allow it."""
 
 import contextlib
 
@@ -26,13 +26,13 @@ NOTE = (
 
 
 @contextlib.contextmanager
-def explained(errors=SHAPE_ERRORS):
+def explained(is_part=True, errors=SHAPE_ERRORS):
     """Context that adds a note to errors of passes over a part of a batch."""
     try:
         yield
     except errors as error:
         known = getattr(error, "__notes__", [])
-        if NOTE not in known and "`gamma" not in str(error):
+        if is_part and NOTE not in known and "`gamma" not in str(error):
             error.add_note(NOTE)
         raise
 
@@ -51,10 +51,26 @@ def check(batch):
         raise ValueError(f"{UNEQUAL_ROWS} Received: tensors of shapes {shapes}")
     count = backend.batch_size(batch)
     return keras.tree.map_structure(
-        lambda leaf: (
-            None
-            if leaf is None
-            else backend.with_rows(leaf, count, UNEQUAL_ROWS)
-        ),
+        lambda leaf: backend.with_rows(leaf, count, UNEQUAL_ROWS),
         batch,
+        none_is_leaf=False,
+    )
+
+
+def take(batch, indices):
+    """The rows of every tensor in a nested structure.
+
+    Args:
+        batch: Nested structure of tensors, shapes `(batch_size, d0, .. dN)`.
+            `None` stays `None`.
+        indices: Integer tensor, shape `(count,)`, in ascending order; or `None`
+            for all rows.
+
+    Returns:
+        The same structure of tensors, shapes `(count, d0, .. dN)`.
+    """
+    if indices is None:
+        return batch
+    return keras.tree.map_structure(
+        lambda tensor: backend.take(tensor, indices), batch, none_is_leaf=False
     )

@@ -32,7 +32,7 @@ def of_model(model, y, y_pred, sample_weight=None):
 def missing_error(model, y, y_pred) -> ValueError:
     """The error for an `ESAMModel` without the losses that SDS needs."""
     targets, predictions = keras.tree.map_structure(
-        lambda leaf: None if leaf is None else tuple(leaf.shape), (y, y_pred)
+        lambda leaf: tuple(leaf.shape), (y, y_pred), none_is_leaf=False
     )
     return ValueError(
         f'`gamma < 1` with `rank_by="{model.rank_by}"` needs the '

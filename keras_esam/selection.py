@@ -6,10 +6,8 @@ samples whose loss rises the most when the weights are perturbed.
 
 import dataclasses
 import fractions
-import functools
 from collections.abc import Callable
 
-import keras
 from keras import ops
 
 
@@ -109,22 +107,3 @@ def select(scores, count):
     """
     _, indices = ops.top_k(scores, count)
     return ops.sort(indices)
-
-
-def gather(batch, indices, take: Callable | None = None):
-    """The selected samples of every tensor in a nested structure.
-
-    Args:
-        batch: Nested structure of tensors, shapes `(batch_size, d0, .. dN)`.
-            `None` stays `None`.
-        indices: Integer tensor, shape `(count,)`.
-        take: Optional function `take(tensor, indices)` that takes rows.
-            Defaults to `keras.ops.take` along the first axis.
-
-    Returns:
-        The same structure of tensors, shapes `(count, d0, .. dN)`.
-    """
-    take = take or functools.partial(ops.take, axis=0)
-    return keras.tree.map_structure(
-        lambda tensor: None if tensor is None else take(tensor, indices), batch
-    )

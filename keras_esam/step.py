@@ -25,7 +25,6 @@ Reference:
 - [Du et al., 2022](https://arxiv.org/abs/2110.03141), algorithm 1
 """
 
-import contextlib
 import functools
 
 import keras
@@ -95,8 +94,12 @@ def sharpness_aware_gradients(
         each sample's loss, shape `(batch_size,)`, or `None`.
     """
     rule, ranking = plan.method.ascent_rule, plan.method.ranking
+    passes = {"state": state, "part": part}
+    forward = functools.partial(backend.forward, model, **passes)
+    differentiate = functools.partial(backend.gradients, model, **passes)
     # Whether SDS drops samples, and whether F1 and F2 see the same ones.
-    selects = plan.selects(backend.batch_size(batch))
+    num_samples = backend.batch_size(batch)
+    selects = plan.selects(num_samples)
     compares = plan.knows_increase and not selects
     needs_losses = compares or (selects and ranking.needs_losses)
     clean = increase = shared = current = None
@@ -105,38 +108,40 @@ def sharpness_aware_gradients(
         shared = backend.shared_prefix(model, plan)
 
     if rule.needs_clean_pass:  # F1, B1
-        clean, clean_gradients = _clean_pass(
-            model,
-            plan,
-            batch,
-            weights,
-            state,
-            per_sample=needs_losses,
-            part=part,
-            shared=shared,
-        )
+        sources = (*plan.subset, *plan.overwritten)
+        seen = plan.ascent_rows(num_samples)
+        with rows.explained(seen is not None):
+            clean, gradients = differentiate(
+                rows.take(batch, seen),
+                weights,
+                sources=sources,
+                per_sample=needs_losses,
+                shared=shared,
+            )
+        clean.rows = seen
+        clean_gradients = dict(zip(sources, gradients, strict=True))
         weights = clean.weights  # Layers may have assigned some.
         current = _of_subset(plan, clean_gradients)
     perturbed, norm = _perturb(model, plan, weights, current)
     observed = clean  # What logs and state come from.
     if selects:  # Fs
-        observed = clean or backend.forward(
-            model, batch, perturbed, state, per_sample=needs_losses
-        )
+        observed = clean or forward(batch, perturbed, per_sample=needs_losses)
         kept, increase = _select(
-            model, plan, batch, observed, perturbed, state, part, shared
+            model,
+            plan,
+            batch,
+            observed,
+            functools.partial(forward, batch, perturbed, shared=shared),
         )
 
-    with _later_pass(observed, selects):  # F2, B2
-        final, gradients = backend.gradients(
-            model,
+    # F2, B2. Only the first pass writes what a user sees.
+    with backend.recorded_if(observed is None), rows.explained(selects):
+        final, gradients = differentiate(
             kept,
             perturbed,
-            state,
             sources=range(len(weights)),
             per_sample=compares,
             valid=None if clean is None else norm,
-            part=part,
         )
     if plan.method.ascent_part < 1:
         observed.updates.append(
@@ -155,31 +160,37 @@ def sharpness_aware_gradients(
     return observed or final, gradients, increase
 
 
-def _clean_pass(model, plan, batch, weights, state, **kwargs):
-    """The `ForwardPass`, and its gradients by the indices of the variables."""
-    sources = (*plan.subset, *plan.overwritten)
-    seen = plan.ascent_rows(backend.batch_size(batch))
-    with contextlib.nullcontext() if seen is None else rows.explained():
-        clean, gradients = backend.gradients(
-            model, _rows_of(batch, seen), weights, state, sources, **kwargs
-        )
-    clean.rows = seen
-    return clean, dict(zip(sources, gradients, strict=True))
-
-
 def _perturb(model, plan, weights, current):
-    """The weights at theta + eps, and the norm of the ascent's gradient."""
-    past = None
+    """The weights at theta + eps, and the norm of the ascent's gradient.
+
+    Unperturbed variables keep the same tensors as in `weights`, so compilers
+    merge equal parts of passes.
+    """
+    past = masks = None
+    values = [weights[index] for index in plan.subset]
     if plan.method.ascent_rule.needs_momentum:
         past = momentum.read(model.optimizer, model.trainable_variables)
         past = [past[index] for index in plan.subset]
-    return ascent.perturb(
-        weights,
+    if plan.mask_probability is not None:
+        masks = ascent.bernoulli_masks(
+            [value.shape for value in values],
+            plan.mask_probability,
+            model.seed_generator,
+        )
+    perturbations, norm = ascent.ascent_step(
         plan.method.ascent_rule.gradients(current, past),
-        plan,
+        values,
         model._radius(plan.method),
-        model.seed_generator,
+        plan.probabilities,
+        masks=masks,
+        adaptive=plan.method.adaptive,
+        scale=plan.method.scale,
     )
+    perturbed = list(weights)
+    for index, perturbation in zip(plan.subset, perturbations, strict=True):
+        if perturbation is not None:
+            perturbed[index] = weights[index] + perturbation
+    return perturbed, norm
 
 
 def _of_subset(plan, gradients):
@@ -202,18 +213,7 @@ def _moved_alignment(model, plan, weights, current, gradients):
     return variable, value
 
 
-@contextlib.contextmanager
-def _later_pass(observed, selects):
-    """Context of F2 and B2: only the first pass writes what a user sees."""
-    with contextlib.ExitStack() as contexts:
-        if observed is not None:
-            contexts.enter_context(backend.recorded_if(False))
-        if selects:
-            contexts.enter_context(rows.explained())
-        yield
-
-
-def _select(model, plan, batch, observed, perturbed, state, part, shared):
+def _select(model, plan, batch, observed, forward):
     """The samples to keep, and the increase of each sample's loss."""
     ranking, increase = plan.method.ranking, None
     num_samples = backend.batch_size(batch)
@@ -221,30 +221,15 @@ def _select(model, plan, batch, observed, perturbed, state, part, shared):
         raise sample_losses.missing_error(model, batch[1], observed.y_pred)
     if ranking.needs_increase:
         with backend.recorded_if(False):
-            ranked = backend.forward(
-                model,
-                batch,
-                perturbed,
-                state,
-                total=False,
-                part=part,
-                shared=shared,
-            )
-        increase = ranked.sample_losses - observed.sample_losses
+            increase = forward(total=False).sample_losses
+        increase = increase - observed.sample_losses
     scores = ranking.scores(
         observed.sample_losses,
         increase,
         lambda: keras.random.uniform((num_samples,), seed=model.seed_generator),
     )
     indices = selection.select(scores, plan.num_kept(num_samples))
-    return _rows_of(batch, indices), increase
-
-
-def _rows_of(batch, indices):
-    """The samples of a batch with these indices, all for `None`."""
-    if indices is None:
-        return batch
-    return selection.gather(batch, indices, take=backend.take)
+    return rows.take(batch, indices), increase
 
 
 def _update_metrics(model, plan, batch, observed, increase):
@@ -253,7 +238,7 @@ def _update_metrics(model, plan, batch, observed, increase):
         backend.unscaled_loss(observed.loss),
         sample_weight=backend.batch_size(batch),
     )
-    x, y, sample_weight = _rows_of(batch, observed.rows)
+    x, y, sample_weight = rows.take(batch, observed.rows)
     may_log = model._may_log_sharpness and plan.knows_increase
     if may_log and increase is not None:
         # A step that the optimizer skips for an overflow does not count.

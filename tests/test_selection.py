@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_esam import rows
 from keras_esam import selection
 from tests.backends import tensorflow_only
 from tests.networks import esam
@@ -77,13 +78,13 @@ def test_selection_with_a_batch_size_unknown_at_tracing(jit_compile):
 
 
 @tensorflow_only
-def test_gather_takes_the_same_samples_of_every_tensor():
+def test_the_same_rows_are_taken_of_every_tensor():
     batch = (
         {"a": tf.range(4), "b": [tf.reshape(tf.range(8), (4, 2)), None]},
         tf.constant([b"w", b"x", b"y", b"z"]),
         None,
     )
-    x, y, weight = selection.gather(batch, tf.constant([0, 3]))
+    x, y, weight = rows.take(batch, tf.constant([0, 3]))
     np.testing.assert_array_equal(x["a"], [0, 3])
     np.testing.assert_array_equal(x["b"][0], [[0, 1], [6, 7]])
     assert x["b"][1] is None and weight is None

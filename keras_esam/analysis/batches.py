@@ -76,8 +76,7 @@ def _slices(arrays):
     for start in range(0, size, BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
         yield keras.tree.map_structure(
-            lambda array, rows=rows: None if array is None else array[rows],
-            arrays,
+            lambda array, rows=rows: array[rows], arrays, none_is_leaf=False
         )
 
 

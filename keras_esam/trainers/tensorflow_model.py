@@ -33,10 +33,7 @@ class TensorFlowDispatcher(StepDispatcher):
             iterator = self._build(iterator)
         model = self._model
         plan = self._begin()
-        explained = contextlib.nullcontext()
-        if plan.takes_rows:
-            explained = rows.explained(tf.errors.InvalidArgumentError)
-        with explained:
+        with rows.explained(plan.takes_rows, tf.errors.InvalidArgumentError):
             logs = self._logs(plan, self._run(plan, iterator))
         # An iterator over one batch, as in `train_on_batch`, has no spec.
         is_data_set = hasattr(iterator, "element_spec")

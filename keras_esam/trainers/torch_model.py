@@ -60,10 +60,7 @@ class TorchModel(BaseModel):
                 )
             # Copied to the device once, not in each pass.
             data = keras.tree.map_structure(
-                lambda leaf: (
-                    None if leaf is None else ops.convert_to_tensor(leaf)
-                ),
-                data,
+                ops.convert_to_tensor, data, none_is_leaf=False
             )
             with torch_random.random_numbers(), torch.no_grad():
                 return step.train_step(self, plan, data)
