@@ -34,26 +34,26 @@ def is_stages(value) -> bool:
     return type(value) is Stages
 
 
-def check_fraction(name, value):
+def check_fraction(name, value, kinds="a number") -> float:
+    if not is_number(value):
+        raise type_error(name, kinds, value)
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"`{name}` must be in the range (0, 1]. Received: {name}={value}"
+        )
+    return float(value)
+
+
+def check_fraction_or_stages(name, value) -> float | Stages:
     if is_stages(value):
         for stage in value.values:
             check_fraction(name, stage)
         return value
-    if not is_number(value):
-        kinds = (
-            "a number or, for a few constant stages, a "
-            "`keras.optimizers.schedules.PiecewiseConstantDecay`"
-        )
-        raise type_error(name, kinds, value)
-    if not 0 < value <= 1:
-        instead = ""
-        if name == "beta" and value <= 0:
-            instead = "; `rho=0` trains with the base optimizer"
-        raise ValueError(
-            f"`{name}` must be in the range (0, 1]{instead}. "
-            f"Received: {name}={value}"
-        )
-    return float(value)
+    kinds = (
+        "a number or, for a few constant stages, a "
+        "`keras.optimizers.schedules.PiecewiseConstantDecay`"
+    )
+    return check_fraction(name, value, kinds)
 
 
 def check_choice(name, value, choices):
@@ -85,32 +85,29 @@ def check_seed(seed):
     return int(seed)
 
 
-def check_positive(**numbers_by_name):
-    """Checks that all numbers are positive and finite."""
-    for name, number in numbers_by_name.items():
-        if not is_number(number):
-            raise type_error(name, "a number", number)
-        if not 0 < number < math.inf:
-            raise ValueError(
-                f"`{name}` must be positive and finite. "
-                f"Received: {name}={number}"
-            )
+def check_positive(name, value) -> float:
+    if not is_number(value):
+        raise type_error(name, "a number", value)
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"`{name}` must be positive and finite. Received: {name}={value}"
+        )
+    return float(value)
 
 
-def check_integer(**values_by_name):
-    for name, value in values_by_name.items():
-        if not is_integer(value):
-            raise type_error(name, "an integer", value)
+def check_count(name, value, minimum=1) -> int:
+    if not is_integer(value):
+        raise type_error(name, "an integer", value)
+    if value < minimum:
+        raise ValueError(
+            f"`{name}` must be at least {minimum}. Received: {name}={value}"
+        )
+    return int(value)
 
 
-def check_count(minimum: int = 1, **counts_by_name):
-    """Checks that all counts are integers of at least `minimum`."""
-    check_integer(**counts_by_name)
+def check_counts(**counts_by_name):
     for name, count in counts_by_name.items():
-        if count < minimum:
-            raise ValueError(
-                f"`{name}` must be at least {minimum}. Received: {name}={count}"
-            )
+        check_count(name, count)
 
 
 def is_number(value) -> bool:

@@ -211,6 +211,10 @@ def check_trainable(model):
         if entry is not model.sharpness_tracker
         for metric in getattr(entry, "metrics", [entry])
     ]
+    check_metric_names(model, names)
+
+
+def check_metric_names(model, names):
     if model.sharpness_tracker.name in names:
         raise ValueError(
             "`metrics` must not have the name of a metric that `ESAMModel` "

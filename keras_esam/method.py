@@ -182,16 +182,6 @@ def _check_rho(rho):
     return float(rho)
 
 
-def _check_ascent_fraction(fraction):
-    arguments.check_positive(ascent_fraction=fraction)
-    if fraction > 1:
-        raise ValueError(
-            "`ascent_fraction` must be in the range (0, 1]. "
-            f"Received: ascent_fraction={fraction}"
-        )
-    return float(fraction)
-
-
 def _check_perturbable(perturbable):
     known = perturbable is None or callable(perturbable)
     if not known and perturbable != "normalization":
@@ -204,43 +194,32 @@ def _check_perturbable(perturbable):
     return perturbable
 
 
-def _check_pool_size(size):
-    if size is None:
-        return None
-    arguments.check_count(preferred_pool_size=size)
-    return int(size)
-
-
-def _check_start(start):
-    arguments.check_count(minimum=0, start=start)
-    return int(start)
-
-
-def _check_micro_batch_size(size):
-    if size is None:
-        return None
-    arguments.check_count(micro_batch_size=size)
-    return int(size)
-
-
 def _choice(name, choices):
     """Makes a check for one of `choices`, read at the time of the check."""
     return lambda value: arguments.check_choice(name, value, tuple(choices))
 
 
+def _optional(check, name):
+    return lambda value: None if value is None else check(name, value)
+
+
 CHECKS = {
     "rho": _check_rho,
-    "beta": functools.partial(arguments.check_fraction, "beta"),
-    "gamma": functools.partial(arguments.check_fraction, "gamma"),
+    "beta": functools.partial(arguments.check_fraction_or_stages, "beta"),
+    "gamma": functools.partial(arguments.check_fraction_or_stages, "gamma"),
     "perturbable": _check_perturbable,
     "granularity": _choice("granularity", GRANULARITIES),
     "rank_by": _choice("rank_by", RANKINGS),
     "ascent": _choice("ascent", ASCENTS),
-    "ascent_fraction": _check_ascent_fraction,
+    "ascent_fraction": functools.partial(
+        arguments.check_fraction, "ascent_fraction"
+    ),
     "ascent_scope": _choice("ascent_scope", SCOPES),
-    "micro_batch_size": _check_micro_batch_size,
-    "start": _check_start,
+    "micro_batch_size": _optional(arguments.check_count, "micro_batch_size"),
+    "start": functools.partial(arguments.check_count, "start", minimum=0),
     "adaptive": functools.partial(arguments.check_boolean, "adaptive"),
     "scale": _choice("scale", SCALES),
-    "preferred_pool_size": _check_pool_size,
+    "preferred_pool_size": _optional(
+        arguments.check_count, "preferred_pool_size"
+    ),
 }

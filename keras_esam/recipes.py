@@ -58,19 +58,6 @@ MAKERS = {
 METHODS = ("sgd", "sam", "asam", "esam", "esam-swp", "esam-sds", "sam-quarter")
 
 
-class _FrozenDict(dict):
-    """A dict that can be copied and stored, but not changed."""
-
-    def _refuse(self, *args, **kwargs):
-        raise TypeError("Recipes can't be changed. Use `dataclasses.replace`.")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self):
-        return type(self), (dict(self),)
-
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """One training of the paper. Change a value with `dataclasses.replace`.
@@ -192,8 +179,8 @@ def get(name: str) -> Recipe:
     return Recipe(
         name,
         **{key: value for key, (value, _) in training.items()},
-        esam=_FrozenDict({key: value for key, (value, _) in esam.items()}),
-        sources=_FrozenDict(sources),
+        esam={key: value for key, (value, _) in esam.items()},
+        sources=sources,
     )
 
 

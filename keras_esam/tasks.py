@@ -12,6 +12,8 @@ import operator
 
 import keras
 
+from keras_esam.dispatcher import check_metric_names
+
 METHODS = (
     "compile",
     "fit",
@@ -33,20 +35,6 @@ def is_task(network: keras.Model) -> bool:
 
 class TaskTrainer:
     """Part of `ESAMModel`: calls `compile`, `fit` etc. through a task."""
-
-    # Defined in `ESAMModel` it would hide the signature of its `__init__`.
-    def __new__(cls, *args, **kwargs):
-        accepted = inspect.signature(cls).parameters
-        of_compile = inspect.signature(keras.Model.compile).parameters
-        takes_more = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-        for name in set() if takes_more else set(kwargs) - set(accepted):
-            if name in of_compile:
-                raise TypeError(
-                    f"`{name}` is an argument of `compile()`. Call "
-                    f"`model.compile({name}=...)` after the model is made. "
-                    f"Received: {name} of type {type(kwargs[name])}"
-                )
-        return super().__new__(cls, *args, **kwargs)
 
     def compile_from_config(self, config):
         """Compiles the model as it was when it was saved."""
@@ -84,13 +72,11 @@ def _check_metrics(model, args, kwargs):
     compile_signature = inspect.signature(keras.Model.compile)
     given = compile_signature.bind_partial(model, *args, **kwargs).arguments
     metrics = [given.get("metrics"), given.get("weighted_metrics")]
-    for metric in keras.tree.flatten(metrics):
-        name = getattr(metric, "name", getattr(metric, "__name__", metric))
-        if isinstance(name, str) and name == model.sharpness_tracker.name:
-            raise ValueError(
-                "`metrics` must not have the name of a metric that `ESAMModel` "
-                f'logs itself. Received: a metric named "{name}"'
-            )
+    names = [
+        getattr(metric, "name", getattr(metric, "__name__", metric))
+        for metric in keras.tree.flatten(metrics)
+    ]
+    check_metric_names(model, [n for n in names if isinstance(n, str)])
 
 
 for _name in METHODS:

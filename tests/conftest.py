@@ -1,19 +1,10 @@
 import gc
-import pathlib
 
 import keras
 import pytest
 
 if keras.backend.backend() == "jax":
     import jax
-
-    # To compile takes most of the time of the tests. Models of one test compile
-    # the same steps, and so do other tests.
-    jax.config.update("jax_disable_most_optimizations", True)
-    folder = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(autouse=True)

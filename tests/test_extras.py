@@ -50,6 +50,7 @@ def test_commands_are_all_that_have_options():
 
 
 @on_tensorflow
+@pytest.mark.slow
 def test_help_needs_no_optional_package():
     code = f"""
 import contextlib, io, runpy

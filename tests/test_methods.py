@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_esam
+from tests.backends import BACKEND
 from tests.backends import compiled_steps
 from tests.backends import tensorflow_only
 from tests.methods import METHODS
@@ -22,13 +23,15 @@ from tests.networks import esam
 from tests.networks import fit
 
 # One of each kind. The tests of the other methods are slow ones.
-LEARNS = {"sam", "esam_depth", "one_step_loss", "sam_part"}
 SAVED = {"esam_variable_loss", "esam_weight", "one_step_loss"}
 RESUMED = SAVED | {"esam_depth_random", "esam_micro_batches"}
 RESUMED |= {"esam_start", "sam_part"}
 START_NOT_REACHED = "ignore:`fit` ended after"
 COMPILED = {"esam_depth", "esam_micro_batches", "one_step_loss", "sam_part"}
 COMPILED_BY_XLA = {"esam_depth"}
+if BACKEND == "jax":  # On which they take long.
+    RESUMED = {"sam_part", "esam_depth_random"}
+    COMPILED = {"esam_depth"}
 
 
 def some(methods):
@@ -58,11 +61,10 @@ def arguments(model):
     return config
 
 
-@some(LEARNS)
-def test_fit_learns(method):
+def test_fit_learns():
     x, _ = dense_data(64)
     y = np.argmax(x[:, :3], axis=1)
-    model = make(method, optimizer=keras.optimizers.AdamW(0.05))
+    model = make("sam_part", optimizer=keras.optimizers.AdamW(0.05))
     history = fit(model, x, y, epochs=16)
     assert history.history["loss"][-1] < 0.7 * history.history["loss"][0]
     assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.8

@@ -89,11 +89,11 @@ def test_optimizer_equals_pytorch_decay_within_the_gradient():
     recipe = dataclasses.replace(
         recipes.get("cifar10/resnet18/sam"), learning_rate=0.01
     )
-    optimizer = recipe.make_optimizer(1000)
+    optimizer = recipe.make_optimizer(150)
     weight = keras.Variable(1.0)
     expected, velocity = 1.0, 0.0
-    cosine = keras.optimizers.schedules.CosineDecay(0.01, 1000)
-    for step in range(1000):
+    cosine = keras.optimizers.schedules.CosineDecay(0.01, 150)
+    for step in range(150):
         optimizer.apply([keras.ops.zeros(())], [weight])
         velocity = 0.9 * velocity + 1e-3 * expected
         expected -= float(cosine(step)) * velocity
@@ -107,20 +107,6 @@ def test_learning_rate_falls_to_zero_as_a_cosine():
     assert float(schedule(0)) == pytest.approx(0.05)
     assert float(schedule(50)) == pytest.approx(0.025)
     assert float(schedule(100)) == pytest.approx(0, abs=1e-9)
-
-
-def test_recipes_can_not_be_changed_in_place():
-    recipe = recipes.get("cifar10/resnet18/esam")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        recipe.epochs = 1
-    for change in (
-        lambda: recipe.esam.__setitem__("rho", 1),
-        lambda: recipe.esam.update(rho=1),
-        lambda: recipe.esam.pop("rho"),
-    ):
-        with pytest.raises(TypeError, match="dataclasses.replace"):
-            change()
-    assert recipe.esam["rho"] == 0.05
 
 
 @pytest.mark.parametrize(

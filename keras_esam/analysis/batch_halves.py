@@ -1,7 +1,6 @@
 """Losses and gradients of B+ and B-, the two parts of a batch in SDS."""
 
 import dataclasses
-import functools
 
 import keras
 from keras import ops
@@ -89,12 +88,10 @@ def batch_halves(
 
 def check_settings(batch, rho, gamma, adaptive) -> tuple:
     """Checks the settings of a `Probe`, and converts the batch to tensors."""
-    arguments.check_positive(rho=rho)
+    arguments.check_positive("rho", rho)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     batch = batches.read_one_batch(batch)
     fraction = arguments.check_fraction("gamma", gamma)
-    if not isinstance(fraction, float):
-        raise arguments.type_error("gamma", "a number", gamma)
     num_samples = batches.num_samples(batch)
     if selection.num_selected(num_samples, fraction) == num_samples:
         raise ValueError(
@@ -135,17 +132,33 @@ class Probe:
         }
 
     def _measure(self, weights, state, batch):
-        of = functools.partial(
-            mean_loss.value_and_gradients, self._model, batch, state
-        )
-        losses_at = functools.partial(
-            self._loss_and_sample_losses, state, batch
-        )
-        _, clean, gradients = of(losses_at, weights)
+        def losses_at(values):
+            return self._loss_and_sample_losses(values, state, batch)
+
+        def half(values, is_plus):
+            """Mean loss of B+ or B-, which the perturbed losses select; the
+            rows of B+, ones and zeros of shape `(batch_size,)`; the losses."""
+            _, losses = losses_at(values)
+            fixed = ops.stop_gradient(losses)
+            indices = selection.select(fixed - clean, self._num_selected)
+            in_plus = ops.sum(
+                ops.one_hot(indices, self._num_samples, dtype=losses.dtype),
+                axis=0,
+            )
+            included = in_plus if is_plus else 1 - in_plus
+            return _mean(losses, included), (in_plus, fixed)
+
+        def gradients_of(function, values):
+            return mean_loss.value_and_gradients(
+                self._model, batch, state, function, values
+            )
+
+        _, clean, gradients = gradients_of(losses_at, weights)
         at = mean_loss.perturbed(weights, gradients, self._rho, self._adaptive)
-        half = functools.partial(self._half, losses_at, clean)
-        _, (in_plus, losses), plus = of(functools.partial(half, True), at)
-        _, _, minus = of(functools.partial(half, False), at)
+        _, (in_plus, losses), plus = gradients_of(
+            lambda values: half(values, True), at
+        )
+        _, _, minus = gradients_of(lambda values: half(values, False), at)
         share = self._num_selected / self._num_samples
         whole = [
             share * a + (1 - share) * b
@@ -158,22 +171,7 @@ class Probe:
             "cosine_minus": _cosine(minus, whole),
         }
 
-    def _half(self, losses_at, clean, is_plus, weights):
-        """Mean loss of one half; the perturbed losses select the halves.
-
-        Also returns two tensors of shape `(batch_size,)`: ones for the samples
-        of B+ and zeros for the others, and the losses.
-        """
-        _, losses = losses_at(weights)
-        rise = ops.stop_gradient(losses) - clean
-        indices = selection.select(rise, self._num_selected)
-        in_plus = ops.sum(
-            ops.one_hot(indices, self._num_samples, dtype=losses.dtype), axis=0
-        )
-        half = in_plus if is_plus else 1 - in_plus
-        return _mean(losses, half), (in_plus, ops.stop_gradient(losses))
-
-    def _loss_and_sample_losses(self, state, batch, weights):
+    def _loss_and_sample_losses(self, weights, state, batch):
         """As in training, with batch statistics and dropout."""
         result = mean_loss.forward(self._model, batch, weights, state, True)
         x, y, sample_weight = batch

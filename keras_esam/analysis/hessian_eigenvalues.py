@@ -60,10 +60,10 @@ def hessian_eigenvalues(
     with requires("analysis"):
         from scipy.sparse import linalg
 
-    arguments.check_count(
+    arguments.check_counts(
         num_eigenvalues=num_eigenvalues, max_restarts=max_restarts
     )
-    arguments.check_positive(tolerance=tolerance)
+    arguments.check_positive("tolerance", tolerance)
     seed = arguments.check_seed(seed)
     _check_twice_differentiable(model)
     multiply, size, dtype = _hessian(MeanLoss(model, data))

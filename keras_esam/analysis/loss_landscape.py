@@ -87,9 +87,9 @@ def loss_landscape(
     - [Li et al., 2018](https://arxiv.org/abs/1712.09913), "Visualizing the Loss
         Landscape of Neural Nets"
     """
-    arguments.check_count(num_points=num_points, minimum=2)
-    arguments.check_count(num_draws=num_draws)
-    arguments.check_positive(radius=radius)
+    arguments.check_count("num_points", num_points, minimum=2)
+    arguments.check_count("num_draws", num_draws)
+    arguments.check_positive("radius", radius)
     arguments.check_boolean("filter_normalise", filter_normalise)
     seed = arguments.check_seed(seed)
     mean_loss = MeanLoss(model, data)

@@ -105,11 +105,6 @@ def check_model(model):
         raise ValueError(
             f"`model` must have trainable weights. Received: model={model}"
         )
-    if backend is None:
-        raise ValueError(
-            'It needs the "tensorflow", "jax" or "torch" backend of Keras. '
-            f"Received: keras.backend.backend()={keras.backend.backend()!r}"
-        )
 
 
 def weights_of(model) -> list:

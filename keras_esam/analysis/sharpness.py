@@ -42,7 +42,7 @@ def sharpness(
     Reference: [Foret et al., 2021](https://arxiv.org/abs/2010.01412),
     "Sharpness-Aware Minimization for Efficiently Improving Generalization".
     """
-    arguments.check_positive(rho=rho)
+    arguments.check_positive("rho", rho)
     adaptive = arguments.check_boolean("adaptive", adaptive)
     of_data = mean_loss.MeanLoss(model, data)
     weights = of_data.weights

@@ -40,7 +40,11 @@ elif keras.backend.backend() == "jax":
 elif keras.backend.backend() == "torch":
     from keras_esam.backends import torch_backend as backend
 else:
-    # `import keras_esam` works everywhere, `ESAMModel()` does not.
-    backend = None
+    raise ImportError(
+        '`keras_esam` needs the "tensorflow", "jax" or "torch" backend of '
+        "Keras. Set it in the environment variable KERAS_BACKEND before Keras "
+        "is imported. "
+        f"Received: keras.backend.backend()={keras.backend.backend()!r}"
+    )
 
 __all__ = ["backend"]

@@ -59,8 +59,7 @@ class SharpnessLogger(keras.callbacks.Callback):
         adaptive: bool = False,
     ):
         super().__init__()
-        arguments.check_count(frequency=frequency)
-        self.frequency = frequency
+        self.frequency = arguments.check_count("frequency", frequency)
         self._settings = check_settings(batch, rho, gamma, adaptive)
         self._probe = None
 

@@ -79,7 +79,7 @@ def cifar(
     """
     arguments.check_choice("name", name, tuple(STATISTICS))
     seed = epochs.check(split, ("train", "test"), batch_size, seed, epoch)
-    arguments.check_count(cutout=cutout, minimum=0)
+    arguments.check_count("cutout", cutout, minimum=0)
     arguments.check_boolean("augment", augment)
     if cutout and not augment:
         raise ValueError(

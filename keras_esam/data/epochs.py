@@ -18,7 +18,7 @@ NUM_PARALLEL = os.cpu_count() or 1
 def check(split, splits, batch_size, seed, epoch):
     """Checks arguments. Returns the seed, or `None` if not for training."""
     arguments.check_choice("split", split, splits)
-    arguments.check_count(batch_size=batch_size)
+    arguments.check_count("batch_size", batch_size)
     if seed is None:
         raise TypeError("`seed` must be an integer. Received: seed=None")
     arguments.check_seed(seed)

@@ -79,10 +79,10 @@ def imagenet(
     ```
     """
     seed = epochs.check(split, SPLITS, batch_size, seed, epoch)
-    arguments.check_count(image_size=image_size)
+    arguments.check_count("image_size", image_size)
     arguments.check_boolean("augment", augment)
     if num_samples is not None:
-        arguments.check_count(num_samples=num_samples)
+        arguments.check_count("num_samples", num_samples)
     if folder is not None and data_dir is not None:
         raise ValueError(
             "`data_dir` and `folder` are two sources of the images: give one. "

@@ -80,7 +80,7 @@ def bottleneck_resnet(
     )
     ```
     """
-    arguments.check_count(num_classes=num_classes, width=width)
+    arguments.check_counts(num_classes=num_classes, width=width)
     if len(blocks) != 4:
         raise ValueError(
             "`blocks` must have a number for each of the four stages. "
@@ -93,7 +93,7 @@ def bottleneck_resnet(
             f"{keras.config.image_data_format()!r}"
         )
     for count in blocks:
-        arguments.check_count(blocks=count)
+        arguments.check_count("blocks", count)
     with requires("examples"):
         import keras_cv
     backbone = keras_cv.models.ResNetBackbone(

@@ -46,7 +46,7 @@ def resnet18(
     Reference: [He et al., 2016](https://arxiv.org/abs/1512.03385), "Deep
     Residual Learning for Image Recognition".
     """
-    arguments.check_count(num_classes=num_classes, width=width, depth=depth)
+    arguments.check_counts(num_classes=num_classes, width=width, depth=depth)
     inputs = keras.Input(input_shape)
     x = norm_relu(conv(inputs, width))
     x = _stages(
@@ -77,7 +77,7 @@ def wide_resnet(
     Reference: [Zagoruyko & Komodakis, 2016](https://arxiv.org/abs/1605.07146),
     "Wide Residual Networks".
     """
-    arguments.check_count(num_classes=num_classes, width=width, depth=depth)
+    arguments.check_counts(num_classes=num_classes, width=width, depth=depth)
     blocks = _blocks_per_stage(depth, 4, "10, 16, 22 or 28")
     inputs = keras.Input(input_shape)
     filters = [16 * width, 32 * width, 64 * width]
@@ -109,7 +109,7 @@ def pyramid_net(
     Reference: [Han et al., 2017](https://arxiv.org/abs/1610.02915), "Deep
     Pyramidal Residual Networks".
     """
-    arguments.check_count(num_classes=num_classes, width=width, depth=depth)
+    arguments.check_counts(num_classes=num_classes, width=width, depth=depth)
     blocks = _blocks_per_stage(depth, 2, "8, 20, 56 or 110")
     inputs = keras.Input(input_shape)
     x = norm(conv(inputs, 16))

@@ -6,9 +6,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_esam.trainers.tensorflow_model import TensorFlowModel as Model
 elif keras.backend.backend() == "jax":
     from keras_esam.trainers.jax_model import JAXModel as Model
-elif keras.backend.backend() == "torch":
-    from keras_esam.trainers.torch_model import TorchModel as Model
 else:
-    from keras_esam.trainers.unsupported_model import UnsupportedModel as Model
+    from keras_esam.trainers.torch_model import TorchModel as Model
 
 __all__ = ["Model"]

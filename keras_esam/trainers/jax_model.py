@@ -52,7 +52,9 @@ class JAXDispatcher(StepDispatcher):
 
         try:
             self.prepare()
-            self._check_layers(state)
+            # A callback may have frozen layers.
+            if len(state[0]) != len(self._trainable_parts[0]):
+                self.forget_if_layers_changed()
             # Otherwise it would be copied to the host, and wait for that.
             plan = self._begin(
                 model._progress.values() if is_known else progress
@@ -91,13 +93,6 @@ class JAXDispatcher(StepDispatcher):
         """
         sharding = old.sharding if old.committed else None
         return jax.device_put(self._model._progress.values(), sharding)
-
-    def _check_layers(self, state):
-        """Drops the compiled steps if a callback has frozen layers."""
-        trainable, _ = self._trainable_parts
-        if len(state[0]) == len(trainable):
-            return
-        self.forget_if_layers_changed()
 
     def _make_function(self, plan, state, data):
         step = self._step(plan)

@@ -9,6 +9,7 @@ from keras_esam.analysis.mean_loss import MeanLoss
 from tests.analysis import DIFFERENCE_RTOL
 from tests.analysis import STEP
 from tests.analysis.least_squares import LeastSquares
+from tests.backends import BACKEND
 from tests.backends import gradients_of
 from tests.networks import compile_to_graph
 from tests.networks import dense_data
@@ -16,6 +17,8 @@ from tests.networks import dense_network
 from tests.networks import esam
 
 layers = keras.layers
+# Its products have no special cases, and eager ones take long.
+slow_on_jax = pytest.mark.slow if BACKEND == "jax" else lambda test: test
 
 
 @pytest.mark.parametrize("num_eigenvalues", [1, 4])
@@ -86,6 +89,7 @@ def flat_weights(model):
     return np.concatenate(values)
 
 
+@slow_on_jax
 def test_nonlinear_network_by_finite_differences(float64):
     model = keras.Sequential(
         [
@@ -133,6 +137,7 @@ def text_network():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+@slow_on_jax
 @pytest.mark.parametrize("make", [image_network, text_network])
 def test_product_with_a_vector_by_finite_differences(make, float64):
     rng = np.random.default_rng(3)

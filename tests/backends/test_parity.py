@@ -41,10 +41,9 @@ def load(path):
         return [weights[key] for key in weights.files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize(
-    "methods", [RESUMED, pytest.param(OTHER_METHODS, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("methods", [RESUMED, OTHER_METHODS])
 def test_twenty_steps_and_checkpoints_equal_those_of_tensorflow(
     backend, methods, tmp_path
 ):

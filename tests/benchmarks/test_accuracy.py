@@ -49,6 +49,7 @@ def run(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_runs_are_kept_shared_and_not_mixed_with_others(tmp_path, run):
     assert run(tmp_path).count(" s\n") == 2 * 2
     folder = tmp_path / "digits"

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from benchmarks import pipelines
 from tests.backends import tensorflow_only
@@ -21,6 +22,7 @@ def test_ratios_by_hand():
 
 
 @tensorflow_only
+@pytest.mark.slow
 def test_run_writes_what_its_report_reads(tmp_path, monkeypatch, capsys):
     options = "--width 1 --rounds 2 --steps 2 --batch-size 4"
     monkeypatch.setattr(pipelines, "timed_epochs", lambda *_: [0.002, 0.001])

@@ -72,12 +72,9 @@ def read_backup(folder):
     return arrays, logs
 
 
-@pytest.mark.parametrize(
-    "num_kills", [3, pytest.param(20, marks=pytest.mark.slow)]
-)
-def test_run_that_is_killed_again_and_again_ends_as_the_whole_one(
-    num_kills, tmp_path
-):
+@pytest.mark.slow
+def test_run_that_is_killed_again_and_again_ends_as_the_whole_one(tmp_path):
+    num_kills = 20
     epochs = num_kills * (EPOCHS_PER_LIFE + SPARE_EPOCHS)
     run(tmp_path / "whole", epochs)
     arrays, logs = read_backup(tmp_path / "whole")

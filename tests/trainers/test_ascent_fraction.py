@@ -143,17 +143,6 @@ def test_configuration_of_the_default_keeps_it():
         assert {name: arguments[name] for name in expected} == expected
 
 
-def test_update_learns_from_all_samples():
-    """A label that only the samples beside the part have is learned."""
-    x, _ = dense_data(64)
-    y = np.full(64, 2)
-    y[::4] = 0
-    model = compile_model(make(rho=0.01), keras.optimizers.Adam(0.01))
-    fit(model, x, y, epochs=10)
-    predicted = np.argmax(model.predict(x, verbose=0), axis=1)
-    assert np.mean(predicted == 2) > 0.6
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -124,6 +124,7 @@ def test_steps_per_execution_equals_single_steps():
 
 
 @compiled_steps
+@pytest.mark.slow
 def test_xla_compiles_ragged_batches():
     x, y = dense_data(4)
     model = esam(dense_network(), beta=1, gamma=0.7)

@@ -17,7 +17,6 @@ from tests.networks import fit
 @pytest.mark.parametrize(
     ("policy", "method"),
     [
-        ("mixed_float16", {}),
         ("mixed_float16", {"beta": 1, "gamma": 1}),
         ("mixed_bfloat16", {"gamma": 1, "granularity": "weight"}),
     ],

@@ -22,6 +22,7 @@ SAM = Run("cifar10/resnet18/sam", 0)
 IMAGENET = Run("imagenet/resnet50/sgd", 0)
 
 
+@pytest.mark.slow
 def test_run_is_done_once(data_dir, tmp_path, capsys):
     runner = make_runner(tmp_path, data_dir)
     runs = [SAM, Run("cifar10/resnet18/sam", 1)]
@@ -58,7 +59,7 @@ def test_runs_beside_each_other_are_those_in_turn(data_dir, tmp_path, capfd):
 
 
 def test_cut_run_resumes_where_it_was_cut(data_dir, tmp_path, monkeypatch):
-    run = Run("cifar10/resnet18/esam", 0)
+    run = SAM
     (whole,) = make_runner(tmp_path / "whole", data_dir).results([run])
     runner = make_runner(tmp_path / "cut", data_dir)
 
@@ -78,6 +79,7 @@ def test_cut_run_resumes_where_it_was_cut(data_dir, tmp_path, monkeypatch):
     assert resumed["test_accuracy"] == whole["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_trainings_of_figure5_are_probed(data_dir, tmp_path):
     runner = make_runner(tmp_path, data_dir)
     changed = dataclasses.replace(SAM, esam=(("rho", 0.05),))
