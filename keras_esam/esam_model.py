@@ -77,7 +77,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             small pool of subsets and compile one step for each of them (3 and 5
             at `beta=0.6`). Defaults to `"depth"`.
         rank_by: How SDS ranks the samples. `"sharpness"`: by the increase of
-            their loss, at the cost of one forward pass. `"loss"`: by the logged
+            their loss, at the cost of one forward pass. `"loss"`: by their
             loss. `"random"`: as a control for comparisons. Defaults to
             `"sharpness"`.
         ascent: What defines the perturbation: the gradient of the current batch
@@ -92,7 +92,7 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             defines the perturbation: `ceil(ascent_fraction * batch_size)`
             samples, or one more if that is odd, evenly spread over the
             (replica's) batch. The update's gradient uses all samples. With
-            `0.25` a step costs 3.75 units instead of 6. The radius is `rho`
+            `0.25` a step costs about 62% of SAM's. The radius is `rho`
             divided by a running mean of the cosine between the ascent's and the
             update's gradient. The mean starts at 1 and counts as at least
             `sqrt(ascent_fraction)`, so one `rho` serves all fractions. Less

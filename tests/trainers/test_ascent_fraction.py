@@ -162,7 +162,8 @@ def test_what_does_not_go_together_is_an_error(arguments, message):
 def test_rows_that_are_no_samples_are_an_error_that_names_it():
     support = keras.Input((8,), batch_size=5)
     query = keras.Input((8,), batch_size=4)
-    outputs = keras.layers.Dense(3, activation="softmax")(query)
+    center = keras.ops.mean(support, axis=0, keepdims=True)
+    outputs = keras.layers.Dense(3, activation="softmax")(query - center)
     network = keras.Model([query, support], outputs)
     x, y = dense_data(4)
     model = compile_model(make(network))
