@@ -138,7 +138,7 @@ def _whole_predictions(y_pred, parts):
     """
     outputs, masks = parts[: len(parts) // 2], parts[len(parts) // 2 :]
     for output, mask in zip(outputs, masks, strict=True):
-        keras.src.backend.set_keras_mask(output, mask)
+        keras.src.backend.common.masking.set_keras_mask(output, mask)
     return keras.tree.pack_sequence_as(y_pred, outputs)
 
 

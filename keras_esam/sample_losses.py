@@ -234,7 +234,7 @@ def keras_mask(tensor):
 
     Within a compiled step on JAX the mask is no attribute of the tensor.
     """
-    return keras.src.backend.get_keras_mask(tensor)
+    return keras.src.backend.common.masking.get_keras_mask(tensor)
 
 
 def _shallow_copy(loss):

@@ -123,9 +123,9 @@ def _detached(result):
         if not isinstance(value, torch.Tensor) or not value.requires_grad:
             return value
         detached = value.detach()
-        mask = keras.src.backend.get_keras_mask(value)
+        mask = keras.src.backend.common.masking.get_keras_mask(value)
         if mask is not None:
-            keras.src.backend.set_keras_mask(detached, mask)
+            keras.src.backend.common.masking.set_keras_mask(detached, mask)
         return detached
 
     return forward_pass.ForwardPass(

@@ -6,7 +6,7 @@ The library depends on some private names of Keras, checked by a test. Of
 `_get_metrics_result_or_logs`, `_initial_epoch`, `_jax_state`, `_make_function`,
 `_maybe_symbolic_build`, `_symbolic_build`; `_flat_losses` of a compiled loss,
 `_is_default` of a method that Keras calls, and `get_keras_mask` and
-`set_keras_mask` of `keras.src.backend`.
+`set_keras_mask` of `keras.src.backend.common.masking`.
 """
 
 import dataclasses
