@@ -29,7 +29,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Number of steps over which `moved_alignment` averages.
+# Number of steps over which `updated_alignment` averages.
 ALIGNMENT_STEPS = 20
 
 SCALES = ("horvitz_thompson", "authors")
@@ -201,7 +201,7 @@ def bernoulli_masks(
     ]
 
 
-def moved_alignment(mean, gradients, others, weights, adaptive=False):
+def updated_alignment(mean, gradients, others, weights, adaptive=False):
     """Updates the running mean of the cosine between ascent and update.
 
     The gradient of a part of the batch deviates from the whole batch's, so a
@@ -238,7 +238,7 @@ def moved_alignment(mean, gradients, others, weights, adaptive=False):
     return ops.where(valid, moved, mean)
 
 
-def lengthened(rho, alignment, fraction: float):
+def rescaled_radius(rho, alignment, fraction: float):
     """The radius of an ascent on a part of the batch.
 
     To first order, `rho / alignment` increases the loss as much as `rho` does
@@ -246,9 +246,9 @@ def lengthened(rho, alignment, fraction: float):
 
     Args:
         rho: Float or scalar tensor.
-        alignment: Scalar tensor, the mean of `moved_alignment()`. It counts as
-            at least the square root of the fraction, the cosine for a gradient
-            of pure noise.
+        alignment: Scalar tensor, the mean of `updated_alignment()`. It counts
+            as at least the square root of the fraction, the cosine for a
+            gradient of pure noise.
         fraction: Float, the `ascent_fraction`.
     """
     if not isinstance(rho, float):

@@ -201,9 +201,10 @@ def check_trainable(model):
         raise ValueError(
             f"A network with stateful layers, {stateful}, has a state for each "
             "sample of a batch, and a part of the samples is a smaller batch. "
-            "Use `gamma=1` and `ascent_fraction=1` with it. "
-            f"Received: gamma={method.shown(model.gamma)}, "
-            f"ascent_fraction={model.ascent_fraction}"
+            "Use `gamma=1`, `ascent_fraction=1` and `micro_batch_size=None` "
+            f"with it. Received: gamma={method.shown(model.gamma)}, "
+            f"ascent_fraction={model.ascent_fraction}, "
+            f"micro_batch_size={model.micro_batch_size}"
         )
     names = [
         metric.name

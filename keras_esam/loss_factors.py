@@ -86,6 +86,12 @@ class ScaledLosses:
 
     def _scaled(self, loss, factor):
         def call(y_true, y_pred, sample_weight):
+            if loss.reduction in (None, "none"):
+                raise ValueError(
+                    "`micro_batch_size` needs losses that are reduced to a "
+                    'scalar. Use `reduction="sum"`. Received: '
+                    f"{loss} with reduction={loss.reduction!r}"
+                )
             if not _has_divisor(loss, y_true, y_pred):
                 return loss(y_true, y_pred, sample_weight)
             value, mask = sample_losses.call_loss(

@@ -70,7 +70,7 @@ class Method:
         return RANKINGS[self.rank_by]
 
     @property
-    def ascent_part(self) -> float:
+    def clean_fraction(self) -> float:
         """Fraction of the batch in the unperturbed pass, 1 without one."""
         has_pass = self.ascent_rule.needs_clean_pass
         return self.ascent_fraction if has_pass else 1.0
@@ -88,8 +88,9 @@ class Method:
     @property
     def splits_batches(self) -> bool:
         """Whether some passes see only a part of the batch."""
-        has_part = not self.is_base_optimizer and self.ascent_part < 1
-        return has_part or self.selects_samples
+        has_parts = self.clean_fraction < 1 or self.micro_batch_size is not None
+        has_parts = has_parts and not self.is_base_optimizer
+        return has_parts or self.selects_samples
 
     @property
     def may_know_increase(self) -> bool:
@@ -101,7 +102,7 @@ class Method:
 
     def knows_increase(self, gamma: float) -> bool:
         """Whether a step knows the loss increase without more passes."""
-        if not self.ascent_rule.needs_clean_pass or self.ascent_part < 1:
+        if not self.ascent_rule.needs_clean_pass or self.clean_fraction < 1:
             return False
         return gamma == 1 or self.ranking.needs_increase
 
@@ -117,7 +118,7 @@ class Method:
                 f"Received: gamma={shown(self.gamma)}, "
                 f"rank_by={self.rank_by!r}"
             )
-        if self.ascent_part < 1 and self.selects_samples:
+        if self.clean_fraction < 1 and self.selects_samples:
             raise ValueError(
                 "SDS, `gamma < 1`, ranks all samples of a batch, but with "
                 "`ascent_fraction < 1` the unperturbed pass sees a part of "

@@ -52,7 +52,7 @@ class StepPlan:
     def takes_rows(self) -> bool:
         """Whether the step takes only some rows of a batch."""
         method = self.method
-        has_parts = min(self.gamma, method.ascent_part) < 1
+        has_parts = min(self.gamma, method.clean_fraction) < 1
         has_parts = has_parts or method.micro_batch_size is not None
         return has_parts and not self.is_base_step
 
@@ -66,7 +66,7 @@ class StepPlan:
     def ascent_rows(self, batch_size):
         """Indices of the samples whose gradient defines the perturbation, or
         `None` for all."""
-        fraction = self.method.ascent_part
+        fraction = self.method.clean_fraction
         if fraction == 1:
             return None
         count = selection.num_selected(batch_size, fraction)

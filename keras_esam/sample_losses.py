@@ -218,8 +218,10 @@ def _total_weight(values, mask, sample_weight):
     for factor in (mask, sample_weight):
         if factor is not None:
             factor = ops.cast(factor, values.dtype)
-            while 0 < len(factor.shape) < len(weight.shape):
+            while 0 < len(factor.shape) < len(values.shape):
                 factor = ops.expand_dims(factor, -1)
+            if len(factor.shape) > len(values.shape):
+                factor = ops.squeeze(factor, -1)
             weight = weight * factor
     return ops.sum(weight)
 

@@ -8,6 +8,7 @@ import dataclasses
 import fractions
 from collections.abc import Callable
 
+import numpy as np
 from keras import ops
 
 
@@ -59,7 +60,10 @@ def num_selected(batch_size, gamma: float):
         for a replica that gets no sample of a small last batch.
     """
     ratio = fractions.Fraction(gamma).limit_denominator(LARGEST_DENOMINATOR)
-    rounded_up = -((-batch_size * ratio.numerator) // ratio.denominator)
+    # The product of the batch size may have more than 32 bits.
+    whole = batch_size // ratio.denominator * ratio.numerator
+    rest = batch_size % ratio.denominator * ratio.numerator
+    rounded_up = whole - (-rest // ratio.denominator)
     if isinstance(batch_size, int):
         return min(max(1, rounded_up), batch_size)
     return ops.minimum(ops.maximum(1, rounded_up), batch_size)
@@ -88,10 +92,15 @@ def spread(batch_size, count):
         samples of a batch, these are not all of one kind if the batch is
         sorted, and not all on one device if it is sharded.
     """
-    places = ops.arange(count)
+    # The products may have more than 32 bits, which JAX does not have.
+    if isinstance(count, int):
+        return ops.convert_to_tensor(
+            np.arange(count) * batch_size // max(1, count), "int32"
+        )
+    batch_size, count = (ops.cast(n, "int64") for n in (batch_size, count))
     # A replica that gets no sample has a count of 0.
-    divisor = max(1, count) if isinstance(count, int) else ops.maximum(1, count)
-    return places * batch_size // divisor
+    places = ops.arange(count, dtype="int64") * batch_size
+    return ops.cast(places // ops.maximum(1, count), "int32")
 
 
 def select(scores, count):

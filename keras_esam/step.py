@@ -143,9 +143,9 @@ def sharpness_aware_gradients(
             per_sample=compares,
             valid=None if clean is None else norm,
         )
-    if plan.method.ascent_part < 1:
+    if plan.method.clean_fraction < 1:
         observed.updates.append(
-            _moved_alignment(model, plan, weights, current, gradients)
+            _updated_alignment(model, plan, weights, current, gradients)
         )
     gradients = [
         clean_gradients.get(index, gradient)
@@ -200,10 +200,10 @@ def _of_subset(plan, gradients):
     return backend.summed(own) if is_global else own
 
 
-def _moved_alignment(model, plan, weights, current, gradients):
+def _updated_alignment(model, plan, weights, current, gradients):
     """The alignment's variable, and its value after the step."""
     variable = model._progress.alignment
-    value = ascent.moved_alignment(
+    value = ascent.updated_alignment(
         backend.value(variable),
         current,
         _of_subset(plan, gradients),

@@ -27,7 +27,7 @@ class TrainingProgress:
         variable: `keras.Variable` of three `int32`: seed, number of executions,
             number of steps.
         alignment: `keras.Variable`, scalar. With `ascent_fraction < 1` it is a
-            running mean over the steps, see `ascent.moved_alignment()`.
+            running mean over the steps, see `ascent.updated_alignment()`.
         seed: Integer, seed of the subsets and their order.
         num_executions: Integer, number of executions of `fit` so far.
         num_steps: Integer, number of training steps so far.

@@ -30,7 +30,12 @@ def find_variables(model: keras.Model, perturbable=None) -> Variables:
     """
     trainable = model.trainable_variables
     index = {id(variable): i for i, variable in enumerate(trainable)}
-    weights = list(filter(is_weight, graph_order(model)))
+    # Of a frozen model, layers may have been unfrozen since.
+    weights = [
+        variable
+        for variable in graph_order(model)
+        if id(variable) in index and is_weight(variable)
+    ]
     chosen = weights
     if perturbable == "normalization":
         normalizing = {id(v) for v in _of_normalizations(model)}

@@ -27,7 +27,7 @@ X, Y = dense_data(16)
         ({"rho": float("inf")}, ValueError, r"Received: rho=inf"),
         ({"rho": "0.1"}, TypeError, r"Received: rho='0.1' of type"),
         ({"rho": True}, TypeError, r"Received: rho=True"),
-        ({"beta": 0}, ValueError, r"`rho=0` trains with.*Received: beta=0"),
+        ({"beta": 0}, ValueError, r"range \(0, 1\]. Received: beta=0"),
         ({"beta": 1.1}, ValueError, r"\(0, 1\]. Received: beta=1.1"),
         ({"beta": None}, TypeError, r"Received: beta=None"),
         ({"gamma": -1}, ValueError, r"\(0, 1\]. Received: gamma=-1"),
@@ -267,13 +267,14 @@ def test_stateful_layers_get_no_smaller_batches():
         )
 
     x = X.reshape(16, 4, 2)
-    for make, received in (
-        (esam, "gamma=0.5, ascent_fraction=1"),
-        (keras_esam.ESAMModel, "gamma=1.0, ascent_fraction=0.25"),
+    for arguments, received in (
+        ({}, "gamma=0.5, ascent_fraction=1"),
+        ({"gamma": 1, "ascent_fraction": 0.25}, "gamma=1.0, ascent_fraction=0"),
+        ({"gamma": 1, "micro_batch_size": 4}, ".* micro_batch_size=4"),
     ):
-        message = rf"stateful layers, \['lstm.*Use `gamma=1` .*: {received}"
+        message = rf"stateful layers, \['lstm.*Use `gamma=1`, .*: {received}"
         with pytest.raises(ValueError, match=message):
-            fit(compile_model(make(network())), x, Y)
+            fit(compile_model(esam(network(), **arguments)), x, Y)
     cases = [{"gamma": 1}]
     if keras.backend.backend() != "torch":  # Keras itself fails there.
         cases.append({"rho": 0})

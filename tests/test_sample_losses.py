@@ -36,6 +36,25 @@ def test_mean_of_the_sample_losses_is_the_reduced_loss(
     )
 
 
+@pytest.mark.parametrize("rows", [(6,), (6, 1), (6, 6), (6, 6, 1)])
+def test_weights_may_have_one_more_axis(rows):
+    """As in Keras: the mean with masked and weighted values."""
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=0, reduction="mean_with_sample_weight"
+    )
+    axes = (6,) if np.prod(rows) == 6 else (6, 6)
+    y = np.random.default_rng(0).integers(0, 3, axes)
+    y_pred, weight = random(*axes, 3, seed=1), random(*rows, seed=2)
+    arguments = (tensor(y), tensor(y_pred), tensor(weight))
+    result = sample_losses.sample_losses(loss, *arguments)
+    kept = np.where(y == 0, 0.0, weight.reshape(axes))
+    logits = y_pred - np.log(np.exp(y_pred).sum(-1, keepdims=True))
+    values = -np.take_along_axis(logits, y[..., None], -1)[..., 0] * kept
+    expected = values.reshape(6, -1).sum(-1) * 6 / kept.sum()
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    np.testing.assert_allclose(np.mean(expected), loss(*arguments), rtol=1e-5)
+
+
 def test_sample_losses_computed_by_hand():
     loss = keras.losses.MeanSquaredError()
     y, y_pred = np.zeros((3, 2)), np.array([[1, 1], [1, 3], [2, 0]])

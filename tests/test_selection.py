@@ -41,6 +41,28 @@ def test_number_of_selected_samples_is_the_ceiling_for_every_batch_size():
             assert count == expected
 
 
+@pytest.mark.parametrize("batch_size", [1_000_003, 10**9])
+def test_number_selected_of_a_large_batch(batch_size):
+    expected = -(-batch_size * 3333 // 10_000)
+    tensor = keras.ops.convert_to_tensor(batch_size, dtype="int32")
+    assert int(selection.num_selected(tensor, 0.3333)) == expected
+    assert selection.num_selected(batch_size, 0.3333) == expected
+
+
+@pytest.mark.parametrize(
+    "is_tensor", [False, pytest.param(True, marks=tensorflow_only)]
+)
+def test_rows_of_a_large_batch_are_spread_over_it(is_tensor):
+    batch_size, count = 1_000_003, 250_002
+    arguments = (batch_size, count)
+    if is_tensor:
+        arguments = map(keras.ops.convert_to_tensor, arguments)
+    rows = keras.ops.convert_to_numpy(selection.spread(*arguments))
+    distances = np.diff(rows)
+    assert rows[0] == 0 and rows[-1] == batch_size - 4
+    assert distances.min() == 3 and distances.max() == 4
+
+
 def test_selected_samples_are_those_with_the_largest_scores():
     scores = np.array([0.1, -3.0, 5.0, 0.2, 4.0], "float32")
     indices = selection.select(keras.ops.convert_to_tensor(scores), 3)

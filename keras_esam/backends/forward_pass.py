@@ -175,9 +175,10 @@ def total_loss(model, x, y, y_pred, sample_weight, training=True):
 
     A user's `compute_loss()` may have no argument `training`.
     """
-    mode = {}
-    if "training" in inspect.signature(model.compute_loss).parameters:
-        mode = {"training": training}
+    parameters = inspect.signature(model.compute_loss).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    takes_it = takes_any or "training" in parameters
+    mode = {"training": training} if takes_it else {}
     return model.compute_loss(x, y, y_pred, sample_weight, **mode)
 
 

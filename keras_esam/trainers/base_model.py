@@ -217,10 +217,10 @@ class BaseModel(keras.Model):
         rho = method.rho
         if not isinstance(rho, float):
             rho = rho(self.optimizer.iterations)
-        if method.ascent_part == 1:
+        if method.clean_fraction == 1:
             return rho
         alignment = backend.value(self._progress.alignment)
-        return ascent.lengthened(rho, alignment, method.ascent_part)
+        return ascent.rescaled_radius(rho, alignment, method.clean_fraction)
 
     @property
     def _loss_metric(self) -> keras.metrics.Metric:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_esam
 from keras_esam import analysis
 from tests.analysis import RTOL
 from tests.analysis.least_squares import LeastSquares
@@ -87,6 +88,21 @@ def test_adaptive_distance_is_relative_to_the_weights(float64):
     )
     expected = problem.loss(weights + step) - problem.loss(weights)
     np.testing.assert_allclose(result, expected, rtol=RTOL)
+
+
+def test_loss_of_a_subclass_gets_the_mode_by_keyword():
+    modes = []
+
+    class Model(keras_esam.ESAMModel):
+        def compute_loss(self, *args, **kwargs):
+            modes.append(kwargs["training"])
+            return super().compute_loss(*args, **kwargs)
+
+    problem = LeastSquares()
+    model = Model(problem.model())
+    model.compile("sgd", "mse")
+    analysis.sharpness(model, (problem.x, problem.y), RHO)
+    assert modes and not any(modes)
 
 
 def two_outputs():

@@ -190,7 +190,7 @@ def test_alignment_is_a_running_mean(gradients, others, adaptive, cosine):
         for tensors in (gradients, others, ([2, 1], [1], [0.5]))
     )
     mean = keras.ops.convert_to_tensor(0.5, "float32")
-    moved = ascent.moved_alignment(mean, gradients, others, weights, adaptive)
+    moved = ascent.updated_alignment(mean, gradients, others, weights, adaptive)
     np.testing.assert_allclose(moved, 0.5 + (cosine - 0.5) / 20, rtol=1e-6)
 
 
@@ -199,8 +199,8 @@ def test_alignment_is_a_running_mean(gradients, others, adaptive, cosine):
 )
 def test_radius_grows_as_the_alignment_falls_within_bounds(alignment, radius):
     alignment = keras.ops.convert_to_tensor(alignment, "float32")
-    lengthened = ascent.lengthened(0.2, alignment, 0.25)
-    np.testing.assert_allclose(lengthened, radius, rtol=1e-6)
+    rescaled_radius = ascent.rescaled_radius(0.2, alignment, 0.25)
+    np.testing.assert_allclose(rescaled_radius, radius, rtol=1e-6)
 
 
 def test_layers_may_have_several_dtypes():

@@ -42,6 +42,21 @@ def test_rho_0_equals_the_bare_model_bit_for_bit():
     assert results[0][1] == results[1][1]
 
 
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable")
+def test_layer_unfrozen_in_a_frozen_model_does_not_train():
+    x, y = dense_data()
+    model = compile_model(keras_esam.ESAMModel(dense_network(), rho=0))
+    model.trainable = False
+    model.model.layers[-1].trainable = True
+    before = [value.copy() for value in model.model.get_weights()]
+    fit(model, x, y)
+    trained = [variable.path for variable in model.trainable_variables]
+    assert trained == [] and model.upcoming_step.is_base_step
+    kernel, bias = model.model.get_weights()[-2:]
+    np.testing.assert_array_equal(kernel, before[-2])
+    np.testing.assert_array_equal(bias, before[-1])
+
+
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_all_but_the_weights_is_that_of_a_bare_run_step_for_step(method):
     """At learning rate 0: statistics and dropout seeds move once a step, and

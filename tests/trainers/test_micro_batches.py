@@ -316,6 +316,15 @@ def test_loss_that_reduces_by_itself_is_a_mean():
     np.testing.assert_allclose(*(own["loss"] for own in logs), rtol=1e-5)
 
 
+def test_loss_that_is_not_reduced_is_refused():
+    x, _ = dense_data(16)
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    model = make(network, micro_batch_size=4)
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction=None))
+    with pytest.raises(ValueError, match="Received: .* reduction=None"):
+        fit(model, x, x[:, :1])
+
+
 class CountingCalls(keras.layers.Layer):
     """Counts how often it is called."""
 
