@@ -135,19 +135,11 @@ def cifar10_arrays(data_dir):
     if str(data_dir).endswith(".npz"):
         with np.load(data_dir) as file:
             return dict(file)
-    with requires("benchmarks"):
-        import tensorflow_datasets as tfds
+    # It reads with TensorFlow, whatever the backend.
+    from keras_esam.data.prepared import prepared_builder
 
-    try:
-        data = tfds.load(
-            "cifar10", data_dir=data_dir, download=False, batch_size=-1
-        )
-    except (AssertionError, FileNotFoundError, ValueError) as error:
-        raise FileNotFoundError(
-            "CIFAR-10 is not there. Download it with "
-            '`tensorflow_datasets.load("cifar10", data_dir=...)` and give the '
-            f"folder as --data-dir. Received: data_dir={data_dir!r}"
-        ) from error
+    builder = prepared_builder("cifar10", data_dir)
+    data = builder.as_dataset(batch_size=-1)
     return {
         f"{name}_{split}": data[split][key].numpy()
         for split in ("train", "test")

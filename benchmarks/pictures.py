@@ -12,7 +12,10 @@ TITLES = {
     "ESAM depth": "ESAM by depth",
     "SWP depth, beta 0.3": "SWP by depth, beta 0.3",
     "one-step": "Momentum-SAM",
+    "SWP variable": "ESAM without SDS",
+    "SAM, part 0.25, last 50%": "the default in the last half",
 }
+COLORS = [f"C{index}" for index in (0, 1, 2, 3, 4, 5, 6, 9, 8)]  # C7 is grey.
 DEFAULT = "SAM, part 0.25"
 # Bars beside these.
 MORE_TITLES = {
@@ -37,7 +40,7 @@ def accuracy_against_time(results, epochs, title, path):
     runs = runs[runs["method"].isin(list(times))]
     runs["time"] = runs["epochs"] / epochs * runs["method"].map(times)
     figure, axes = make_figure(4.6)
-    colors = {method: f"C{index}" for index, method in enumerate(TITLES)}
+    colors = dict(zip(TITLES, COLORS, strict=True))
     methods = set(runs["method"])
     for method in sorted(methods, key=[*TITLES, *methods].index):
         own = runs[runs["method"] == method]
