@@ -22,7 +22,7 @@ def cases(draw):
         "rho": draw(st.sampled_from([0.0, 0.05, 0.3, 1.0])),
         "beta": draw(st.sampled_from([1.0, 0.5, 0.6]) | hundredths),
         "gamma": draw(st.sampled_from([1.0, 0.5]) | hundredths),
-        "granularity": draw(st.sampled_from(subsets.GRANULARITIES)),
+        "granularity": draw(st.sampled_from(list(subsets.GRANULARITIES))),
         "rank_by": draw(st.sampled_from(list(selection.RANKINGS))),
         "ascent": draw(st.sampled_from(["current", "current", "momentum"])),
         "start": draw(st.integers(0, 2)),
