@@ -71,7 +71,7 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
             )
         y_pred = clean.y_pred
         assigned[:] = [variable for variable, _ in clean.updates]
-        values = _added_up(model, clean, ratio)
+        values = _added_up(model, clean, ratio, num_samples)
         means = [clean.loss, *backend.dense(gradients)]
         means += [v if _is_float(v) else None for v in values]
         fixed = [None if _is_float(v) else v for v in values]
@@ -102,15 +102,16 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
     return whole, gradients, increase
 
 
-def _added_up(model, clean, ratio):
+def _added_up(model, clean, ratio, num_samples):
     """New values that a micro-batch assigned. Additions to a sum are scaled,
     so that their mean over the micro-batches is the total."""
     once = _counted_once(model, clean.y_pred)
+    weight = num_samples if isinstance(num_samples, int) else 1.0
     values = []
     for variable, value in clean.updates:
         if _is_sum(variable):
             increase = ops.cast(value - variable.value, "float32")
-            factor = 1.0 if id(variable) in once else ratio
+            factor = weight if id(variable) in once else ratio
             value = increase * ops.cast(factor, "float32")
         values.append(value)
     return values
@@ -219,10 +220,10 @@ def _is_sum(variable):
 
 
 def _counted_once(model, y_pred):
-    """Ids of the variables in which a batch counts once.
+    """Ids of the variables in which a micro-batch counts once.
 
     Keras counts its samples in the mean losses of the outputs, unless their
-    number is not known when the step is traced.
+    number is not known when the step is traced. That of the whole batch may be.
     """
     if keras.tree.flatten(y_pred)[0].shape[0] is not None:
         return ()

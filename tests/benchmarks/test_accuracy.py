@@ -251,7 +251,7 @@ def test_cifar10_comes_from_a_file_and_else_the_error_says_where_to_get_it(
     assert train[0].shape == (20, 16, 16, 3)
     assert train[0][0, 0, 1, 1] == pytest.approx((136 - 120.7) / 64.1)
     pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(FileNotFoundError, match="Download it with"):
+    with pytest.raises(FileNotFoundError, match="Download it once with"):
         accuracy_tasks.load_cifar10(10, str(tmp_path))
 
 
