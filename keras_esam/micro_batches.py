@@ -223,7 +223,7 @@ def _counted_once(model, y_pred):
     """Ids of the variables in which a micro-batch counts once.
 
     Keras counts its samples in the mean losses of the outputs, unless their
-    number is not known when the step is traced. That of the whole batch may be.
+    number is not known when the step is traced. The whole batch's may be known.
     """
     if keras.tree.flatten(y_pred)[0].shape[0] is not None:
         return ()
