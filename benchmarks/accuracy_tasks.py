@@ -195,7 +195,7 @@ TASKS = {
         ),
         num_train=50_000,
         batch_size=128,
-        rho=0.1,
+        rho=0.05,
         budgets=(4, 12, 36),
         make_optimizer=functools.partial(make_optimizer, learning_rate=0.1),
         augment=True,
