@@ -4,6 +4,7 @@ Command:   python -m benchmarks.accuracy digits --search 1 1.5 2
            python -m benchmarks.accuracy digits --seeds 20
            python -m benchmarks.accuracy cifar10 --data-dir DIR
            python -m benchmarks.accuracy digits --report FILE
+           python -m benchmarks.accuracy digits --resume FILE
 Result:    a file for each run in runs/accuracy/TASK, and of all runs that are
            finished tables, results.json and results.md, and accuracy.png,
            accuracy against training time
@@ -22,7 +23,8 @@ budget and on seeds of its own, from 100 on. The trainings that follow use the
 best one of each method.
 
 A finished run is not repeated, and one with augmented images resumes after its
-last finished epoch: start the command again. Several processes may
+last finished epoch: start the command again. `--resume` goes on from a result
+whose folder is lost, such as those in benchmarks/results. Several processes may
 share the work, each with its own seeds or methods; for budgets of equal time
 start the others when `times.json` is there.
 """
@@ -31,6 +33,8 @@ import argparse
 import dataclasses
 import functools
 import itertools
+import json
+import pathlib
 import shutil
 import time
 
@@ -90,20 +94,7 @@ def tables(results):
 
 
 def tables_of_budgets(results):
-    """The differences to SAM's accuracy are those on the same seeds."""
-    runs = report.frame(results["runs"])
-    budgets = report.frame(
-        [
-            {"budget": budget, "method": method, "epochs": epochs}
-            for budget, of_methods in results["epochs"].items()
-            for method, epochs in of_methods.items()
-        ]
-    )
-    runs = budgets.merge(runs, on=["method", "epochs"])
-    sam = runs[runs["method"] == "SAM"].set_index(["budget", "seed"])
-    sam = sam["test_accuracy"].rename("sam")
-    runs = runs.join(sam, on=["budget", "seed"], validate="many_to_one")
-    runs["difference"] = runs["test_accuracy"] - runs["sam"]
+    runs = runs_of_budgets(results)
     mean = report.mean_and_error
     rows = runs.groupby(["budget", "method"], sort=False).agg(
         **{
@@ -132,6 +123,25 @@ def tables_of_budgets(results):
     }
 
 
+def runs_of_budgets(results):
+    """`DataFrame` with a row for each run in each of its budgets. The column
+    `difference` is that of the test accuracy to SAM's with the same seed."""
+    runs = report.frame(results["runs"])
+    budgets = report.frame(
+        [
+            {"budget": budget, "method": method, "epochs": epochs}
+            for budget, of_methods in results["epochs"].items()
+            for method, epochs in of_methods.items()
+        ]
+    )
+    runs = budgets.merge(runs, on=["method", "epochs"])
+    sam = runs[runs["method"] == "SAM"].set_index(["budget", "seed"])
+    sam = sam["test_accuracy"].rename("sam")
+    runs = runs.join(sam, on=["budget", "seed"], validate="many_to_one")
+    runs["difference"] = runs["test_accuracy"] - runs["sam"]
+    return runs
+
+
 def longest(results):
     """Name of the longest budget, the last one of equal epochs."""
     return [name for name in results["epochs"] if name.endswith("epochs")][-1]
@@ -141,10 +151,7 @@ def write_results(task, folder):
     """Writes and prints the tables of the runs that are finished."""
 
     def read(folder):
-        runs = [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
-        for run in runs:
-            del run["accuracy_by_epoch"]
-        return runs
+        return [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
 
     times = medians(read_json(folder / TIMES))
     values = {
@@ -233,12 +240,11 @@ def make_settings(task, arguments, method, epochs, rho):
 
 def run_seeds(task, data, settings, arguments, name, folder):
     """Trains with every seed whose result is not there yet."""
-    stem = settings["method"].replace(" ", "_").replace(",", "")
     first = arguments.first_seed
     runs = []
     for seed in range(first, first + arguments.seeds):
         own = {**settings, "seed": seed}
-        path = folder / f"{stem.replace('%', '')}{name}-{seed}.json"
+        path = path_of(own, name, folder)
         before = read_json(path)
         if before:
             before = {key: before.get(key) for key in own}
@@ -265,6 +271,29 @@ def run_seeds(task, data, settings, arguments, name, folder):
         )
 
 
+def path_of(run, name, folder):
+    """Path of the file of a run, whose budget or `rho` is in the name."""
+    stem = run["method"].replace(" ", "_").replace(",", "").replace("%", "")
+    return folder / f"{stem}{name}-{run['seed']}.json"
+
+
+def unpack(results, folder):
+    """Writes the files of the runs of a `results.json` that are not there."""
+    search = folder / SEARCH
+    search.mkdir(exist_ok=True)
+    files = {
+        folder / TIMES: {key: [own] for key, own in results["times"].items()},
+        **{path_of(r, f"-{r['epochs']}", folder): r for r in results["runs"]},
+        **{
+            path_of(run, f"-rho{run['rho']}", search): run
+            for run in results["searched"]
+        },
+    }
+    for path, values in files.items():
+        if not path.exists():
+            write_json(values, path)
+
+
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
@@ -279,6 +308,7 @@ def parse_arguments(arguments=None):
     option("--rho", type=float, help="of the task")
     option("--precision", choices=PRECISIONS, default="float32")
     option("--data-dir", help="of tensorflow-datasets, or an .npz file")
+    option("--resume", type=pathlib.Path, help="a `results.json` to go on from")
     option("--export", help="write CIFAR-10 to an .npz file, and end")
     report.add_options(parser, "accuracy")
     return parser.parse_args(arguments)
@@ -305,6 +335,8 @@ def main(arguments=None):
         arguments.first_seed = 100 if arguments.search else 0
     folder = arguments.out / arguments.task
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.resume:
+        unpack(json.loads(arguments.resume.read_text()), folder)
     data = task.load(task.num_train, arguments.data_dir)
     work = search if arguments.search else run_all
     work(task, arguments, data, folder)

@@ -186,9 +186,9 @@ TASKS = {
         CIFAR10, num_train=5000, rho=0.3, budgets=(10, 30)
     ),
     # The whole of it, of 16x16 pixels so that a core trains ten epochs of the
-    # base optimizer in about three minutes.
+    # base optimizer in about two and a half minutes.
     "cifar10-50000": Task(
-        title="CIFAR-10 with augmentation",
+        title="CIFAR-10, crop and flip",
         load=functools.partial(load_cifar10, size=16),
         make_network=functools.partial(
             small_resnet, (16, 16, 3), (2, 1, 2, 2), width=24

@@ -83,19 +83,16 @@ def train(model, task, data, settings, folder):
     backup = keras_esam.callbacks.AtomicBackup(folder)
     callbacks = [backup] if task.augment else []
     finished = len(backup.history)
-    history = fit(model, task, data, settings, callbacks, finished)
-    if task.augment:
-        history = {"accuracy": [logs["accuracy"] for logs in backup.history]}
+    fit(model, task, data, settings, callbacks, finished)
     return {
         **settings,
         "train_accuracy": accuracy(model, *data[0]),
         "test_accuracy": accuracy(model, *data[1]),
-        "accuracy_by_epoch": history["accuracy"],
     }
 
 
 def fit(model, task, data, settings, callbacks=(), finished=0):
-    """Trains a model and returns the history.
+    """Trains a model.
 
     Args:
         callbacks: List of Keras callbacks. One may resume the training.
@@ -108,13 +105,13 @@ def fit(model, task, data, settings, callbacks=(), finished=0):
         task.augment,
         finished,
     )
-    return model.fit(
+    model.fit(
         dataset,
         epochs=settings["epochs"],
         shuffle=False,
         verbose=0,
         callbacks=list(callbacks),
-    ).history
+    )
 
 
 def seconds(model, task, data, settings):
