@@ -25,7 +25,7 @@ ROWS = {
     "SAM, part 0.25, last 70%": "default in the last 70%",
     "SAM, part 0.25, last 50%": "default in the last 50%",
     "ESAM variable": "ESAM as in the paper",
-    "SWP variable": "ESAM as in the paper, without SDS",
+    "SWP variable": "ESAM without SDS",
     "ESAM depth": "ESAM by depth",
     "SWP depth": "SWP by depth, beta 0.6",
     "SWP depth, beta 0.3": "SWP by depth, beta 0.3",
@@ -51,34 +51,26 @@ def tables():
     }
     whole = results.pop(WHOLE)
 
-    def of_small(columns):
+    def of_small(column, *arguments):
         return table(
-            column
+            column(own, COLUMNS[task], *arguments)
             for task, own in results.items()
-            for column in columns(COLUMNS[task], own)
-        )
-
-    # Equal epochs, the short and the long budget, and then equal time.
-    def of_budget(number, cell):
-        return of_small(
-            lambda title, own: [
-                budget_column(own, list(own["epochs"])[number], title, cell)
-            ]
         )
 
     return {
-        "Long trainings": of_budget(1, accuracies),
-        "Short trainings": of_budget(0, accuracies),
-        "Equal time, long": of_budget(3, differences),
-        "Equal time, short": of_budget(2, differences),
-        "Speed": of_small(lambda title, own: [speeds(own, title)]),
+        # Budgets are the short and the long one, and equal time of both.
+        "Long trainings": of_small(budget_column, 1, accuracies),
+        "Short trainings": of_small(budget_column, 0, accuracies),
+        "Equal time, long": of_small(budget_column, 3, differences),
+        "Equal time, short": of_small(budget_column, 2, differences),
+        "Speed": of_small(speeds),
         "All of CIFAR-10": table(
             budget_column(
-                whole, budget, "", accuracies if "epochs" in budget else timed
+                whole, "", number, accuracies if "epochs" in budget else timed
             )
-            for budget in whole["epochs"]
+            for number, budget in enumerate(whole["epochs"])
         ),
-        "Search": of_small(lambda title, own: [searched(own, title)]),
+        "Search": of_small(searched),
         "Search, all of CIFAR-10": table([searched(whole, "by `rho`")]),
     }
 
@@ -92,8 +84,9 @@ def table(columns):
     return rows.rename(index=ROWS).rename_axis("")
 
 
-def budget_column(results, budget, title, cell):
+def budget_column(results, title, number, cell):
     """Column of the runs of a budget: `cell` of those of each method."""
+    budget = list(results["epochs"])[number]
     runs = runs_of_budgets(results)
     own = runs[runs["budget"] == budget].groupby("method").apply(cell)
     words = budget.replace("time of", "in the time of SAM for")

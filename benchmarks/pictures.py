@@ -13,7 +13,7 @@ TITLES = {
     "SWP depth, beta 0.3": "SWP by depth, beta 0.3",
     "one-step": "Momentum-SAM",
     "SWP variable": "ESAM without SDS",
-    "SAM, part 0.25, last 50%": "the default in the last half",
+    "SAM, part 0.25, last 50%": "default in the last 50%",
 }
 COLORS = [f"C{index}" for index in (0, 1, 2, 3, 4, 5, 6, 9, 8)]  # C7 is grey.
 DEFAULT = "SAM, part 0.25"
