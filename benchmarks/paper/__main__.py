@@ -7,7 +7,7 @@ Usage: python -m benchmarks.paper table1 --scale small --data-dir DIR
   table3   SWP and SDS by themselves, on ResNet-18 and CIFAR-10
   figure1  training speed against accuracy, of the runs of Table 1
   figure3  accuracy and speed by beta and by gamma, and accuracy by both
-  figure4  loss landscapes of SGD, SAM and ESAM
+  figure4  loss landscapes of SGD, SAM, ESAM and SAM on a quarter of the batch
   figure5  losses on B+ and B-, clean and perturbed, per epoch
   figure6  cosine similarity of the gradients of B+ and B- with B's
   figures  all figures

@@ -50,7 +50,7 @@ def speed_against_accuracy(summary: dict, path) -> None:
     for axes in panels[:, 0]:
         axes.set_ylabel("test accuracy in %")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     _save(figure, path)
 
 

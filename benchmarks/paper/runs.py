@@ -19,7 +19,9 @@ from keras_esam.recipes import Recipe
 
 # The trainings of figures 5 and 6, with B+ and B- of that size whatever the
 # training keeps.
-PROBED = ("cifar10/resnet18/sam", "cifar10/resnet18/esam")
+PROBED = tuple(
+    f"cifar10/resnet18/{name}" for name in ("sam", "esam", "sam-quarter")
+)
 PROBED_GAMMA = 0.5
 
 
