@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.paper import pictures
 from benchmarks.paper import tables
+from benchmarks.paper.runs import PROBED
 from benchmarks.paper.runs import Run
 from benchmarks.paper.runs import Runner
 from examples.run_folder import read_json
@@ -16,8 +17,6 @@ from examples.run_folder import write_text
 from keras_esam import analysis
 
 RADIUS = 1.0
-# The methods of figures 4 to 6.
-PROBED = ("SAM", "ESAM", "SAM, quarter")
 
 
 def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
@@ -110,7 +109,7 @@ def landscape(runner: Runner, run: Run) -> dict:
 def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Losses on B+ and B-, clean and perturbed, per epoch."""
     (task,) = tasks
-    losses = _probed(runner, task, "loss")
+    losses = _probed(runner, "loss")
     shares = verdict(losses)
     values = {"losses": losses, "verdict": shares.to_dict("index")}
     write_json(values, out.with_suffix(".json"))
@@ -134,7 +133,7 @@ def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
 def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Cosine similarity of the gradients of B+ and B- with B's."""
     (task,) = tasks
-    values = _probed(runner, task, "cosine_")
+    values = _probed(runner, "cosine_")
     write_json(values, out.with_suffix(".json"))
     pictures.curves(
         values,
@@ -187,14 +186,13 @@ def _title(runner, task, separator=", "):
     return separator.join([name, *runner.describe(task)])
 
 
-def _probed(runner, task, kind):
+def _probed(runner, kind):
     """Values of `SharpnessLogger`, by label, for the names with `kind`."""
-    methods = {key: tables.METHODS[key] for key in PROBED}
-    runs = tables.runs_of(task, methods, runner.scale.seeds[:1])
-    results = runner.results([run for (run,) in runs.values()])
+    seed = runner.scale.seeds[0]
+    results = runner.results([Run(recipe, seed) for recipe in PROBED.values()])
     values = {}
     prefix = "probe_cosine_" if kind == "cosine_" else "probe_"
-    for label, result in zip(runs, results, strict=True):
+    for label, result in zip(PROBED, results, strict=True):
         rows = report.frame(result["history"])
         rows = rows.filter(like="probe_").filter(like=kind)
         rows.columns = rows.columns.str.removeprefix(prefix)

@@ -17,11 +17,13 @@ from examples.run_folder import write_json
 from keras_esam import callbacks
 from keras_esam.recipes import Recipe
 
-# The trainings of figures 5 and 6, with B+ and B- of that size whatever the
-# training keeps.
-PROBED = tuple(
-    f"cifar10/resnet18/{name}" for name in ("sam", "esam", "sam-quarter")
-)
+# The trainings of figures 5 and 6, by label, with B+ and B- of that size
+# whatever the training keeps.
+PROBED = {
+    "SAM": "cifar10/resnet18/sam",
+    "ESAM": "cifar10/resnet18/esam",
+    "SAM, quarter": "cifar10/resnet18/sam-quarter",
+}
 PROBED_GAMMA = 0.5
 
 
@@ -173,7 +175,7 @@ class Runner:
         write_json(self.settings(run), path / "settings.json")
         backup = self._backup(run)
         watching = [counter, callbacks.ThroughputLogger()]
-        if run.recipe in PROBED and not self._changes(run):
+        if run.recipe in PROBED.values() and not self._changes(run):
             probe, rho = self.images.probe(recipe), recipe.esam["rho"]
             watching.append(
                 callbacks.SharpnessLogger(probe, rho=rho, gamma=PROBED_GAMMA)

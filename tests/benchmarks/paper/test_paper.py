@@ -11,6 +11,7 @@ from benchmarks.paper import __main__ as command
 from benchmarks.paper import figures
 from benchmarks.paper import pictures
 from benchmarks.paper import tables
+from benchmarks.paper.runs import PROBED
 from benchmarks.paper.runs import Run
 from benchmarks.paper.runs import Runner
 from benchmarks.paper.scales import PAPER
@@ -85,7 +86,7 @@ def test_command_makes_all_tables_and_figures_and_trains_once(
     assert (folder / "figure5.md").read_text() == expected
     cosines = read(folder / "figure6.json")
     assert {key: list(own) for key, own in cosines.items()} == {
-        key: ["plus", "minus"] for key in figures.PROBED
+        key: ["plus", "minus"] for key in PROBED
     }
     # All is there now.
     monkeypatch.setattr(Runner, "train", None)
