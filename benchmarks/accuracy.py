@@ -98,7 +98,7 @@ def tables_of_budgets(results):
     mean = report.mean_and_error
     rows = runs.groupby(["budget", "method"], sort=False).agg(
         **{
-            "rho": ("rho", "max"),
+            "rho": ("rho", lambda values: f"{values.max():.2g}"),
             "epochs": ("epochs", "max"),
             "test accuracy, %": ("test_accuracy", mean),
             "minus SAM's, points": (

@@ -147,27 +147,29 @@ def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
 def verdict(losses: dict):
     """Share of the epochs in which the paper's equations 8 to 10 hold.
 
-    The perturbed loss on B is at most that on B+ (equation 8) where the loss
-    rises at least as much on B+ as on B- (9) and is at least as large on B+ as
-    on B- (10): with a fraction `gamma` of the samples in B+, it is that on B+
-    minus `1 - gamma` times the sum of both differences. Equation 9 holds by
-    construction, since B+ are the samples whose loss rises the most.
+    With the loss `L`, the perturbed loss `P`, the rise `R = P - L`, and a
+    fraction `gamma` of the samples in B+,
+
+        P(B) = P(B+) - (1 - gamma) * (R(B+) - R(B-) + L(B+) - L(B-)).
+
+    So `P(B) <= P(B+)` (equation 8) follows from `R(B+) >= R(B-)` (9), which
+    holds by construction, and `L(B+) >= L(B-)` (10).
 
     `losses` are lists by label and name. The `DataFrame` has a row for each
     label, with shares from 0 to 1 of the epochs whose losses are finite.
     """
     shares = {}
     for label, own in losses.items():
-        a = report.frame(own).astype(float)
-        a = a[np.isfinite(a).all(axis=1)]
-        plus, minus = a["loss_plus"], a["loss_minus"]
-        perturbed_plus = a["perturbed_loss_plus"]
-        rise_plus = perturbed_plus - plus
-        rise_minus = a["perturbed_loss_minus"] - minus
-        bound_holds = perturbed_plus >= a["perturbed_loss"]
+        rows = report.frame(own).astype(float)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        plus, minus = rows["loss_plus"], rows["loss_minus"]
+        perturbed_plus = rows["perturbed_loss_plus"]
+        perturbed_minus = rows["perturbed_loss_minus"]
+        is_bound = perturbed_plus >= rows["perturbed_loss"]
+        rises_more = perturbed_plus - plus >= perturbed_minus - minus
         holds = {
-            "8: perturbed loss on B+ >= on B": bound_holds,
-            "9: rise on B+ >= on B-": rise_plus >= rise_minus,
+            "8: perturbed loss on B+ >= on B": is_bound,
+            "9: rise on B+ >= on B-": rises_more,
             "10: loss on B+ >= on B-": plus >= minus,
         }
         shares[label] = report.frame(holds).mean()

@@ -17,7 +17,7 @@ from examples.run_folder import write_json
 from keras_esam import callbacks
 from keras_esam.recipes import Recipe
 
-# The trainings of figures 5 and 6, by label, with B+ and B- of that size
+# The trainings of figures 4 to 6, by label; in 5 and 6 with B+ of that size,
 # whatever the training keeps.
 PROBED = {
     "SAM": "cifar10/resnet18/sam",

@@ -7,7 +7,7 @@ from tests.data.files import write_cifar
 @pytest.fixture(autouse=True)
 def quick_speeds(monkeypatch):
     monkeypatch.setattr(tables, "ROUNDS", 2)
-    monkeypatch.setattr(tables, "NUM_STEPS", 8)
+    monkeypatch.setattr(tables, "NUM_STEPS", 4)
 
 
 @pytest.fixture(scope="package")
