@@ -60,19 +60,22 @@ SEARCH = "search"
 
 
 def load_or_measure_times(task, data, methods, folder):
-    """Dict of method to time per epoch, SAM's being 1, measured and kept."""
+    """Dict of method to times per epoch, SAM's being 1, measured and kept."""
     path = folder / TIMES
     samples = read_json(path)
     missing = [method for method in methods if method not in samples]
     if missing:
         samples |= accuracy_training.measure_times(task, data, missing)
         write_json(samples, path)
-    return medians(samples)
+    return samples
 
 
-def medians(samples):
-    """Dict of method to the median of its samples."""
-    return {method: float(np.median(s)) for method, s in samples.items()}
+def speed(times):
+    """In words the speed relative to SAM: median and, of several, quartiles."""
+    speeds = 1 / report.frame({"": times})[""]
+    if len(speeds) == 1:
+        return f"{speeds[0]:.2f}"
+    return report.median_and_quartiles(speeds)
 
 
 def tables(results):
@@ -109,9 +112,9 @@ def tables_of_budgets(results):
             "seeds": ("seed", "count"),
         }
     )
-    times = results["times"]
-    own = [times.get(method, np.nan) for _, method in rows.index]
-    rows.insert(5, "speed / SAM", 1 / np.array(own))
+    speeds = {method: speed(own) for method, own in results["times"].items()}
+    speeds = rows.index.get_level_values("method").map(speeds)
+    rows.insert(5, "speed / SAM", speeds)
     sgd = runs[(runs["budget"] == longest(results)) & (runs["method"] == "SGD")]
     if sgd.empty:
         return {"": rows}
@@ -153,7 +156,7 @@ def write_results(task, folder):
     def read(folder):
         return [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
 
-    times = medians(read_json(folder / TIMES))
+    times = read_json(folder / TIMES)
     values = {
         "times": times,
         "epochs": {
@@ -180,7 +183,9 @@ def epochs_of(epochs, equal, method, times):
     takes is needed and not known."""
     if equal == "epochs":
         return epochs
-    return round(epochs / times[method]) if method in times else None
+    if method not in times:
+        return None
+    return round(epochs / np.median(times[method]))
 
 
 def best_rho(task, method, folder):
@@ -251,6 +256,7 @@ def run_seeds(task, data, settings, arguments, name, folder):
             check_settings(own, before, path)
         else:
             runs.append((own, path))
+    commit = report.commit()
     # First of all: after a seed is set, TensorFlow optimizes its graphs again.
     states = [accuracy_training.initial_state(task, own) for own, _ in runs]
     if runs:
@@ -261,7 +267,7 @@ def run_seeds(task, data, settings, arguments, name, folder):
         backup = folder / "unfinished" / path.stem
         accuracy_training.start(model, state)
         result = accuracy_training.train(model, task, data, own, backup)
-        write_json(result, path)
+        write_json({**result, "commit": commit}, path)
         shutil.rmtree(backup, ignore_errors=True)
         print(
             f"{path.stem}: train {result['train_accuracy']:.2f}%, "
@@ -282,7 +288,7 @@ def unpack(results, folder):
     search = folder / SEARCH
     search.mkdir(exist_ok=True)
     files = {
-        folder / TIMES: {key: [own] for key, own in results["times"].items()},
+        folder / TIMES: results["times"],
         **{path_of(r, f"-{r['epochs']}", folder): r for r in results["runs"]},
         **{
             path_of(run, f"-rho{run['rho']}", search): run

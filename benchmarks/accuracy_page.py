@@ -10,6 +10,7 @@ import pathlib
 
 from benchmarks import report
 from benchmarks.accuracy import runs_of_budgets
+from benchmarks.accuracy import speed
 from benchmarks.pictures import DEFAULT
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -64,12 +65,7 @@ def tables():
         "Equal time, long": of_small(budget_column, 3, differences),
         "Equal time, short": of_small(budget_column, 2, differences),
         "Speed": of_small(speeds),
-        "All of CIFAR-10": table(
-            budget_column(
-                whole, "", number, accuracies if "epochs" in budget else timed
-            )
-            for number, budget in enumerate(whole["epochs"])
-        ),
+        "All of CIFAR-10": table(columns_of_budgets(whole)),
         "Search": of_small(searched),
         "Search, all of CIFAR-10": table([searched(whole, "by `rho`")]),
     }
@@ -82,6 +78,14 @@ def table(columns):
     rows = report.frame({column.name: column for column in columns})
     rows = rows.reindex([method for method in ROWS if method in rows.index])
     return rows.rename(index=ROWS).rename_axis("")
+
+
+def columns_of_budgets(results):
+    """Columns of all budgets of a task, and of the speeds."""
+    for number, budget in enumerate(results["epochs"]):
+        cell = accuracies if "epochs" in budget else timed
+        yield budget_column(results, "", number, cell)
+    yield speeds(results, "speed, SAM = 1")
 
 
 def budget_column(results, title, number, cell):
@@ -116,7 +120,8 @@ def mean(values, sign=""):
 
 def speeds(results, title):
     """Column of the speeds relative to SAM."""
-    return 1 / report.frame([results["times"]]).iloc[0].rename(title)
+    values = {method: speed(own) for method, own in results["times"].items()}
+    return report.frame({title: values})[title]
 
 
 def searched(results, title):

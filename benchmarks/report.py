@@ -48,18 +48,23 @@ def write(folder, values, tables):
         tables: Function of `values` that returns a dict of title to
             `DataFrame`.
     """
-    here = machine()
+    values = with_origin(values)
+    here = values["machine"]
     text = (
         f"`{command()}`: Keras {here['keras']}, {here['backend']} "
         f"{here[here['backend']]} on {here['devices']}, "
         f"{here['logical_cpus']} logical CPUs, commit {here['commit']}.\n\n"
     )
     text += in_words(tables(values))
-    values = {"command": command(), "machine": here, **values}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(values, folder / "results.json")
     write_text(text, folder / "results.md")
     print(text)
+
+
+def with_origin(values):
+    """The dict of values with the command and the machine."""
+    return {"command": command(), "machine": machine(), **values}
 
 
 def in_words(tables):

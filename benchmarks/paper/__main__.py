@@ -13,8 +13,9 @@ Usage: python -m benchmarks.paper table1 --scale small --data-dir DIR
   figures  all figures
   all      all tables and figures
 
-Each writes a JSON file, and a Markdown table, an image or both. Tables and
-figures share their trainings, which run once and resume after an interruption.
+Each writes a JSON file with the command, the machine and the values, and a
+Markdown table, an image or both. Tables and figures share their trainings,
+which run once and resume after an interruption.
 """
 
 import argparse
@@ -90,9 +91,11 @@ def main():
         seeds = tuple(dict.fromkeys(arguments.seeds))
         scale = dataclasses.replace(scale, seeds=seeds)
     # Imported here, since --help needs no optional package.
+    from benchmarks import report
     from benchmarks.paper import runs
     from benchmarks.paper import workers
     from examples.run_folder import locked
+    from examples.run_folder import write_json
 
     try:
         tasks = chosen(arguments.name, scale, arguments.only)
@@ -110,7 +113,9 @@ def main():
         images.test(scale.recipe(f"{task}/sgd"))
     with locked(folder):
         for name, own in tasks.items():
-            makers[name](runner, own, folder / name)
+            values = makers[name](runner, own, folder / name)
+            values = report.with_origin({"values": values})
+            write_json(values, folder / f"{name}.json")
             print(f"Results: {folder / name}.*")
 
 

@@ -1,4 +1,7 @@
-"""Figures 1 and 3 to 6 of the paper."""
+"""Figures 1 and 3 to 6 of the paper.
+
+Each function writes `OUT.png` and returns the dict of values drawn in it.
+"""
 
 import pathlib
 
@@ -22,10 +25,10 @@ RADIUS = 1.0
 def figure1(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Training speed against accuracy, of the runs of Table 1."""
     summary = tables.summarise(runner, tasks, tables.METHODS)
-    write_json(summary, out.with_suffix(".json"))
     titles = [_title(runner, task, "\n") for task in tasks]
-    summary = dict(zip(titles, summary.values(), strict=True))
-    pictures.speed_against_accuracy(summary, out.with_suffix(".png"))
+    panels = dict(zip(titles, summary.values(), strict=True))
+    pictures.speed_against_accuracy(panels, out.with_suffix(".png"))
+    return summary
 
 
 def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
@@ -48,9 +51,9 @@ def figure3(runner: Runner, tasks: list[str], out: pathlib.Path):
     summary = tables.summarise(runner, tasks, alone)[task]
     for label, own in pairs.items():
         summary[label] = tables.accuracies(runner, own)
-    write_json(summary, out.with_suffix(".json"))
     title = _title(runner, task)
     pictures.grid(summary, grid, title, out.with_suffix(".png"))
+    return summary
 
 
 def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
@@ -60,7 +63,6 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
     runs = tables.runs_of(task, methods, runner.scale.seeds[:1])
     runner.results([run for (run,) in runs.values()])
     values = {label: landscape(runner, run) for label, (run,) in runs.items()}
-    write_json(values, out.with_suffix(".json"))
     title = (
         "Loss around the trained weights, mean of "
         f"{runner.scale.num_draws} draws of $d_1$ and $d_2$:\n"
@@ -76,6 +78,7 @@ def figure4(runner: Runner, tasks: list[str], out: pathlib.Path):
     }
     analysis.plot_landscape(landscapes, out.with_suffix(".png"), title)
     pictures.shrink(out.with_suffix(".png"))
+    return values
 
 
 def landscape(runner: Runner, run: Run) -> dict:
@@ -110,9 +113,6 @@ def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Losses on B+ and B-, clean and perturbed, per epoch."""
     (task,) = tasks
     losses = _probed(runner, "loss")
-    shares = verdict(losses)
-    values = {"losses": losses, "verdict": shares.to_dict("index")}
-    write_json(values, out.with_suffix(".json"))
     pictures.curves(
         losses,
         {
@@ -125,16 +125,17 @@ def figure5(runner: Runner, tasks: list[str], out: pathlib.Path):
         _title(runner, task),
         out.with_suffix(".png"),
     )
+    shares = verdict(losses)
     text = markdown(shares, runner.scale.name)
     write_text(text, out.with_suffix(".md"))
     print(text)
+    return {"losses": losses, "verdict": shares.to_dict("index")}
 
 
 def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Cosine similarity of the gradients of B+ and B- with B's."""
     (task,) = tasks
     values = _probed(runner, "cosine_")
-    write_json(values, out.with_suffix(".json"))
     pictures.curves(
         values,
         {"plus": ("B+", "C3", "-"), "minus": ("B-", "C0", "-")},
@@ -142,6 +143,7 @@ def figure6(runner: Runner, tasks: list[str], out: pathlib.Path):
         _title(runner, task),
         out.with_suffix(".png"),
     )
+    return values
 
 
 def verdict(losses: dict):

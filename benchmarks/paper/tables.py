@@ -58,9 +58,12 @@ PRINTED["cifar10/resnet18"] |= {
 
 
 def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
-    """The methods beside the paper's numbers, as JSON and Markdown."""
+    """Writes `OUT.md`, the methods beside the paper's numbers.
+
+    Returns:
+        Dict of values, see `summarise`.
+    """
     summary = summarise(runner, tasks, methods or METHODS)
-    write_json(summary, out.with_suffix(".json"))
     text = markdown(summary, runner.scale.name) + "\n"
     seeds = ", ".join(map(str, runner.scale.seeds))
     for task in summary:
@@ -68,6 +71,7 @@ def table1(runner: Runner, tasks: list[str], out: pathlib.Path, methods=None):
         text += f"- {task}: {described}; seeds {seeds}\n"
     write_text(text, out.with_suffix(".md"))
     print(text)
+    return summary
 
 
 table2 = table1  # with other data sets and networks
@@ -75,7 +79,7 @@ table2 = table1  # with other data sets and networks
 
 def table3(runner: Runner, tasks: list[str], out: pathlib.Path):
     """Like `table1`, with SWP and SDS by themselves too."""
-    table1(runner, tasks, out, ABLATION)
+    return table1(runner, tasks, out, ABLATION)
 
 
 def runs_of(task: str, methods: dict, seeds) -> dict[str, list[Run]]:

@@ -70,20 +70,22 @@ def test_command_makes_all_tables_and_figures_and_trains_once(
     )
     network = "make_small_network(num_classes=10), 20 images of cifar10"
     assert text.endswith(f"\n- cifar10/resnet18: {network}; seeds 0\n")
-    sam = read(folder / "table3.json")[RESNET18]["SAM"]
+    made = read(folder / "table3.json")
+    assert made["machine"]["backend"] == "tensorflow"
+    sam = made["values"][RESNET18]["SAM"]
     assert (len(sam["images_per_second"]), sam["seeds"]) == (2, [0])
-    assert set(read(folder / "figure3.json")) == {
+    assert set(read(folder / "figure3.json")["values"]) == {
         *("SAM", "beta 0.5, gamma 1.0", "beta 1.0, gamma 0.5"),
         "beta 0.5, gamma 0.5",
     }
     assert (folder / "cifar10-resnet18-esam-beta=0.5-0").exists()
-    values = read(folder / "figure5.json")
+    values = read(folder / "figure5.json")["values"]
     assert len(values["losses"]["SAM"]["loss_plus"]) == 2
     shares = figures.verdict(values["losses"])
     assert values["verdict"] == shares.to_dict("index")
     expected = figures.markdown(shares, "tiny")
     assert (folder / "figure5.md").read_text() == expected
-    cosines = read(folder / "figure6.json")
+    cosines = read(folder / "figure6.json")["values"]
     assert {key: list(own) for key, own in cosines.items()} == {
         key: ["plus", "minus"] for key in PROBED
     }
@@ -120,7 +122,7 @@ def test_landscape_with_losses_that_are_not_finite_is_drawn(
 
 @pytest.mark.parametrize("name", ["table1", "table3"])
 def test_committed_tables_are_those_of_their_values(name):
-    values = read(RESULTS / f"{name}.json")
+    values = read(RESULTS / f"{name}.json")["values"]
     text = tables.markdown(values, "small")
     lines = [line for line in text.splitlines() if "---" not in line]
     page = (RESULTS / "paper.md").read_text().splitlines()
@@ -130,13 +132,13 @@ def test_committed_tables_are_those_of_their_values(name):
 
 
 def test_committed_figures_are_drawn_of_their_values(tmp_path):
-    values = read(RESULTS / "figure1.json")
+    values = read(RESULTS / "figure1.json")["values"]
     pictures.speed_against_accuracy(values, tmp_path / "figure1.png")
-    values = read(RESULTS / "figure3.json")
+    values = read(RESULTS / "figure3.json")["values"]
     pictures.grid(values, SMALL.grid, "title", tmp_path / "figure3.png")
     for name in ("figure1", "figure3"):
         assert_drawn(tmp_path / f"{name}.png")
-    values = read(RESULTS / "figure5.json")
+    values = read(RESULTS / "figure5.json")["values"]
     shares = figures.verdict(values["losses"])
     assert shares.to_dict("index") == values["verdict"]
     header, _, *rows = figures.markdown(shares, "small").splitlines()
