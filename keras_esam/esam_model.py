@@ -92,12 +92,12 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
             defines the perturbation: `ceil(ascent_fraction * batch_size)`
             samples, or one more if that is odd, evenly spread over the
             (replica's) batch. The update's gradient uses all samples. With
-            `0.25` a step costs about 62% of SAM's. The radius is `rho`
-            divided by a running mean of the cosine between the ascent's and the
-            update's gradient. The mean starts at 1 and counts as at least
-            `sqrt(ascent_fraction)`, so one `rho` serves all fractions. Less
-            than 1 needs `gamma=1` and shuffled batches. No effect with
-            `ascent="momentum"`. Defaults to `0.25`.
+            `0.25` a step has about 62% of the operations of SAM's. The radius
+            is `rho` divided by a running mean of the cosine between the
+            ascent's and the update's gradient. The mean starts at 1 and counts
+            as at least `sqrt(ascent_fraction)`, so one `rho` serves all
+            fractions. Less than 1 needs `gamma=1` and shuffled batches. No
+            effect with `ascent="momentum"`. Defaults to `0.25`.
         ascent_scope: Whose gradient defines the perturbation under
             `tf.distribute`: each replica's own (`"replica"`) or all replicas'
             (`"global"`, which with `ascent_fraction=1` trains as one device
