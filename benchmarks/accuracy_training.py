@@ -22,7 +22,7 @@ def make_model(task, settings):
     )
     entry = METHODS[settings["method"]]
     if "pool_size" in entry:
-        model.preferred_pool_size = entry["pool_size"]
+        model._preferred_pool_size = entry["pool_size"]
     model.compile(
         task.make_optimizer(model.rho == 0, num_steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -1,6 +1,7 @@
 """`ESAMModel`: sharpness-aware training of any Keras model with `fit`."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -336,7 +337,20 @@ class ESAMModel(TaskTrainer, NetworkAttributes, Model):
 
     def export(self, *args, **kwargs):
         """Exports the network for inference, see `keras.Model.export()`."""
-        return self.model.export(*args, **kwargs)
+        if self._calls_network_alone:
+            return self.model.export(*args, **kwargs)
+        return super().export(*args, **kwargs)
+
+    @functools.wraps(keras.Model.save)
+    def save(self, filepath, *args, **kwargs):
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end with `.keras`: an HDF5 file has no place "
+                "for the state of the training. Save the network alone, "
+                "`model.model.save()`, if you need one. "
+                f"Received: filepath={filepath}"
+            )
+        return super().save(filepath, *args, **kwargs)
 
     def save_own_variables(self, store):
         """Saves the training state too, see `keras_esam.training_state`."""
@@ -386,4 +400,6 @@ def _argument(name):
 
 
 for _field in dataclasses.fields(Method):
-    setattr(ESAMModel, _field.name, _argument(_field.name))
+    # Only tests and benchmarks set the pool's size, and it is not saved.
+    _prefix = "_" if _field.name == "preferred_pool_size" else ""
+    setattr(ESAMModel, _prefix + _field.name, _argument(_field.name))

@@ -70,6 +70,7 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
                 model, plan, part, weights, own_state, place
             )
         y_pred = clean.y_pred
+        _check_rows(y_pred)
         assigned[:] = [variable for variable, _ in clean.updates]
         values = _added_up(model, clean, ratio, num_samples)
         means = [clean.loss, *backend.dense(gradients)]
@@ -100,6 +101,19 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
         rows=seen,
     )
     return whole, gradients, increase
+
+
+def _check_rows(y_pred):
+    shapes = [tuple(output.shape) for output in _outputs(y_pred)]
+    if () in shapes:
+        raise ValueError(
+            "`micro_batch_size` needs outputs with the samples as their rows. "
+            f"Received: outputs of shapes {shapes}"
+        )
+
+
+def _outputs(y_pred):
+    return [leaf for leaf in keras.tree.flatten(y_pred) if leaf is not None]
 
 
 def _added_up(model, clean, ratio, num_samples):
@@ -225,7 +239,7 @@ def _counted_once(model, y_pred):
     Keras counts its samples in the mean losses of the outputs, unless their
     number is not known when the step is traced. The whole batch's may be known.
     """
-    if keras.tree.flatten(y_pred)[0].shape[0] is not None:
+    if _outputs(y_pred)[0].shape[0] is not None:
         return ()
     compile_loss = model._compile_loss
     return {id(v) for v in compile_loss.variables} if compile_loss else ()

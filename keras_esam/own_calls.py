@@ -7,10 +7,16 @@ from outside the model's own steps gives a warning.
 """
 
 import contextlib
+import inspect
+import os
 import threading
 import warnings
 
 import keras
+
+PACKAGES = tuple(
+    os.path.dirname(file) + os.sep for file in (keras.__file__, __file__)
+)
 
 
 class _Calls(threading.local):
@@ -66,5 +72,14 @@ def warn(model):
         "without `super().train_step()`, get no sharpness-aware step. "
         f"Train with `{model.name}.fit()`, or call the "
         "network in it, its attribute `model`, if that is what you want.",
-        stacklevel=3,
+        stacklevel=_level_of_caller(),
     )
+
+
+def _level_of_caller() -> int:
+    """`stacklevel` in `warn` of the user's line: the innermost one that is not
+    in Keras or this package."""
+    frame, level = inspect.currentframe().f_back, 1
+    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGES):
+        frame, level = frame.f_back, level + 1
+    return level

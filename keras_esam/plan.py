@@ -5,6 +5,7 @@ step. A new way to vary training over its steps is a line in `plan_step`.
 """
 
 import dataclasses
+import math
 
 from keras_esam import arguments
 from keras_esam import selection
@@ -137,6 +138,27 @@ def pool_of(
         seed,
         variables.count,
         method.preferred_pool_size,
+    )
+
+
+def first_own_step(method: Method) -> float:
+    """Number of the first step that is not one of the base optimizer, `inf` if
+    there is none."""
+    if method.is_base_optimizer:
+        return math.inf
+    if not arguments.is_stages(method.rho):
+        return method.start
+    begins = [0, *(math.floor(float(b)) + 1 for b in method.rho.boundaries)]
+    ends = [*begins[1:], math.inf]
+    return min(
+        (
+            max(begin, method.start)
+            for begin, end, rho in zip(
+                begins, ends, method.rho.values, strict=True
+            )
+            if float(rho) > 0 and method.start < end
+        ),
+        default=math.inf,
     )
 
 

@@ -180,7 +180,10 @@ def keeps_samples_apart(loss, y_true, y_pred):
         (tuple(t.shape), keras.backend.standardize_dtype(t.dtype))
         for t in keras.tree.flatten((y_true, y_pred))
     )
-    known = _known_losses.setdefault(loss, {})
+    try:
+        known = _known_losses.setdefault(loss, {})
+    except TypeError:  # It is not hashable.
+        known = {}
     if specs not in known:
         known[specs] = _first_axis_is_that_of_samples(loss, y_true, y_pred)
     return known[specs]

@@ -70,6 +70,8 @@ def _method(name):
 def _check_metrics(model, args, kwargs):
     """Checks arguments of `compile()` before the metrics are built."""
     compile_signature = inspect.signature(keras.Model.compile)
+    # A task's own arguments, such as `sampler`, are for the task.
+    kwargs = {k: kwargs[k] for k in kwargs if k in compile_signature.parameters}
     given = compile_signature.bind_partial(model, *args, **kwargs).arguments
     metrics = [given.get("metrics"), given.get("weighted_metrics")]
     names = [

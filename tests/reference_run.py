@@ -123,7 +123,7 @@ def reference_step(model, index, num_samples, velocity, masks=(), scores=()):
         (0, 1, 2, 3),
         beta,
         model.seed,
-        preferred_size=model.preferred_pool_size,
+        preferred_size=model._preferred_pool_size,
     )
     subset = subsets.subset_at(index, len(pool.subsets), model.seed)
     rho = 0.0 if index < model.start else at(model.rho, index)

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import SubclassedNetwork
 from tests.networks import compile_model
 from tests.networks import dense_data
+from tests.networks import dense_network
 from tests.networks import esam
 from tests.networks import fit
 
@@ -69,6 +71,47 @@ def test_export_is_that_of_the_network(tmp_path):
     np.testing.assert_allclose(
         exported.serve(X), model.predict(X, verbose=0), atol=1e-6
     )
+
+
+@tensorflow_only
+def test_export_of_a_call_of_its_own(tmp_path):
+    class Doubled(keras_esam.ESAMModel):
+        def call(self, inputs, training=None):
+            return 2 * super().call(inputs, training)
+
+    model = compile_model(Doubled(SubclassedNetwork()))
+    fit(model, X, Y)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(
+        exported.serve(X), model.predict(X, verbose=0), atol=1e-6
+    )
+
+
+def test_file_that_would_lose_the_state_of_the_training_is_refused(tmp_path):
+    model = esam(dense_network())
+    with pytest.raises(ValueError, match="must end with `.keras`.*model.h5"):
+        model.save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
+
+
+class WithoutAuxiliary(keras.Model):
+    """Has an output that is `None`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        return {"auxiliary": None, "main": self.dense(inputs)}
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"micro_batch_size": 4}], ids=str)
+def test_output_that_is_none(kwargs):
+    model = esam(WithoutAuxiliary(), beta=1, gamma=1, **kwargs)
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    model.compile("sgd", {"main": loss})
+    assert np.isfinite(fit(model, X, {"main": Y}).history["loss"]).all()
 
 
 @pytest.mark.parametrize("default", [True, False])

@@ -51,7 +51,7 @@ def make(method, network=None, optimizer=None, **kwargs):
     network = network or dense_network()
     model = esam(network, seed=3, **METHODS[method])
     # A compiled step for each subset takes long.
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     return compile_model(model, optimizer, **kwargs)
 
 
@@ -149,7 +149,7 @@ def test_resumed_run_equals_the_uninterrupted_one(method, tmp_path):
         fit(cut, x, y, epochs=3, callbacks=[backup, StopAfter(1)])
     # Made without a seed, as by a user who starts the script again.
     resumed = esam(dense_network(), **METHODS[method])
-    resumed.preferred_pool_size = 2
+    resumed._preferred_pool_size = 2
     fit(compile_model(resumed), x, y, epochs=3, callbacks=[backup])
     assert_identical(all_values(whole), all_values(resumed))
     assert_identical(whole.optimizer.variables, resumed.optimizer.variables)

@@ -6,6 +6,7 @@ import pytest
 from keras_esam import subsets
 from keras_esam.method import Method
 from keras_esam.plan import StepPlan
+from keras_esam.plan import first_own_step
 from keras_esam.plan import plan_step
 from keras_esam.plan import value_at
 from keras_esam.variables import Variables
@@ -97,3 +98,27 @@ def test_variables_that_are_no_weights_are_overwritten():
     base = plan_step(Method(rho=0), progress, variables)
     assert base.overwritten == (1, 3, 5)
     assert base.is_base_step
+
+
+@pytest.mark.parametrize("start", [0, 3, 6, 9])
+@pytest.mark.parametrize(
+    "rho",
+    [
+        0.05,
+        0.0,
+        Stages([2, 7], [0.0, 0.05, 0.0]),
+        Stages([2.5], [0.05, 0.0]),
+        Stages([5], [0.0, 0.0]),
+    ],
+    ids=["constant", "base", "middle", "begin", "never"],
+)
+def test_first_own_step_is_the_first_that_is_none_of_the_base_optimizer(
+    start, rho
+):
+    own = [
+        step
+        for step, plan in enumerate(plans(12, rho=rho, start=start))
+        if not plan.is_base_step
+    ]
+    method = Method(**PAPER, rho=rho, start=start)
+    assert first_own_step(method) == (own or [float("inf")])[0]

@@ -111,6 +111,18 @@ def test_loss_that_reduces_in_a_call_method_of_its_own():
     assert sample_losses.sample_losses(Own(), y, y_pred) is None
 
 
+def test_loss_that_is_not_hashable():
+    class Equal(keras.losses.MeanSquaredError):
+        def __eq__(self, other):
+            return type(self) is type(other)
+
+    y, y_pred = tensor(random(4, 2)), tensor(random(4, 2, seed=1))
+    values = sample_losses.sample_losses(Equal(), y, y_pred)
+    expected = keras.ops.mean((y - y_pred) ** 2, axis=1)
+    values, expected = map(keras.ops.convert_to_numpy, (values, expected))
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
 class NeedsItsSizes(keras.losses.Loss):
     """Mean squares over one axis, for batches of 6 samples only."""
 

@@ -186,6 +186,21 @@ def test_compile_has_the_defaults_of_the_task():
         model.compile(bogus=1)
 
 
+def test_compile_has_the_arguments_of_the_task():
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=8,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=8,
+        max_sequence_length=5,
+    )
+    model = esam(keras_hub.models.GPT2CausalLM(backbone))
+    model.compile(sampler="greedy")
+    assert model.compiled
+    assert isinstance(model.model.sampler, keras_hub.samplers.GreedySampler)
+
+
 def test_task_itself_stays_compiled_as_it_was():
     task = text_classifier()
     optimizer = task.optimizer

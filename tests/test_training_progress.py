@@ -140,7 +140,7 @@ def test_subsets_that_were_compiled_are_dropped_when_another_seed_is_loaded():
     method = {"granularity": "variable", "beta": 0.5, "gamma": 1}
     first = make(method, seed=1, run_eagerly=False)
     second = make(method, seed=2, run_eagerly=False)
-    first.preferred_pool_size = second.preferred_pool_size = 2
+    first._preferred_pool_size = second._preferred_pool_size = 2
     tree = first.get_state_tree(value_format="numpy_array")
     fit(second, x, y)
     second.set_state_tree(tree)

@@ -23,7 +23,7 @@ def read_batches(data) -> list[tuple]:
         data = _slices(data)
     elif isinstance(data, keras.utils.PyDataset):
         data = map(data.__getitem__, range(data.num_batches))
-    elif not hasattr(data, "__iter__"):
+    elif not hasattr(data, "__iter__") or _is_arrays(data):
         kinds = "a tuple of arrays or an iterable of batches"
         raise arguments.type_error("data", kinds, data)
     batches = [batch for batch in map(read_batch, data) if num_samples(batch)]
@@ -53,6 +53,12 @@ def read_batch(batch) -> tuple:
     """`(x, y, sample_weight)`, nested structures of tensors or `None`."""
     parts = keras.utils.unpack_x_y_sample_weight(batch)
     return keras.tree.map_structure(_to_tensor, parts)
+
+
+def _is_arrays(data) -> bool:
+    """Whether it is arrays, or a dict or list of them, and no batches."""
+    first = data[0] if isinstance(data, list) and data else data
+    return isinstance(data, dict) or hasattr(first, "shape")
 
 
 def num_samples(batch) -> int:

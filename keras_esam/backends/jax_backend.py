@@ -58,7 +58,9 @@ def backward_scope(model):
 
 
 def check_gradients(model, batch, weights, state, gradients):
-    """Nothing: all that JAX differentiates is a function of its arguments."""
+    """Nothing: what JAX traces in a step is a function of its arguments. (What
+    it traced before, in a function made outside of `call`, is constant, and
+    Keras alone does not train it either.)"""
     del model, batch, weights, state, gradients
 
 

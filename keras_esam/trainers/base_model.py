@@ -23,6 +23,7 @@ from keras_esam import subsets
 from keras_esam.backends import backend
 from keras_esam.dispatcher import StepDispatcher
 from keras_esam.plan import StepPlan
+from keras_esam.plan import first_own_step
 from keras_esam.plan import plan_step
 from keras_esam.plan import pool_of
 from keras_esam.plan import value_at
@@ -60,13 +61,17 @@ class BaseModel(keras.Model):
         progress = self._progress
         progress.last_begin = math.inf
         history = super().fit(*args, **kwargs)
-        start = self._method.start  # A callback may have set it.
-        if progress.last_begin < start and not self._method.is_base_optimizer:
+        method = self._method  # A callback may have set arguments.
+        first = first_own_step(method)
+        if progress.last_begin < first < math.inf:
+            reason = f"its first step with `rho > 0`, number {first}"
+            if first == method.start:
+                reason = f"its `start={first}`"
             warnings.warn(
                 f"`fit` ended after {progress.num_steps} training steps of "
-                f"`{self.name}`, before its `start={start}`: all of them were "
-                "steps of the base optimizer. `start` counts the batches of "
-                "the whole training, not its epochs.",
+                f"`{self.name}`, before {reason}: all of them were steps of "
+                "the base optimizer. `start` and the stages of `rho` count the "
+                "batches of the whole training, not its epochs.",
                 stacklevel=3,
             )
         return history

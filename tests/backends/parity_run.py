@@ -40,7 +40,7 @@ def make_model(method):
     )
     model = esam(network, seed=7, **METHODS[method])
     # To compile each subset takes long.
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -133,7 +133,7 @@ class SetAttributes(keras.callbacks.Callback):
 )
 def test_attributes_can_be_set_within_an_epoch(attributes):
     model = compile_to_graph(esam(dense_network(), seed=1))
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     before = model.get_weights()
     fit(model, X, Y, epochs=2, callbacks=[SetAttributes(**attributes)])
     assert_different(model.get_weights(), before)
@@ -142,7 +142,7 @@ def test_attributes_can_be_set_within_an_epoch(attributes):
 
 def compiled_model(method):
     model = esam(dense_network(), seed=3, **METHODS[method])
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     return compile_to_graph(model, keras.optimizers.Adam(0.01))
 
 

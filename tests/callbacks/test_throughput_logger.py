@@ -78,7 +78,7 @@ def bare_model(**kwargs):
 
 def esam_model(**kwargs):
     model = esam(dense_network(), seed=1)
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     return compile_to_graph(model, **kwargs)
 
 

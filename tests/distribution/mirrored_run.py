@@ -55,7 +55,7 @@ def make_case(name):
 def make_reference_model(name):
     model = reference_run.make_model(make_case(name))
     # To compile each subset for all replicas takes long.
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     return model
 
 
@@ -98,7 +98,7 @@ def make_deep_model(strategy, **kwargs):
         )
         arguments = {"rho": 0.1, "seed": 5, **kwargs}
         model = esam(network, **arguments)
-        model.preferred_pool_size = 2
+        model._preferred_pool_size = 2
         model.compile(
             keras.optimizers.Adam(0.01),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -216,7 +216,7 @@ def check_reductions(num_bytes, number, **kwargs):
             ]
         )
         model = esam(network, seed=1, **kwargs)
-        model.preferred_pool_size = 2
+        model._preferred_pool_size = 2
         model.compile(
             keras.optimizers.SGD(0.1, momentum=0.9),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -72,7 +72,7 @@ def make_model(method, synchronized=False):
         )
         model = esam(network, **METHODS[method])
         # To compile each subset takes long.
-        model.preferred_pool_size = 2
+        model._preferred_pool_size = 2
         model.compile(
             keras.optimizers.SGD(0.1, momentum=0.9),
             "sparse_categorical_crossentropy",

@@ -31,7 +31,7 @@ def train(folder, epochs, connection):
     """Trains, or goes on; the connection gets each moment, then "finished"."""
     keras.utils.set_random_seed(1)
     model = TellsModel(dense_network(), seed=3, **PAPER)
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     model.tell = connection.send
     compile_to_graph(model)
     rng = np.random.default_rng(0)

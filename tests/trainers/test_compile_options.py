@@ -100,7 +100,7 @@ def test_steps_per_execution_holds_one_subset_for_its_steps():
             seen.append(self.model.upcoming_step)
 
     model = esam(dense_network(), seed=1)
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     compile_to_graph(model, steps_per_execution=3)
     fit(model, x, y, callbacks=[Seen()])
     assert len(set(seen)) == len(seen) == 2

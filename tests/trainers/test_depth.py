@@ -137,7 +137,7 @@ def compiled_step(subset_index, jit_compile=False, has_graph=True, **kwargs):
     keras.utils.set_random_seed(1)
     network = conv_network(has_graph=has_graph)
     model = esam(network, seed=1, **kwargs)
-    model.preferred_pool_size = 5
+    model._preferred_pool_size = 5
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(momentum=0.9)
     model.compile(optimizer, loss, run_eagerly=True)

@@ -39,7 +39,7 @@ def train(network, settings, optimizer, compile_it=compile_to_graph, **kwargs):
     model = network
     if settings is not None:
         model = esam(network, seed=1, **settings)
-        model.preferred_pool_size = 2
+        model._preferred_pool_size = 2
     compile_it(model, optimizer)
     return fit(model, X, Y, **kwargs).history["loss"]
 

@@ -325,6 +325,20 @@ def test_loss_that_is_not_reduced_is_refused():
         fit(model, x, x[:, :1])
 
 
+def test_output_without_rows_is_refused():
+    x, y = dense_data(16)
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(3, activation="softmax")(inputs)
+    network = keras.Model(
+        inputs, {"main": outputs, "mean": keras.ops.mean(outputs)}
+    )
+    model = make(network, micro_batch_size=4)
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    model.compile("sgd", {"main": loss})
+    with pytest.raises(ValueError, match=r"samples as their rows.*, \(\)\]"):
+        fit(model, x, {"main": y})
+
+
 class CountingCalls(keras.layers.Layer):
     """Counts how often it is called."""
 

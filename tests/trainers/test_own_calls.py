@@ -45,8 +45,9 @@ def test_model_around_it_trains_without_sharpness_and_says_so():
 
 def test_loop_of_ones_own_says_so():
     model = student()
-    with pytest.warns(UserWarning, match=MESSAGE):
+    with pytest.warns(UserWarning, match=MESSAGE) as warned:
         model(X, training=True)
+    assert [w.filename for w in warned] == [__file__]
     # Once is enough.
     model(X, training=True)
     # The network may be trained in any way.

@@ -59,7 +59,7 @@ def test_stages_compile_their_own_steps_and_drop_the_old_ones():
         beta=Stages([3], [1.0, 0.5]),
         gamma=Stages([1], [1.0, 0.5]),
     )
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     compile_to_graph(model)
     fit(model, x, y)
     assert [(plan.beta, plan.gamma) for plan in compiled] == [

@@ -80,10 +80,16 @@ def test_start_at_the_end_of_the_training_is_never_reached():
     assert own.filename.endswith("networks.py")  # Where `fit` is called.
 
 
+def test_stages_of_rho_that_stay_at_0_are_reported():
+    with pytest.warns(UserWarning, match="before its first .*, number 3: all"):
+        fit(make(rho=Stages([2], [0.0, 0.05])), *dense_data(32))
+
+
 @pytest.mark.filterwarnings("error:`fit` ended after")
 def test_fit_that_takes_no_step_or_reaches_start_does_not_warn():
     fit(make(start=30), *dense_data(16), epochs=2, initial_epoch=2)
     fit(make(start=2), *dense_data(16 * 3))
+    fit(make(rho=Stages([2], [0.05, 0.0])), *dense_data(16))
     moved = make(start=30)
     move = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: setattr(moved, "start", 0)
@@ -101,6 +107,7 @@ def test_start_within_an_execution_waits_for_the_next(start, warns):
     assert warns == any(f"`start={start}`" in str(w.message) for w in caught)
 
 
+@pytest.mark.filterwarnings("ignore:`fit` ended after")
 @pytest.mark.parametrize("values", [[0.0, 0.5], [0.5, 0.0], [0.5, 0.1]])
 def test_stages_of_rho_follow_the_steps_of_the_whole_training(values):
     """Neither a second `compile` nor accumulated gradients shift them."""

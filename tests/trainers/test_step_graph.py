@@ -78,7 +78,7 @@ class Traced(keras_esam.ESAMModel):
 
 def traced_model():
     model = Traced(dense_network(), seed=1, **PAPER)
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     model.traces = []
     return compile_to_graph(model)
 
@@ -141,7 +141,7 @@ def test_frozen_layer_is_frozen_in_the_steps_of_all_subsets(in_mid_training):
     x, y = dense_data(16 * 3)
     network = dense_network()
     model = compile_to_graph(esam(network, seed=1))
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     kernel = network.layers[0].kernel
 
     def freeze(batch=0, logs=None):
@@ -210,7 +210,7 @@ def test_frozen_statistics_are_frozen_in_the_steps_of_all_subsets():
     )
     network.add(keras.layers.Dense(3, "softmax"))
     model = esam(network, seed=1)
-    model.preferred_pool_size = 2
+    model._preferred_pool_size = 2
     compile_to_graph(model)
     fit(model, x, y)
     norm.trainable = False
