@@ -30,6 +30,7 @@ def train(num_steps=6, **kwargs):
     return model, history
 
 
+@pytest.mark.filterwarnings("ignore:`fit` ended after")
 def test_rho_schedule_is_of_the_optimizers_steps():
     """A radius of 0 until step 3: until then the base optimizer's weights."""
     schedule = Stages([2], [0.0, 0.5])
