@@ -174,7 +174,7 @@ def test_eager_equals_graph(method):
 @some(COMPILED_BY_XLA)
 def test_xla_equals_eager(method):
     """On full batches: each batch size would be compiled once more."""
-    x, y = dense_data(32)
+    x, y = dense_data(16 * 4)
     weights = []
     for options in ({}, {"run_eagerly": False, "jit_compile": True}):
         # Without dropout, whose masks XLA draws with another algorithm.

@@ -122,7 +122,7 @@ class TensorFlowModel(MultiWorkerModel):
             if not plan.is_base_step:
                 return step.train_step(self, plan, data)
             logs = self._base_step(data, plan)
-            if not plan.method.is_base_optimizer:
+            if not self._method.is_base_optimizer:
                 tensorflow_replicas.average(self._network_state)
             return self._without_sharpness(logs)
 

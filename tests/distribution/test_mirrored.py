@@ -15,7 +15,8 @@ pytestmark = tensorflow_only
 # The other parts are slow.
 CHECKED = [
     *("part-2", "micro_batches-2", "global_sds-2", "esam", "few-global_sds"),
-    *("float8", "logs", "sam-overflow", "sent-SAM", "sent-ESAM-global"),
+    *("float8", "logs", "sam-overflow", "start-overflow"),
+    *("sent-SAM", "sent-ESAM-global"),
 ]
 OTHERS = [part for part in PARTS if part not in CHECKED]
 
@@ -37,7 +38,8 @@ def test_two_and_four_replicas(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "part", ["one_step-2", "esam", "float8", "logs", "sam-overflow"]
+    "part",
+    ["one_step-2", "esam", "float8", "logs", "sam-overflow", "start-overflow"],
 )
 def test_part_alone(part, tmp_path):
     """For those who look for a fault: each is one of the parts above."""

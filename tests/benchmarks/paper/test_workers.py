@@ -26,10 +26,12 @@ def call(path):
 
 def is_running(path):
     """Whether the process that left its id in a file still runs."""
-    if not path.exists():
+    # It is empty if the process ended while it wrote.
+    process_id = path.exists() and path.read_text()
+    if not process_id:
         return False
     try:
-        status = pathlib.Path(f"/proc/{path.read_text()}/stat").read_text()
+        status = pathlib.Path(f"/proc/{process_id}/stat").read_text()
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
