@@ -51,6 +51,7 @@ from benchmarks.accuracy_tasks import cifar10_arrays
 from benchmarks.engines import engine
 from benchmarks.measurement import PRECISIONS
 from examples.run_folder import check_settings
+from examples.run_folder import is_unfinished
 from examples.run_folder import read_json
 from examples.run_folder import write_json
 
@@ -150,12 +151,14 @@ def longest(results):
     return [name for name in results["epochs"] if name.endswith("epochs")][-1]
 
 
+def finished_runs(folder):
+    """The finished runs in a folder, to which other processes may write."""
+    files = sorted(folder.glob("*-*-*.json"))
+    return [read_json(f) for f in files if not is_unfinished(f)]
+
+
 def write_results(task, folder):
     """Writes and prints the tables of the runs that are finished."""
-
-    def read(folder):
-        return [read_json(file) for file in sorted(folder.glob("*-*-*.json"))]
-
     times = read_json(folder / TIMES)
     values = {
         "times": times,
@@ -167,8 +170,8 @@ def write_results(task, folder):
             }
             for equal, epochs in itertools.product(EQUAL, task.budgets)
         },
-        "searched": read(folder / SEARCH),
-        "runs": read(folder),
+        "searched": finished_runs(folder / SEARCH),
+        "runs": finished_runs(folder),
     }
     report.write(folder, values, tables)
     if values["runs"] and times:
@@ -193,11 +196,8 @@ def best_rho(task, method, folder):
     if METHODS[method].get("rho") == 0:
         return 0.0
     method = METHODS[method].get("rho_of", method)
-    runs = [
-        run
-        for file in sorted((folder / SEARCH).glob("*-*-*.json"))
-        if (run := read_json(file))["method"] == method
-    ]
+    runs = finished_runs(folder / SEARCH)
+    runs = [run for run in runs if run["method"] == method]
     if not runs:
         return task.rho
     means = report.frame(runs).groupby("rho")["test_accuracy"].mean()

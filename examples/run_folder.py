@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -48,10 +49,18 @@ def check_settings(settings: dict, before: dict, folder: pathlib.Path):
 
 
 def save_whole(save: Callable, path: pathlib.Path):
-    """Calls `save`, and writes its file atomically."""
-    unfinished = path.with_name(f"unfinished.{path.name}")
+    """Calls `save`, and writes its file atomically.
+
+    Processes that write the same file do not disturb each other.
+    """
+    unfinished = path.with_name(f"unfinished.{os.getpid()}.{path.name}")
     save(unfinished)
     unfinished.replace(path)
+
+
+def is_unfinished(path: pathlib.Path) -> bool:
+    """Whether `save_whole` began to write a file and has not finished."""
+    return path.name.startswith("unfinished.")
 
 
 def write_text(text: str, path: pathlib.Path):

@@ -104,7 +104,7 @@ def _each(compute, model, plan, batch, weights, state, factors=None):
 
 
 def _check_rows(y_pred):
-    shapes = [tuple(output.shape) for output in _outputs(y_pred)]
+    shapes = [tuple(getattr(v, "shape", ())) for v in _outputs(y_pred)]
     if () in shapes:
         raise ValueError(
             "`micro_batch_size` needs outputs with the samples as their rows. "
@@ -239,7 +239,8 @@ def _counted_once(model, y_pred):
     Keras counts its samples in the mean losses of the outputs, unless their
     number is not known when the step is traced. The whole batch's may be known.
     """
-    if _outputs(y_pred)[0].shape[0] is not None:
+    outputs = _outputs(y_pred)
+    if not outputs or outputs[0].shape[0] is not None:
         return ()
     compile_loss = model._compile_loss
     return {id(v) for v in compile_loss.variables} if compile_loss else ()

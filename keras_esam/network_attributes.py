@@ -130,8 +130,8 @@ class NetworkAttributes:
 
     @property
     def _build_shapes_dict(self):
-        # TensorFlow's converters ask for it.
-        if self._own_build_shapes or not self._calls_network_alone:
+        # TensorFlow's converters and `export` ask for it.
+        if self._own_build_shapes:
             return self._own_build_shapes
         try:
             return {"input_shape": self.model.input_shape}

@@ -8,15 +8,12 @@ from outside the model's own steps gives a warning.
 
 import contextlib
 import inspect
-import os
 import threading
 import warnings
 
 import keras
 
-PACKAGES = tuple(
-    os.path.dirname(file) + os.sep for file in (keras.__file__, __file__)
-)
+LIBRARIES = ("keras", "keras_esam", "tensorflow", "jax", "torch")
 
 
 class _Calls(threading.local):
@@ -78,8 +75,12 @@ def warn(model):
 
 def _level_of_caller() -> int:
     """`stacklevel` in `warn` of the user's line: the innermost one that is not
-    in Keras or this package."""
+    in this package, Keras or its backend."""
     frame, level = inspect.currentframe().f_back, 1
-    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGES):
+    while frame.f_back and _package(frame) in LIBRARIES:
         frame, level = frame.f_back, level + 1
     return level
+
+
+def _package(frame) -> str:
+    return frame.f_globals.get("__name__", "").partition(".")[0]

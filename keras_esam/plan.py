@@ -156,7 +156,7 @@ def first_own_step(method: Method) -> float:
             for begin, end, rho in zip(
                 begins, ends, method.rho.values, strict=True
             )
-            if float(rho) > 0 and method.start < end
+            if float(rho) > 0 and max(begin, method.start) < end
         ),
         default=math.inf,
     )

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_esam
 from tests.backends import tensorflow_only
 from tests.networks import SubclassedNetwork
+from tests.networks import assert_identical
 from tests.networks import compile_model
 from tests.networks import dense_data
 from tests.networks import dense_network
@@ -74,12 +75,13 @@ def test_export_is_that_of_the_network(tmp_path):
 
 
 @tensorflow_only
-def test_export_of_a_call_of_its_own(tmp_path):
+@pytest.mark.parametrize("make", [SubclassedNetwork, dense_network])
+def test_export_of_a_call_of_its_own(make, tmp_path):
     class Doubled(keras_esam.ESAMModel):
         def call(self, inputs, training=None):
             return 2 * super().call(inputs, training)
 
-    model = compile_model(Doubled(SubclassedNetwork()))
+    model = compile_model(Doubled(make()))
     fit(model, X, Y)
     model.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")
@@ -93,6 +95,37 @@ def test_file_that_would_lose_the_state_of_the_training_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must end with `.keras`.*model.h5"):
         model.save(tmp_path / "model.h5")
     assert not list(tmp_path.iterdir())
+
+
+class NeedsItsMode(keras.Model):
+    """Has no default of `training`."""
+
+    def __init__(self):
+        super().__init__(name="network")
+        self.dense = keras.layers.Dense(3, activation="softmax", name="dense")
+
+    def call(self, inputs, training):
+        assert training in (True, False)
+        return self.dense(inputs)
+
+
+@pytest.mark.parametrize(
+    "train", ["fit", pytest.param("train_step", marks=tensorflow_only)]
+)
+def test_fit_builds_as_a_call_does(train):
+    """With the same paths, by which state trees are loaded."""
+    model, other = (
+        compile_model(esam(NeedsItsMode(), name="model")) for _ in range(2)
+    )
+    other(X, training=False)
+    if train == "fit":
+        fit(model, X, Y)
+    else:
+        model.train_step((X, Y))
+    paths = [weight.path for weight in model.model.weights]
+    assert paths == [weight.path for weight in other.model.weights]
+    other.set_state_tree(model.get_state_tree())
+    assert_identical(other.get_weights(), model.get_weights())
 
 
 class WithoutAuxiliary(keras.Model):

@@ -109,8 +109,9 @@ def test_variables_that_are_no_weights_are_overwritten():
         Stages([2, 7], [0.0, 0.05, 0.0]),
         Stages([2.5], [0.05, 0.0]),
         Stages([5], [0.0, 0.0]),
+        Stages([2.5, 2.7], [0.0, 0.05, 0.0]),
     ],
-    ids=["constant", "base", "middle", "begin", "never"],
+    ids=["constant", "base", "middle", "begin", "never", "empty"],
 )
 def test_first_own_step_is_the_first_that_is_none_of_the_base_optimizer(
     start, rho

@@ -1,6 +1,6 @@
 """Figures 1 and 3 to 6 of the paper.
 
-Each function writes `OUT.png` and returns the dict of values drawn in it.
+Each `figureN` writes `OUT.png` and returns the dict of values drawn in it.
 """
 
 import pathlib

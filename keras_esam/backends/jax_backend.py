@@ -59,8 +59,8 @@ def backward_scope(model):
 
 def check_gradients(model, batch, weights, state, gradients):
     """Nothing: what JAX traces in a step is a function of its arguments. (What
-    it traced before, in a function made outside of `call`, is constant, and
-    Keras alone does not train it either.)"""
+    it traced before, in a function that it knows, is constant, and Keras alone
+    does not train it either.)"""
     del model, batch, weights, state, gradients
 
 

@@ -5,8 +5,9 @@ The library depends on some private names of Keras, checked by a test. Of
 `_call_has_training_arg`, `_compile_loss`, `_flatten_layers`,
 `_get_metrics_result_or_logs`, `_initial_epoch`, `_jax_state`, `_make_function`,
 `_maybe_symbolic_build`, `_symbolic_build`; `_flat_losses` of a compiled loss,
-`_is_default` of a method that Keras calls, and `get_keras_mask` and
-`set_keras_mask` of `keras.src.backend.common.masking`.
+`_is_default` of a method that Keras calls, `compute_output_spec` of
+`keras.src.backend`, and `get_keras_mask` and `set_keras_mask` of its
+`common.masking`.
 """
 
 import dataclasses
@@ -64,7 +65,7 @@ class BaseModel(keras.Model):
         method = self._method  # A callback may have set arguments.
         first = first_own_step(method)
         if progress.last_begin < first < math.inf:
-            reason = f"its first step with `rho > 0`, number {first}"
+            reason = f"its `rho` was above 0, after {first} steps"
             if first == method.start:
                 reason = f"its `start={first}`"
             warnings.warn(
@@ -105,7 +106,8 @@ class BaseModel(keras.Model):
         """
         if plan is None and not own_calls.are_own():
             if not self.built:
-                self(keras.utils.unpack_x_y_sample_weight(data)[0])
+                x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+                self(x, training=False)
             return self._own_dispatcher().run_by_hand(data)
         return self._train_step(data, plan or self._plan_step())
 

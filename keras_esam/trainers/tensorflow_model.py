@@ -77,12 +77,8 @@ class TensorFlowDispatcher(StepDispatcher):
         with model.distribute_strategy.scope():
             if not model.model.built:
                 x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-                # Not by a symbolic call, whose outputs may not be `None`.
-                model.compute_output_spec(x)
-                shape = keras.tree.map_structure(
-                    lambda leaf: leaf.shape, x, none_is_leaf=False
-                )
-                model.build(shape)
+                # A symbolic call would refuse outputs that are `None`.
+                keras.src.backend.compute_output_spec(model, x, training=False)
             # Keras builds the rest for dense tensors only. What it does not
             # build here is built by tracing the first step, twice then.
             leaves = [t for t in keras.tree.flatten(batch) if t is not None]

@@ -81,7 +81,7 @@ def test_start_at_the_end_of_the_training_is_never_reached():
 
 
 def test_stages_of_rho_that_stay_at_0_are_reported():
-    with pytest.warns(UserWarning, match="before its first .*, number 3: all"):
+    with pytest.warns(UserWarning, match="before its `rho` .*, after 3 steps"):
         fit(make(rho=Stages([2], [0.0, 0.05])), *dense_data(32))
 
 
