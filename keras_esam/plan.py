@@ -148,18 +148,13 @@ def first_own_step(method: Method) -> float:
         return math.inf
     if not arguments.is_stages(method.rho):
         return method.start
-    begins = [0, *(math.floor(float(b)) + 1 for b in method.rho.boundaries)]
-    ends = [*begins[1:], math.inf]
-    return min(
-        (
-            max(begin, method.start)
-            for begin, end, rho in zip(
-                begins, ends, method.rho.values, strict=True
-            )
-            if float(rho) > 0 and max(begin, method.start) < end
-        ),
-        default=math.inf,
-    )
+    ends = [math.floor(float(b)) + 1 for b in method.rho.boundaries]
+    own = [
+        step
+        for step in (method.start, *ends)
+        if step >= method.start and value_at(method.rho, step) > 0
+    ]
+    return min(own, default=math.inf)
 
 
 def value_at(value, step: int):

@@ -91,6 +91,9 @@ def test_trainings_use_the_best_rho_of_a_search(tmp_path, run):
     folder = tmp_path / "digits"
     file = folder / "search" / "SAM-rho0.2-100.json"
     values = json.loads(file.read_text())
+    assert values["commit"] == report.commit()
+    # Of another process.
+    (file.parent / "unfinished.1.SAM-rho0.1-100.json").write_text("{")
     file.write_text(json.dumps({**values, "test_accuracy": 100.0}))
     table = run(tmp_path, *methods)
     assert "| SAM | 100.00 (1) | " in table
